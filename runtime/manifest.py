@@ -1,0 +1,224 @@
+"""The schema of `probrt.json`, read without any ML framework."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from probrt.runtime.errors import BundleError
+
+FORMAT = 1
+NAME = "probrt.json"
+SIGNATURE = "probrt.sig"
+MAX_BYTES = 1 << 20
+
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+HeadName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Format = Literal["savedmodel", "tflite", "onnx"]
+Variant = Literal["mean", "draws", "sampled"]
+Precision = Literal["float32", "float16", "dynamic", "int8"]
+Combine = Literal["variance", "entropy"]
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
+    """One strict object of the manifest: an unknown key is refused."""
+
+
+class Model(Record, kw_only=True):
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+    version: Positive
+
+
+class Input(Record, kw_only=True):
+    """What the graph's `images` takes: float32, batch first, channels last, raw values.
+
+    shape: without the batch; `[height, width, channels]`, `[length, channels]`,
+        `[depth, height, width, channels]` or `[features]`; null is a side of any size.
+    colour: how pictures become channels; "none" for arrays that are no pictures.
+    resize: "bilinear" stretches a picture to the shape (antialiased); "none" refuses another size.
+    range: lowest and highest raw value, e.g. [0, 255]; null where the unit has no bounds.
+    unit: of the raw values, e.g. "HU"; empty for pixel values.
+    """
+
+    shape: list[Positive | None]
+    dtype: Literal["float32"] = "float32"
+    colour: Literal["grey", "rgb", "none"]
+    resize: Literal["bilinear", "none"]
+    range: tuple[float, float] | None = None
+    unit: str = ""
+
+
+class Head(Record, kw_only=True):
+    """One output task.
+
+    combine: what its uncertainty is, "variance" or "entropy" (nats).
+    labels: class names (categorical), or the names of its outputs.
+    outputs: shape of each quantity without the batch; null is a side of any size.
+    """
+
+    name: HeadName
+    likelihood: str
+    combine: Combine
+    per_position: bool = False
+    labels: list[str]
+    unit: str = ""
+    outputs: dict[str, list[Positive | None]]
+
+
+class File(Record, kw_only=True):
+    """One file of the bundle; `draws` is the first position of the bank it holds and how many."""
+
+    path: str
+    bytes: Natural
+    sha256: Sha256
+    format: Format
+    variant: Variant
+    precision: Precision = "float32"
+    draws: tuple[Natural, Positive] | None = None
+
+
+class Posterior(Record, kw_only=True):
+    """Which draws the bundle gives.
+
+    With this seed, position i means index `order[i]`, then the unused indices ascending; with any
+    other seed, index = position.
+    """
+
+    seed: Seed
+    order: list[Natural]
+    chunk: Positive
+    samples: Positive
+    max_samples: Positive
+
+
+class Conformal(Record, kw_only=True):
+    """A threshold of split conformal prediction: sets or intervals that hold `coverage`."""
+
+    coverage: Annotated[float, Meta(gt=0, lt=1)]
+    method: str
+    threshold: float
+
+
+class Calibration(Record, kw_only=True):
+    """How a head was calibrated; temperature and scale already act inside the graphs."""
+
+    head: HeadName
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    scale: Annotated[float, Meta(gt=0)] = 1.0
+    conformal: list[Conformal] = []
+
+
+class Parity(Record, kw_only=True):
+    """Largest difference of one output of one file from the model under the same reading."""
+
+    file: str
+    output: str
+    absolute: Annotated[float, Meta(ge=0)]
+    relative: Annotated[float, Meta(ge=0)]
+    tolerance: Annotated[float, Meta(gt=0)]
+
+
+class Provenance(Record, kw_only=True):
+    """Where the bundle comes from: free-form, never needed to predict."""
+
+    training: dict[str, Any]
+    export: dict[str, Any]
+
+
+class Manifest(Record, kw_only=True):
+    format: Literal[1] = FORMAT
+    probrt: str
+    model: Model
+    input: Input
+    heads: Annotated[list[Head], Meta(min_length=1)]
+    files: list[File]
+    posterior: Posterior | None
+    calibration: list[Calibration] = []
+    parity: list[Parity] = []
+    provenance: Provenance
+
+    def head(self, name: str) -> Head:
+        """The head of that name; KeyError if there is none."""
+        for head in self.heads:
+            if head.name == name:
+                return head
+        raise KeyError(name)
+
+
+class _Lenient(Struct):
+    format: int
+    probrt: str = "?"
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """The manifest in `data`; BundleError says what in `where` is wrong with it."""
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
+    try:
+        lenient = msgspec.json.decode(data, type=_Lenient)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: not a probrt manifest ({error})") from None
+    if lenient.format != FORMAT:
+        raise BundleError(
+            f"{where}: bundle format {lenient.format} was written by probrt {lenient.probrt}; this one reads "
+            f"format {FORMAT}; install probrt {lenient.probrt} or newer"
+        )
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: {error}") from None
+    _check(manifest, where)
+    return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Stable, readable bytes of a manifest; `format` comes first."""
+    _check(manifest, NAME)
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{NAME}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
+    return data
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema that docs/manifest.schema.json holds."""
+    return msgspec.json.schema(Manifest)
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """What the types alone cannot say."""
+    for kind, names in (
+        ("head", [head.name for head in manifest.heads]),
+        ("file", [file.path for file in manifest.files]),
+        ("draw", manifest.posterior.order if manifest.posterior else []),
+    ):
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise BundleError(f"{where}: {kind} {twice[0]} is listed twice")
+    for file in manifest.files:
+        fault = unsafe(file.path)
+        if fault:
+            raise BundleError(f"{where}: files: {file.path!r} {fault}")
+        if file.variant == "draws":
+            bank = len(manifest.posterior.order) if manifest.posterior else 0
+            if file.draws is None or sum(file.draws) > bank:
+                raise BundleError(f"{where}: files: {file.path!r} holds draws {file.draws}, the bank has {bank}")
+
+
+def unsafe(path: str) -> str:
+    """Why a path may not stand in a manifest, or an empty string."""
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or re.match(r"^[A-Za-z]:", path):
+        return "is not a relative path"
+    if ".." in pure.parts or "\\" in path or str(pure) != path:
+        return "is not a plain path inside the bundle"
+    if any(not character.isprintable() for character in path):
+        return "has a character that cannot be printed"
+    if path in (NAME, SIGNATURE):
+        return "cannot list itself"
+    return ""
