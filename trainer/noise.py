@@ -1,0 +1,90 @@
+"""The noise of a draw: Threefry-2x32 out of plain integer ops, the same bits in every format.
+
+Source: Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", 20 rounds.
+A draw's key is (seed, weight id), its counter (index, element). Only ops that reach TFLite builtins
+and ONNX opset 18 are used: a left shift is a multiplication, an or of disjoint bits an xor.
+"""
+
+import math
+
+import tensorflow as tf
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+_GROUPS = 5
+
+
+def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two words of random bits for each counter.
+
+    Args: key and counter, pairs of uint32 tensors of shapes that broadcast.
+    Returns: two uint32 tensors of the broadcast shape.
+    """
+    keys = (*key, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(key[0], key[1]), tf.constant(_PARITY, tf.uint32)))
+    first, second = counter[0] + keys[0], counter[1] + keys[1]
+    for group in range(_GROUPS):
+        for rotation in _ROTATIONS[group % 2]:
+            first = first + second
+            second = tf.bitwise.bitwise_xor(_rotated(second, rotation), first)
+        first = first + keys[(group + 1) % 3]
+        second = second + keys[(group + 2) % 3] + tf.constant(group + 1, tf.uint32)
+    return first, second
+
+
+def normal(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Standard normal noise of draw (seed, index) for a weight, float32 `shape`.
+
+    Box and Muller (1958): the two words of counter e give element e (cosine) and element
+    e + ceil(n / 2) (sine). The largest magnitude is sqrt(48 ln 2) = 5.77.
+    """
+    size = math.prod(shape)
+    half = max(1, -(-size // 2))
+    first, second = _words(seed, weight, index, half)
+    radius = tf.sqrt(-2.0 * tf.math.log(_unit(first)))
+    angle = (2.0 * math.pi) * _unit(second)
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+    return tf.reshape(pairs[:size], shape)
+
+
+def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index) for a weight, float32 `shape`."""
+    size = math.prod(shape)
+    half = max(1, -(-size // 2))
+    words = tf.concat(_words(seed, weight, index, half), axis=0)
+    return tf.reshape(_unit(words)[:size], shape)
+
+
+def signs(
+    seed: tf.Tensor, weight: int, index: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor, channels: int
+) -> tf.Tensor:
+    """Random signs, float32 [rows, channels], one stream per example: row r is example first_row + r."""
+    row = tf.range(first_row, first_row + rows)
+    element = row[:, None] * channels + tf.range(channels)[None, :]
+    word, _ = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
+    bit = tf.bitwise.right_shift(word, tf.constant(31, tf.uint32))
+    return 1.0 - 2.0 * tf.cast(bit, tf.float32)
+
+
+def _words(seed: tf.Tensor, weight: int, index: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    elements = tf.cast(tf.range(count), tf.uint32)
+    return threefry(_key(seed, weight), (_word(index), elements))
+
+
+def _key(seed: tf.Tensor, weight: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return _word(seed), tf.constant(weight, tf.uint32)
+
+
+def _word(value: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(value, tf.int32), tf.uint32)
+
+
+def _rotated(word: tf.Tensor, by: int) -> tf.Tensor:
+    left = word * tf.constant(1 << by, tf.uint32)
+    right = tf.bitwise.right_shift(word, tf.constant(32 - by, tf.uint32))
+    return tf.bitwise.bitwise_xor(left, right)
+
+
+def _unit(word: tf.Tensor) -> tf.Tensor:
+    """The middle of one of 2^23 equal cells of (0, 1): exact in float32, never 0, never 1."""
+    cell = tf.cast(tf.cast(tf.bitwise.right_shift(word, tf.constant(9, tf.uint32)), tf.int32), tf.float32)
+    return cell * 2.0**-23 + 2.0**-24

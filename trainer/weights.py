@@ -1,0 +1,187 @@
+"""How a layer gets its weights: one model, several readings.
+
+A probabilistic layer never samples by itself. Its `call` asks for its weights, and the reading in
+force answers: while fitting, the estimator; at export, the posterior mean or draw (seed, index). The
+idea is that of effect handlers in NumPyro and Edward2.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from probrt.trainer import noise
+from probrt.trainer.posteriors import Posterior
+from probrt.trainer.priors import Prior
+
+Linear = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+_in_force: ContextVar["Reading"] = ContextVar("reading")
+
+
+@dataclass(eq=False)
+class RandomWeight:
+    """A weight with a posterior and a prior.
+
+    id: names its noise; stored with the model, so that a draw survives renaming and reloading.
+    parameters, prior_parameters: Keras variables by name.
+    """
+
+    id: int
+    name: str
+    shape: tuple[int, ...]
+    posterior: Posterior
+    prior: Prior
+    parameters: Mapping[str, keras.Variable]
+    prior_parameters: Mapping[str, keras.Variable]
+
+    def mean(self) -> tf.Tensor:
+        """The posterior mean, float32 `shape`."""
+        return self.posterior.mean(_values(self.parameters))
+
+    def draw(self, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Draw (seed, index), float32 `shape`."""
+        source = noise.normal if self.posterior.noise == "normal" else noise.uniform
+        made = source(seed, self.id, index, self.posterior.noise_shape(self.shape))
+        return self.posterior.from_noise(_values(self.parameters), made)
+
+    def kl(self, value: tf.Tensor) -> tf.Tensor:
+        """KL(posterior || prior) in nats, a scalar: closed form where TFP has one, else from `value`."""
+        posterior = self.posterior.distribution(_values(self.parameters))
+        prior = self.prior.distribution(_values(self.prior_parameters), self.shape)
+        try:
+            return tf.reduce_sum(posterior.kl_divergence(prior))
+        except NotImplementedError:
+            return tf.reduce_sum(posterior.log_prob(value)) - tf.reduce_sum(prior.log_prob(value))
+
+
+class Reading:
+    """Answers the layers' questions; each reading is made inside the function that it is used in."""
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        """The weight under this reading, float32 `weight.shape`."""
+        raise TypeError(f"{type(self).__name__} gives no weights")
+
+    def linear(self, op: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
+        """`op(inputs, weight)`; only `Fit` looks at the estimator."""
+        return op(inputs, tf.cast(self.value(weight), inputs.dtype))
+
+
+class Mean(Reading):
+    """Every weight at its posterior mean."""
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        return weight.mean()
+
+
+@dataclass(frozen=True)
+class Draw(Reading):
+    """Every weight at draw (seed, index): int32 scalars or Python integers."""
+
+    seed: tf.Tensor | int
+    index: tf.Tensor | int
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        return weight.draw(self.seed, self.index)
+
+
+@dataclass(frozen=True)
+class Constant(Reading):
+    """Every weight at a value computed before tracing, by weight id: a graph with frozen draws."""
+
+    values: Mapping[int, np.ndarray]
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        return tf.constant(self.values[weight.id])
+
+
+@dataclass(frozen=True)
+class Fit(Reading):
+    """One training step: draw (seed, step), used as each layer's estimator says.
+
+    first_row: global position of the batch's first row, so that Flipout's signs do not depend on
+        how a batch is split among replicas.
+    """
+
+    seed: tf.Tensor | int
+    step: tf.Tensor | int
+    first_row: tf.Tensor | int = 0
+    drawn: dict[int, tf.Tensor] = field(default_factory=dict)
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        if weight.id not in self.drawn:
+            self.drawn[weight.id] = weight.draw(self.seed, self.step)
+        return self.drawn[weight.id]
+
+    def linear(self, op: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
+        from probrt.trainer.estimators import ESTIMATORS
+
+        return ESTIMATORS[estimator](op, inputs, weight, self)
+
+
+@contextmanager
+def reading(chosen: Reading) -> Iterator[Reading]:
+    """Puts a reading in force for the block."""
+    token = _in_force.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _in_force.reset(token)
+
+
+def current() -> Reading:
+    """The reading in force; RuntimeError if there is none, for a default would be a silent choice."""
+    try:
+        return _in_force.get()
+    except LookupError:
+        raise RuntimeError(
+            "no reading in force: call the model inside `with reading(…)` of Mean(), Draw(seed, index) or Fit(seed, step)"
+        ) from None
+
+
+def read(weight: "RandomWeight | keras.Variable | None") -> tf.Tensor | None:
+    """A layer's weight under the reading in force; a deterministic one is itself, None stays None."""
+    if isinstance(weight, RandomWeight):
+        return current().value(weight)
+    return None if weight is None else tf.convert_to_tensor(weight)
+
+
+def linear(op: Linear, inputs: tf.Tensor, weight: "RandomWeight | keras.Variable", estimator: str) -> tf.Tensor:
+    """`op(inputs, weight)` under the reading in force; `op` is linear in both arguments."""
+    if isinstance(weight, RandomWeight):
+        return current().linear(op, inputs, weight, estimator)
+    return op(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
+
+
+def random_weights(model: keras.Layer) -> list[RandomWeight]:
+    """Every random weight of a model, once each, in the order of its layers.
+
+    ValueError if two weights share an id: their noise would be the same.
+    """
+    found: dict[int, RandomWeight] = {}
+    for layer in model._flatten_layers():
+        for weight in getattr(layer, "random_weights", ()):
+            other = found.setdefault(weight.id, weight)
+            if other is not weight:
+                raise ValueError(f"{weight.name} and {other.name} have the same noise id {weight.id}: rename one layer")
+    return list(found.values())
+
+
+def constants(model: keras.Layer, seed: int, index: int) -> dict[int, np.ndarray]:
+    """Draw (seed, index) of every random weight as NumPy arrays, by weight id; call it outside a trace."""
+    return {weight.id: weight.draw(seed, index).numpy() for weight in random_weights(model)}
+
+
+def noise_id(layer: str, weight: str) -> int:
+    """The id of a new weight: positive, from its layer's name and its own."""
+    return zlib.crc32(f"{layer}/{weight}".encode()) & 0x7FFFFFFF
+
+
+def _values(variables: Mapping[str, keras.Variable]) -> dict[str, tf.Tensor]:
+    # Float32 even under a mixed-precision policy: scales and densities need it.
+    return {name: tf.convert_to_tensor(variable.value) for name, variable in variables.items()}
