@@ -140,7 +140,7 @@ def current() -> Reading:
         return _in_force.get()
     except LookupError:
         raise RuntimeError(
-            "no reading in force: call the model inside `with reading(…)` of Mean(), Draw(seed, index) or Fit(seed, step)"
+            "no reading in force: call the model inside `with reading(Mean())`, Draw(seed, index) or Fit(seed, step)"
         ) from None
 
 

@@ -1,0 +1,139 @@
+"""The training config: one strict TOML schema."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from probrt.runtime.errors import ConfigError
+from probrt.runtime.manifest import Input
+from probrt.trainer.backbones import AnyBackbone, ConvStack, Weights
+from probrt.trainer.heads import AnyHead
+
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(gt=0)]
+
+
+class Data(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the images are.
+
+    folder: the image folder, relative to the config's own folder. table: in it, `file_name` plus a
+        column per target. split: the table's column that says train, validation or test.
+    shift: augmentation, the largest random shift in pixels, of image and masks together.
+    """
+
+    folder: str
+    table: str = "metadata.csv"
+    split: str = "split"
+    shift: Natural = 0
+
+
+class Final(Struct, frozen=True, forbid_unknown_fields=True):
+    """The final convolution that all heads share; kernel: its window."""
+
+    kernel: Positive = 1
+
+
+class Fit(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the model is fitted.
+
+    kl_weight: of KL / N in the loss; below 1 the posterior is tempered, and the model card says so.
+    kl_warmup: part of the steps over which that weight rises from 0.
+    learning_rate: highest; a cosine falls to 0 after `warmup`, a part of the steps.
+    clip: largest norm of the gradient.
+    """
+
+    epochs: Positive = 30
+    batch: Positive = 64
+    learning_rate: Rate = 1e-3
+    warmup: Fraction = 0.05
+    clip: Rate = 10.0
+    kl_weight: Annotated[float, Meta(ge=0)] = 1.0
+    kl_warmup: Fraction = 0.3
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole training config."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+    data: Data
+    input: Input
+    heads: Annotated[list[AnyHead], Meta(min_length=1)]
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    backbone: AnyBackbone = ConvStack()
+    weights: Weights = Weights()
+    final: Final = Final()
+    fit: Fit = Fit()
+
+
+def load(path: Path) -> Config:
+    """The config in a TOML file; ConfigError gives the path in the file and what was expected."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; name the config file in it") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_explained(str(error), settings)}") from None
+    names = [head.name for head in config.heads]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: heads: two heads are named {name!r}; every head needs a name of its own")
+    return config
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema that docs/config.schema.json holds."""
+    return msgspec.json.schema(Config)
+
+
+def _explained(message: str, settings: dict[str, Any]) -> str:
+    """msgspec's message as `path.in.the.file: what was expected`."""
+    what, _, where = message.partition(" - at `$")
+    steps: list[str | int] = [
+        int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", where.rstrip("`"))
+    ]
+    place = re.sub(r"^\.", "", where.rstrip("`"))
+    unknown = re.match(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        known = ", ".join(_known_keys(steps, settings))
+        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; known here: {known}"
+    return f"{place}: {what[0].lower()}{what[1:]}" if place else what
+
+
+def _known_keys(steps: list[str | int], settings: Any) -> list[str]:
+    """The keys of the record at a path of the config."""
+    kind: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
+    for step in steps:
+        settings = settings[step]
+        if isinstance(kind, msgspec.inspect.ListType):
+            kind = kind.item_type
+        elif isinstance(kind, msgspec.inspect.StructType):
+            kind = next(field.type for field in kind.fields if field.encode_name == step)
+        kind = _chosen(kind, settings)
+    if not isinstance(kind, msgspec.inspect.StructType):
+        return []
+    return ([kind.tag_field] if kind.tag_field else []) + [field.encode_name for field in kind.fields]
+
+
+def _chosen(kind: msgspec.inspect.Type, settings: Any) -> msgspec.inspect.Type:
+    """Of a union, the record that the settings' tag names."""
+    while isinstance(kind, msgspec.inspect.Metadata):
+        kind = kind.type
+    if not isinstance(kind, msgspec.inspect.UnionType):
+        return kind
+    records = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
+    named = [one for one in records if isinstance(settings, dict) and settings.get(one.tag_field) == one.tag]
+    return (named or records or [kind])[0]

@@ -1,0 +1,73 @@
+"""A model directory: config, architecture, weights, sample images; no pickles, no code.
+
+model/  model.json          name, input, heads, calibration, provenance
+        architecture.json   the Keras network
+        weights.weights.h5  its variables
+        images.npy          some raw training images, for checks at export
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from probrt.runtime.errors import DataError
+from probrt.runtime.manifest import Calibration, Input
+from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
+from probrt.trainer.heads import AnyHead
+from probrt.trainer.model import Model
+
+
+class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What model.json holds; provenance is free-form (config, versions, data digest, metrics)."""
+
+    name: str
+    input: Input
+    heads: list[AnyHead]
+    calibration: list[Calibration] = []
+    provenance: dict[str, Any]
+
+
+def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, Any]) -> None:
+    """Writes a model directory; images [count, *input.shape] are kept for checks at export."""
+    folder.mkdir(parents=True, exist_ok=True)
+    card = Card(
+        name=model.name,
+        input=model.input,
+        heads=list(model.heads),
+        calibration=list(model.calibration),
+        provenance=provenance,
+    )
+    (folder / "architecture.json").write_text(model.network.to_json(indent=1))
+    model.network.save_weights(folder / "weights.weights.h5")
+    np.save(folder / "images.npy", images, allow_pickle=False)
+    # Last, and in one step: a folder with a model.json is a whole model.
+    unfinished = folder / "model.json.part"
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
+    unfinished.replace(folder / "model.json")
+
+
+def load(folder: Path) -> tuple[Model, Card]:
+    """The model of a model directory; DataError if the folder is none, or is damaged."""
+    try:
+        card = msgspec.json.decode((folder / "model.json").read_bytes(), type=Card)
+        network = keras.models.model_from_json((folder / "architecture.json").read_text())
+        network.load_weights(folder / "weights.weights.h5")
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name if error.filename else "a file"
+        raise DataError(f"{folder}: no model here ({missing} is missing); make one with `probrt train`") from None
+    except (msgspec.MsgspecError, ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder}: the model is damaged ({' '.join(str(error).split())[:300]}); train it again"
+        ) from None
+    return Model(card.name, card.input, tuple(card.heads), network, tuple(card.calibration)), card
+
+
+def images(folder: Path) -> np.ndarray:
+    """Raw training images [count, *input.shape] kept with a model, float32."""
+    return np.load(folder / "images.npy", allow_pickle=False).astype(np.float32)
