@@ -1,15 +1,16 @@
 """The schema of `probrt.json`, read without any ML framework."""
 
 import re
+from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from probrt.runtime.errors import BundleError
 
-FORMAT = 1
+FORMAT: Final = 1
 NAME = "probrt.json"
 SIGNATURE = "probrt.sig"
 MAX_BYTES = 1 << 20
@@ -29,12 +30,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """One strict object of the manifest: an unknown key is refused."""
 
 
-class Model(Record, kw_only=True):
+class Model(Record, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
     version: Positive
 
 
-class Input(Record, kw_only=True):
+class Input(Record, frozen=True, kw_only=True):
     """What the graph's `images` takes: float32, batch first, channels last, raw values.
 
     shape: without the batch; `[height, width, channels]`, `[length, channels]`,
@@ -53,7 +54,7 @@ class Input(Record, kw_only=True):
     unit: str = ""
 
 
-class Head(Record, kw_only=True):
+class Head(Record, frozen=True, kw_only=True):
     """One output task.
 
     combine: what its uncertainty is, "variance" or "entropy" (nats).
@@ -70,7 +71,7 @@ class Head(Record, kw_only=True):
     outputs: dict[str, list[Positive | None]]
 
 
-class File(Record, kw_only=True):
+class File(Record, frozen=True, kw_only=True):
     """One file of the bundle; `draws` is the first position of the bank it holds and how many."""
 
     path: str
@@ -82,7 +83,7 @@ class File(Record, kw_only=True):
     draws: tuple[Natural, Positive] | None = None
 
 
-class Posterior(Record, kw_only=True):
+class Posterior(Record, frozen=True, kw_only=True):
     """Which draws the bundle gives.
 
     With this seed, position i means index `order[i]`, then the unused indices ascending; with any
@@ -96,7 +97,7 @@ class Posterior(Record, kw_only=True):
     max_samples: Positive
 
 
-class Conformal(Record, kw_only=True):
+class Conformal(Record, frozen=True, kw_only=True):
     """A threshold of split conformal prediction: sets or intervals that hold `coverage`."""
 
     coverage: Annotated[float, Meta(gt=0, lt=1)]
@@ -104,7 +105,7 @@ class Conformal(Record, kw_only=True):
     threshold: float
 
 
-class Calibration(Record, kw_only=True):
+class Calibration(Record, frozen=True, kw_only=True):
     """How a head was calibrated; temperature and scale already act inside the graphs."""
 
     head: HeadName
@@ -113,7 +114,7 @@ class Calibration(Record, kw_only=True):
     conformal: list[Conformal] = []
 
 
-class Parity(Record, kw_only=True):
+class Parity(Record, frozen=True, kw_only=True):
     """Largest difference of one output of one file from the model under the same reading."""
 
     file: str
@@ -123,14 +124,14 @@ class Parity(Record, kw_only=True):
     tolerance: Annotated[float, Meta(gt=0)]
 
 
-class Provenance(Record, kw_only=True):
+class Provenance(Record, frozen=True, kw_only=True):
     """Where the bundle comes from: free-form, never needed to predict."""
 
     training: dict[str, Any]
     export: dict[str, Any]
 
 
-class Manifest(Record, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     format: Literal[1] = FORMAT
     probrt: str
     model: Model
@@ -195,9 +196,9 @@ def _check(manifest: Manifest, where: str) -> None:
     for kind, names in (
         ("head", [head.name for head in manifest.heads]),
         ("file", [file.path for file in manifest.files]),
-        ("draw", manifest.posterior.order if manifest.posterior else []),
+        ("draw", [str(index) for index in manifest.posterior.order] if manifest.posterior else []),
     ):
-        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise BundleError(f"{where}: {kind} {twice[0]} is listed twice")
     for file in manifest.files:

@@ -1,0 +1,61 @@
+"""ONNX Runtime (ONNX files) on the CPU, CUDA, DirectML or CoreML."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.manifest import File
+
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+
+
+def version() -> str:
+    return str(ort.__version__)
+
+
+def devices() -> tuple[str, ...]:
+    """What the build names; whether a GPU really answers is known when a file is loaded."""
+    return tuple(device for device, provider in PROVIDERS.items() if provider in ort.get_available_providers())
+
+
+class OnnxRuntime:
+    """One ONNX file."""
+
+    def __init__(self, content: bytes, provider: str, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # faults arrive as exceptions; its log would stand beside our one line
+        self._session = ort.InferenceSession(content, options, providers=[provider])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.provider = self._session.get_providers()[0]
+
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+        del signature  # an ONNX file holds one graph
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> OnnxRuntime:
+    """A graph of the one file in `files`; MissingError if the device's provider does not start."""
+    if device not in devices():
+        raise absent_device("onnxruntime", device, devices())
+    if device == "cuda" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds CUDA's libraries where pip puts them
+    content = bundle.read(files[0])
+    try:
+        graph = OnnxRuntime(content, PROVIDERS[device], threads)
+    except Exception as error:  # the library has an exception class for every status, none with a public base
+        raise damaged(files[0], error) from None
+    if graph.provider != PROVIDERS[device]:  # it falls back to the CPU with a line in its log at most
+        here = tuple(name for name, provider in PROVIDERS.items() if provider == graph.provider)
+        raise absent_device("onnxruntime", device, here)
+    return graph

@@ -1,0 +1,55 @@
+"""TensorFlow (the SavedModel) on the CPU or CUDA."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up log would stand among our lines
+
+import tensorflow as tf
+
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.manifest import File
+
+_DEVICES = {"cuda": "GPU", "cpu": "CPU"}
+
+
+def version() -> str:
+    return str(tf.__version__)
+
+
+def devices() -> tuple[str, ...]:
+    return tuple(name for name, kind in _DEVICES.items() if tf.config.list_physical_devices(kind))
+
+
+class TensorFlow:
+    """A SavedModel; `signature` names which of its graphs answers."""
+
+    def __init__(self, path: str, device: str) -> None:
+        self._device = f"/{_DEVICES[device]}:0"
+        with tf.device(self._device):
+            self._model = tf.saved_model.load(path)
+
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+        with tf.device(self._device):
+            tensors = {name: tf.constant(array) for name, array in inputs.items()}
+            answer = self._model.signatures[signature](**tensors)
+        return {name: tensor.numpy() for name, tensor in answer.items()}
+
+
+def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> TensorFlow:
+    """The bundle's SavedModel, after the digest of each of its files was checked."""
+    if device not in devices():
+        raise absent_device("tensorflow", device, devices())
+    for file in files:
+        bundle.check(file)
+    with contextlib.suppress(RuntimeError):  # TensorFlow is already running with threads of its own
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    try:
+        return TensorFlow(str(bundle.path), device)
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise damaged(files[0], error) from None

@@ -1,0 +1,70 @@
+"""Per-position answers saved beside the rows: PNG on a fixed scale, or `.npy`.
+
+Scales of the PNGs, the same for every image: a probability p is 255 p; the entropies of a Bernoulli
+entry are 255 at ln 2 nats, those of a class head at ln(classes). The class map of a class head holds
+the class numbers. Real-valued heads have no natural scale and volumes no picture: they are `.npy`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from probrt.runtime.combine import over_classes
+from probrt.runtime.errors import StorageError
+from probrt.runtime.manifest import Head
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """The folder of a run's maps; `format` is "png" or "npy"."""
+
+    path: Path
+    format: str
+
+    def save(self, head: Head, answer: Mapping[str, Values], row: int) -> dict[str, Any]:
+        """Saves one image's quantities [positions..., outputs] and gives their paths as the row names them.
+
+        One path per quantity, or a list in the order of the labels where it holds several pictures.
+        StorageError if the disk does not take them.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stem = self.path / f"{row:06d}.{head.name}"
+            return {name: self._one(head, name, values, f"{stem}.{name}") for name, values in answer.items()}
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def _one(self, head: Head, quantity: str, values: Values, stem: str) -> str | list[str]:
+        flat = quantity != "mean" and over_classes(head)
+        positions = values.ndim - (0 if flat else 1)
+        if self.format == "npy" or head.combine == "variance" or positions != 2:
+            with Path(f"{stem}.npy").open("wb") as stream:
+                np.save(stream, values, allow_pickle=False)
+            return f"{stem}.npy"
+        if over_classes(head):
+            return _png(_classes(values) if quantity == "mean" else _scaled(values, math.log(len(head.labels))), stem)
+        top = 1.0 if quantity == "mean" else math.log(2)
+        if values.shape[-1] == 1:
+            return _png(_scaled(values[..., 0], top), stem)
+        return [_png(_scaled(values[..., i], top), f"{stem}.{i}") for i in range(values.shape[-1])]
+
+
+def _scaled(values: Values, top: float) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.rint(np.clip(values / top, 0.0, 1.0) * 255), np.uint8)
+
+
+def _classes(values: Values) -> npt.NDArray[np.integer]:
+    return np.asarray(values.argmax(axis=-1), np.uint8 if values.shape[-1] <= 256 else np.uint16)
+
+
+def _png(values: npt.NDArray[np.integer], stem: str) -> str:
+    Image.fromarray(values).save(f"{stem}.png")
+    return f"{stem}.png"

@@ -1,0 +1,92 @@
+"""The run of `probrt predict`: files in, one row each out, in the order of the input."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.maps import MapFolder
+from probrt.runtime.predictor import Prediction, Predictor
+from probrt.runtime.rows import Row, at, conformal_of, fault, head_row
+from probrt.runtime.stream import Batch, Loaded, Loader
+from probrt.runtime.writers import Writer
+
+
+@dataclass
+class Tally:
+    """What a run came to."""
+
+    rows: int = 0
+    errors: int = 0
+    several_frames: int = 0
+    ranked: list[tuple[float, int, str]] = field(default_factory=list)
+
+
+class RowMaker:
+    """Rows of one run: what is the same in each, and where its maps go."""
+
+    def __init__(self, bundle: Bundle, engine: str, maps: MapFolder, first: int) -> None:
+        self._manifest = bundle.manifest
+        self._same: Row = {"engine": engine, "bundle": bundle.label}
+        self._maps = maps
+        self._first = first
+        self._conformal = conformal_of(bundle.manifest)
+
+    def good(self, image: Loaded, prediction: Prediction, index: int) -> Row:
+        """The row of one image of a batch; an error row if its answer is not finite."""
+        answers = {head: at(answer, index) for head, answer in prediction.heads.items()}
+        reason = fault(answers)
+        if reason:
+            return self.bad(image, reason)
+        heads = {}
+        for head in self._manifest.heads:
+            if head.per_position:
+                heads[head.name] = self._maps.save(head, answers[head.name], self._first + image.index)
+            else:
+                heads[head.name] = head_row(head, answers[head.name], self._conformal.get(head.name))
+        row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
+        return row | {"draws": int(prediction.draws[index])} | self._same | {"heads": heads}
+
+    def bad(self, image: Loaded, reason: str) -> Row:
+        """The row of an image without an answer."""
+        row: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
+        return row | {"draws": None} | self._same | {"heads": None}
+
+
+def run(
+    names: Iterator[str], predictor: Predictor, rows: RowMaker, writer: Writer, seen: Callable[[list[Row]], None]
+) -> Tally:
+    """Predicts every file and writes its row; `seen` is told of the rows as they are written.
+
+    Memory is bounded by the loader's window, whatever the number of files.
+    """
+    tally = Tally()
+    loader = Loader(names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
+    waiting: dict[int, Row] = {}
+    for ready in loader:
+        for image, row in _answered(ready, predictor, rows):
+            waiting[image.index] = row
+            tally.several_frames += image.frames > 1
+        in_order = []
+        while tally.rows in waiting:
+            row = waiting.pop(tally.rows)
+            tally.rows += 1
+            tally.errors += row["status"] == "error"
+            in_order.append(row)
+        if in_order:
+            writer.write(in_order)
+            seen(in_order)
+            loader.done(tally.rows)
+    return tally
+
+
+def _answered(ready: Batch | Loaded, predictor: Predictor, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
+    if isinstance(ready, Loaded):
+        yield ready, rows.bad(ready, ready.error)
+        return
+    prediction = predictor.answer(
+        np.stack([image.pixels for image in ready.images if image.pixels is not None]), ready.last
+    )
+    for index, image in enumerate(ready.images):
+        yield image, rows.good(image, prediction, index)

@@ -1,0 +1,156 @@
+"""Rows to a file, by its suffix: JSON lines as they come; flat columns in CSV and Parquet.
+
+Names that are no UTF-8 survive: JSON escapes their bytes as lone surrogates (`os.fsencode` gives them
+back), CSV holds the bytes as they are, Parquet shows them as `\\xNN`.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from probrt.runtime.errors import MissingError, StorageError, UsageError
+from probrt.runtime.manifest import Head, Manifest
+from probrt.runtime.rows import QUANTITIES, Row
+
+FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
+
+
+class Writer(Protocol):
+    """Takes rows in order; what `write` got is on disk when it returns, but for Parquet."""
+
+    def write(self, rows: Sequence[Row]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._stream.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        self._stream.flush()
+
+    def close(self) -> None:
+        if self._stream is not sys.stdout:
+            self._stream.close()
+
+
+class Csv:
+    """Lists are JSON text in one field."""
+
+    def __init__(self, stream: IO[str], columns: Sequence[str], header: bool) -> None:
+        self._stream = stream
+        self._writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        if header:
+            self._writer.writeheader()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            fields = flat(row)
+            self._writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in fields.items()})
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Parquet:
+    """One row group per few thousand rows; the file is renamed into place when it is whole."""
+
+    GROUP = 4096
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise MissingError(f"{path}: writing Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
+        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        types = {"number": pa.float64(), "numbers": pa.list_(pa.float64()), "text": pa.string()}
+        types |= {"texts": pa.list_(pa.string()), "pairs": pa.list_(pa.list_(pa.float64())), "count": pa.int64()}
+        self._schema = pa.schema([(name, types[kind]) for name, kind in columns(manifest).items()])
+        self._pa, self._rows = pa, list[Row]()
+        self._writer: Any = pq.ParquetWriter(self._partial, self._schema)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            fields = flat(row)
+            fields["file"] = str(fields["file"]).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            self._rows.append(fields)
+        if len(self._rows) >= self.GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+        self._partial.replace(self._path)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(self._pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+
+def flat(row: Row) -> Row:
+    """A row as flat columns: `digit.mean` in place of heads: {digit: {mean}}."""
+    fields = {name: row[name] for name in FIELDS}
+    for head, values in (row["heads"] or {}).items():
+        fields |= {f"{head}.{name}": value for name, value in values.items()}
+    return fields
+
+
+def columns(manifest: Manifest) -> dict[str, str]:
+    """All flat columns of a bundle's rows, with what they hold, whatever the variant."""
+    kinds = {name: "count" if name == "draws" else "text" for name in FIELDS}
+    for head in manifest.heads:
+        for name, kind in _head_columns(head).items():
+            kinds[f"{head.name}.{name}"] = kind
+    return kinds
+
+
+def _head_columns(head: Head) -> dict[str, str]:
+    if head.per_position:
+        several = head.combine == "entropy" and len(head.outputs["mean"]) == len(head.outputs["aleatoric"])
+        several = several and (head.outputs["mean"][-1] or 0) > 1
+        return dict.fromkeys(QUANTITIES, "texts" if several else "text")
+    kinds = {name: "number" if _single(head, name) else "numbers" for name in QUANTITIES}
+    if head.combine == "variance":
+        return kinds | {"interval": "numbers" if _single(head, "mean") else "pairs", "coverage": "number"}
+    if len(head.outputs["mean"]) > len(head.outputs["aleatoric"]):
+        return kinds | {"label": "text", "probability": "number", "set": "texts", "coverage": "number"}
+    return kinds | {"label": "texts"}
+
+
+def _single(head: Head, quantity: str) -> bool:
+    size = 1
+    for side in head.outputs.get(quantity, head.outputs["aleatoric"]):
+        size *= side or 2
+    return size == 1
+
+
+def open_writer(path: str, manifest: Manifest, append: bool) -> Writer:
+    """The writer that the suffix asks for; `-` is JSON lines on standard output.
+
+    `append` continues a file of whole rows. UsageError for another suffix, StorageError if it cannot be opened.
+    """
+    if path == "-":
+        return JsonLines(sys.stdout)
+    target = Path(path)
+    suffix = target.suffix.lower()
+    mode = "a" if append else "w"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if suffix in (".jsonl", ".ndjson"):
+            return JsonLines(target.open(mode, encoding="utf-8"))
+        if suffix == ".csv":
+            stream = target.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+            return Csv(stream, list(columns(manifest)), header=not append)
+        if suffix == ".parquet":
+            return Parquet(target, manifest)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")
