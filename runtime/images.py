@@ -32,7 +32,7 @@ from probrt.runtime.manifest import Input
 
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 1 << 30
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 SUFFIXES = frozenset(
     [
         ".png",

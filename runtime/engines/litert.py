@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines.hush import hush
 from probrt.runtime.manifest import File
 
 
@@ -25,7 +26,8 @@ class LiteRT:
 
     def __init__(self, content: bytes, threads: int) -> None:
         # From bytes whose digest was checked: loading by path crashes the process on truncated files.
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+        with hush():
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._runners = {}
         for name in self._interpreter.get_signature_list():
             self._runners[name] = self._interpreter.get_signature_runner(name)

@@ -1,19 +1,18 @@
 """TensorFlow (the SavedModel) on the CPU or CUDA."""
 
 import contextlib
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up log would stand among our lines
-
-import tensorflow as tf
-
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines.hush import hush
 from probrt.runtime.manifest import File
+
+with hush():
+    import tensorflow as tf
 
 _DEVICES = {"cuda": "GPU", "cpu": "CPU"}
 
@@ -23,7 +22,8 @@ def version() -> str:
 
 
 def devices() -> tuple[str, ...]:
-    return tuple(name for name, kind in _DEVICES.items() if tf.config.list_physical_devices(kind))
+    with hush():
+        return tuple(name for name, kind in _DEVICES.items() if tf.config.list_physical_devices(kind))
 
 
 class TensorFlow:
@@ -31,7 +31,7 @@ class TensorFlow:
 
     def __init__(self, path: str, device: str) -> None:
         self._device = f"/{_DEVICES[device]}:0"
-        with tf.device(self._device):
+        with hush(), tf.device(self._device):
             self._model = tf.saved_model.load(path)
 
     def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
