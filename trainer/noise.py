@@ -7,6 +7,7 @@ and ONNX opset 18 are used: a left shift is a multiplication, an or of disjoint 
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -32,7 +33,7 @@ def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tens
 
 
 def normal(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Standard normal noise of draw (seed, index) for a weight, float32 `shape`.
+    """Standard normal noise of draw (seed, index) for a weight, float32 `shape`, or [draws, *shape] for index [draws].
 
     Box and Muller (1958): the two words of counter e give element e (cosine) and element
     e + ceil(n / 2) (sine). The largest magnitude is sqrt(48 ln 2) = 5.77.
@@ -42,16 +43,16 @@ def normal(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...
     first, second = _words(seed, weight, index, half)
     radius = tf.sqrt(-2.0 * tf.math.log(_unit(first)))
     angle = (2.0 * math.pi) * _unit(second)
-    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
-    return tf.reshape(pairs[:size], shape)
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=-1)
+    return _shaped(pairs, size, shape)
 
 
 def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index) for a weight, float32 `shape`."""
+    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index), float32 `shape`, or [draws, *shape] for index [draws]."""
     size = math.prod(shape)
     half = max(1, -(-size // 2))
-    words = tf.concat(_words(seed, weight, index, half), axis=0)
-    return tf.reshape(_unit(words)[:size], shape)
+    words = tf.concat(_words(seed, weight, index, half), axis=-1)
+    return _shaped(_unit(words), size, shape)
 
 
 def signs(
@@ -66,8 +67,16 @@ def signs(
 
 
 def _words(seed: tf.Tensor, weight: int, index: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    elements = tf.cast(tf.range(count), tf.uint32)
-    return threefry(_key(seed, weight), (_word(index), elements))
+    """Words [count] of one index, or [draws, count] of several."""
+    elements = tf.constant(np.arange(count, dtype=np.uint32))
+    index = _word(index)
+    return threefry(_key(seed, weight), (index[:, None] if index.shape.rank else index, elements))
+
+
+def _shaped(values: tf.Tensor, size: int, shape: tuple[int, ...]) -> tf.Tensor:
+    """The first `size` values of the last axis in a shape; draws stay in front."""
+    draws = [] if values.shape.rank == 1 else [-1]
+    return tf.reshape(values[..., :size], [*draws, *shape])
 
 
 def _key(seed: tf.Tensor, weight: int) -> tuple[tf.Tensor, tf.Tensor]:

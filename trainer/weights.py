@@ -44,11 +44,18 @@ class RandomWeight:
         """The posterior mean, float32 `shape`."""
         return self.posterior.mean(_values(self.parameters))
 
+    def noise(self, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """The noise of draw (seed, index); index [draws] gives that of several, one after the other."""
+        source = noise.normal if self.posterior.noise == "normal" else noise.uniform
+        return source(seed, self.id, index, self.posterior.noise_shape(self.shape))
+
+    def from_noise(self, made: tf.Tensor) -> tf.Tensor:
+        """The draw that one draw's noise makes, float32 `shape`."""
+        return self.posterior.from_noise(_values(self.parameters), made)
+
     def draw(self, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Draw (seed, index), float32 `shape`."""
-        source = noise.normal if self.posterior.noise == "normal" else noise.uniform
-        made = source(seed, self.id, index, self.posterior.noise_shape(self.shape))
-        return self.posterior.from_noise(_values(self.parameters), made)
+        return self.from_noise(self.noise(seed, index))
 
     def kl(self, value: tf.Tensor) -> tf.Tensor:
         """KL(posterior || prior) in nats, a scalar: closed form where TFP has one, else from `value`."""
@@ -88,6 +95,16 @@ class Draw(Reading):
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
         return weight.draw(self.seed, self.index)
+
+
+@dataclass(frozen=True)
+class Noise(Reading):
+    """Every weight as the draw that its noise makes, by weight id; see `draws`."""
+
+    noise: Mapping[int, tf.Tensor]
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        return weight.from_noise(self.noise[weight.id])
 
 
 @dataclass(frozen=True)
@@ -172,9 +189,15 @@ def random_weights(model: keras.Layer) -> list[RandomWeight]:
     return list(found.values())
 
 
-def constants(model: keras.Layer, seed: int, index: int) -> dict[int, np.ndarray]:
-    """Draw (seed, index) of every random weight as NumPy arrays, by weight id; call it outside a trace."""
-    return {weight.id: weight.draw(seed, index).numpy() for weight in random_weights(model)}
+def draws(model: keras.Layer, seed: tf.Tensor | int, indices: tf.Tensor, count: int) -> list[Noise]:
+    """Readings of `count` draws (seed, indices[i]); each weight's noise is made for all of them at once."""
+    made = {weight.id: tf.unstack(weight.noise(seed, indices), num=count) for weight in random_weights(model)}
+    return [Noise({id: one[draw] for id, one in made.items()}) for draw in range(count)]
+
+
+def constants(model: keras.Layer, chosen: Reading) -> dict[int, np.ndarray]:
+    """Every random weight under a reading as NumPy arrays, by weight id; call it outside a trace."""
+    return {weight.id: chosen.value(weight).numpy() for weight in random_weights(model)}
 
 
 def noise_id(layer: str, weight: str) -> int:

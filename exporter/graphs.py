@@ -1,0 +1,63 @@
+"""The functions that become graphs: one model traced under different readings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from probrt.trainer import moments, weights
+from probrt.trainer.model import Model
+
+Outputs = dict[str, tf.Tensor]
+Values = Mapping[int, np.ndarray]
+
+
+def images_spec(model: Model) -> tf.TensorSpec:
+    """`images`, float32 [batch, *input.shape]."""
+    return tf.TensorSpec([None, *model.input.shape], tf.float32, name="images")
+
+
+def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
+    """One pass under the reading in force: `mean` and `aleatoric` of every head, nothing epistemic."""
+    outputs = {}
+    for name, (mean, aleatoric) in model.moments(images).items():
+        outputs[f"{name}.mean"] = mean
+        outputs[f"{name}.aleatoric"] = aleatoric
+    return outputs
+
+
+def chunk_outputs(model: Model, readings: Sequence[weights.Reading], images: tf.Tensor) -> Outputs:
+    """All quantities of every head over the draws of some readings, unrolled in one graph."""
+    draws = []
+    for one in readings:
+        with weights.reading(one):
+            draws.append(model.moments(images))
+    return named({head.name: moments.combined(head, [draw[head.name] for draw in draws]) for head in model.heads})
+
+
+def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
+    """{head: {quantity: …}} under the bundle's names, `<head>.<quantity>`."""
+    return {f"{head}.{quantity}": value for head, answer in answers.items() for quantity, value in answer.items()}
+
+
+def mean_function(model: Model) -> Callable[..., Outputs]:
+    """The `mean` variant: every weight a constant at its posterior mean."""
+    values = weights.constants(model.network, weights.Mean())
+
+    def mean(images: tf.Tensor) -> Outputs:
+        with weights.reading(weights.Constant(values)):
+            return mean_outputs(model, images)
+
+    return tf.function(mean, input_signature=[images_spec(model)], autograph=False)
+
+
+def draws_function(model: Model, seed: int, indices: Sequence[int]) -> Callable[..., Outputs]:
+    """One chunk of the `draws` variant: the weights of these draws as constants."""
+    readings = [weights.Constant(weights.constants(model.network, weights.Draw(seed, index))) for index in indices]
+
+    def draws(images: tf.Tensor) -> Outputs:
+        return chunk_outputs(model, readings, images)
+
+    return tf.function(draws, input_signature=[images_spec(model)], autograph=False)
