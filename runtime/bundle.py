@@ -5,9 +5,13 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probrt.runtime.errors import BundleError, UsageError
 from probrt.runtime.manifest import MAX_BYTES, NAME, SIGNATURE, File, Manifest, decode
+
+if TYPE_CHECKING:
+    from probrt.runtime.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,28 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         bundle._check_listing()
         return bundle
+
+    def predictor(
+        self,
+        *,
+        samples: int | None = None,
+        seed: int | None = None,
+        variant: str | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "float32",
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> "Predictor":
+        """A function from images [batch, *input.shape] of raw values to a Prediction.
+
+        Raises UsageError for what the bundle cannot give, MissingError for an engine that is not installed.
+        """
+        from probrt.runtime.choose import Request, choose
+        from probrt.runtime.predictor import Predictor
+
+        plan = choose(self, Request(samples, seed, variant, engine, device, precision))
+        return Predictor(self, plan, batch_size, threads)
 
     @property
     def label(self) -> str:

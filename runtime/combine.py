@@ -79,6 +79,16 @@ class Sum:
         return Sum(self.head, self.draws, self.mean[keep], self.aleatoric[keep], spread)
 
 
+def stacked(sums: list[Sum]) -> Sum:
+    """Sums of the same head and number of draws as one, in their order."""
+    first = sums[0]
+    if first.draws == 0:
+        return Sum(first.head)
+    parts = [np.concatenate([getattr(one, name) for one in sums]) for name in ("mean", "aleatoric")]
+    spread = np.concatenate([one.spread for one in sums]) if first.spread.ndim else first.spread
+    return Sum(first.head, first.draws, parts[0], parts[1], spread)
+
+
 def standard_error(head: Head, answer: Mapping[str, Floats], draws: int) -> Floats:
     """Standard error of a head's predictive mean per image, over independent draws: [batch].
 

@@ -5,12 +5,15 @@ import warnings
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from probrt.runtime.bundle import Bundle, default_bundle
-from probrt.runtime.errors import InputError, ProbrtError, UsageError
+from probrt.runtime.errors import BundleError, InputError, ProbrtError, UsageError
+
+if TYPE_CHECKING:
+    from probrt.runtime.resume import Done
 
 BundleArgument = Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")]
 
@@ -32,10 +35,15 @@ def predict(
     recursive: Annotated[bool, typer.Option(help="Read the folders inside folders too.")] = True,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: this machine's cores.")] = None,
+    tolerance: Annotated[
+        str, typer.Option(help="Add draws only while an image's standard error is above this: 0.01 or HEAD=0.01,...")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run's --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but faults.")] = False,
 ) -> int:
     """Answer images with uncertainty, one row each, in the order of the input."""
+    from probrt.runtime.answering import Adaptive, Fixed, tolerances
     from probrt.runtime.choose import FEW, Request, choose
     from probrt.runtime.inputs import Skipped
     from probrt.runtime.inputs import images as find_images
@@ -48,38 +56,63 @@ def predict(
     if maps not in ("png", "npy"):
         raise UsageError(f"--maps {maps}: choose png or npy")
     opened = Bundle.open(bundle or default_bundle())
-    if out != "-" and Path(out).exists() and not overwrite:
-        raise UsageError(f"--out {out} exists: choose another name, or replace it with --overwrite")
+    _check_out(out, overwrite, resume)
     map_folder = Path("predictions.maps") if out == "-" else Path(out).with_suffix(".maps")
     skipped = Skipped()
     names, few = _peeked(find_images(images, skipped, (Path(out), map_folder), recursive), images, FEW)
     plan = choose(opened, Request(samples, seed, variant, engine, device, precision, few is not None))
+    if tolerance and not plan.samples:
+        raise UsageError(f"--tolerance {tolerance}: the posterior mean has no draws to add")
+    limits = tolerances(tolerance, opened.manifest) if tolerance else {}
+    done = _continued(out, names, opened, plan.engine.name, None if limits else plan.samples) if resume else None
     if not quiet:
-        say(f"{opened.label}: {plan.line}")
+        say(f"{opened.label}: {plan.line}" + (f"; {done.rows} rows are there already" if done else ""))
     # Decoding checks the size itself and refuses earlier than Pillow warns.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
     predictor = Predictor(opened, plan, batch_size, threads)
-    rows = RowMaker(opened, plan.engine.name, MapFolder(map_folder, maps), 0)
+    answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
+    rows = RowMaker(opened, plan.engine.name, MapFolder(map_folder, maps), done.rows if done else 0)
     ranking, shown, start = Ranking(), progress(quiet, few), time.monotonic()
+    writer = open_writer(out, opened.manifest, append=bool(done and done.size))
+    written = 0
 
-    writer = open_writer(out, opened.manifest, append=False)
-
-    def seen(written: list[dict[str, object]]) -> None:
-        ranking.add(written)
-        shown.advance(len(written))
+    def seen(new: list[dict[str, object]]) -> None:
+        nonlocal written
+        written += len(new)
+        ranking.add(new)
+        shown.advance(len(new))
 
     try:
-        tally = run(names, predictor, rows, writer, seen)
+        tally = run(names, predictor, answering, rows, writer, seen)
+    except BaseException:
+        shown.close()
+        if out != "-" and not quiet:
+            say(f"stopped after {written} rows; continue with --resume")
+        raise
     finally:
         writer.close()
-        shown.close()
+    shown.close()
     if not quiet:
-        _summary(tally.rows, tally.errors, time.monotonic() - start, out, skipped.line)
-        if tally.rows > 1 and ranking.by:
-            say(f"most uncertain by {ranking.by}:")
-            for value, name in ranking.worst():
-                say(f"  {value:.4g}  {name}")
-    return 1 if tally.errors else 0
+        say(
+            f"{tally.rows} rows, {tally.errors} errors, {tally.rows / (time.monotonic() - start):.1f} images/s -> {out}"
+        )
+        _afterthoughts(tally.several_frames, skipped.line, ranking.worst(), ranking.by)
+    return 1 if tally.errors or (done and done.errors) else 0
+
+
+def _check_out(out: str, overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise UsageError("--overwrite and --resume: choose one")
+    if out != "-" and Path(out).exists() and not (overwrite or resume):
+        raise UsageError(f"--out {out} exists: choose another name, replace it with --overwrite or go on with --resume")
+
+
+def _continued(out: str, names: Iterator[str], bundle: Bundle, engine: str, draws: int | None) -> "Done | None":
+    from probrt.runtime.resume import resume
+
+    if out == "-":
+        raise UsageError("--resume: standard output cannot be continued; name a file with --out")
+    return resume(Path(out), names, bundle.label, engine, draws) if Path(out).exists() else None
 
 
 def _peeked(found: Iterator[str], named: list[str], few: int) -> tuple[Iterator[str], int | None]:
@@ -90,12 +123,17 @@ def _peeked(found: Iterator[str], named: list[str], few: int) -> tuple[Iterator[
     return chain(first, found), len(first) if len(first) <= few else None
 
 
-def _summary(rows: int, errors: int, seconds: float, out: str, skipped: str) -> None:
+def _afterthoughts(several_frames: int, skipped: str, worst: list[tuple[float, str]], by: str) -> None:
     from probrt.runtime.progress import say
 
-    say(f"{rows} rows, {errors} errors, {rows / max(seconds, 1e-9):.1f} images/s -> {out}")
+    if several_frames:
+        say(f"{several_frames} files hold several frames or pages: the first was taken")
     if skipped:
         say(skipped)
+    if len(worst) > 1:
+        say(f"most uncertain by {by}:")
+        for value, name in worst:
+            say(f"  {value:.4g}  {name}")
 
 
 def verify(bundle: BundleArgument) -> int:
@@ -108,8 +146,6 @@ def verify(bundle: BundleArgument) -> int:
         except ProbrtError as error:
             faults.append(str(error))
     if faults:
-        from probrt.runtime.errors import BundleError
-
         raise BundleError("; ".join(faults))
     total = sum(file.bytes for file in opened.manifest.files)
     print(f"{opened.label}: {len(opened.manifest.files)} files, {total} bytes, all as exported")

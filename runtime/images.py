@@ -2,7 +2,8 @@
 
 The rules, in the order in which they act:
 
-* The file's content names its format, never its suffix: PNG, JPEG (and MPO), WebP, BMP, TIFF, GIF, PNM, `.npy`.
+* The file's content names its format, never its suffix: PNG, JPEG (and MPO), WebP, BMP, TIFF, GIF, PNM, `.npy`,
+  and NIfTI for models of volumes (`volumes.py`).
 * At most 40 megapixels, checked from the header before a pixel is decoded.
 * The first frame of an animation or of several pages.
 * Turned upright by the EXIF orientation; EXIF data that cannot be read counts as none.
@@ -29,6 +30,7 @@ from PIL import Image, UnidentifiedImageError
 
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.manifest import Input
+from probrt.runtime.volumes import decode_volume, is_volume
 
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 1 << 30
@@ -111,6 +113,8 @@ def decode(data: bytes, input: Input) -> Decoded:
         raise ImageError("the file is empty")
     if data.startswith(NUMPY_MAGIC):
         return Decoded(fitted(_numpy_array(data), input))
+    if input.colour == "none" and is_volume(data):
+        return Decoded(fitted(decode_volume(data), input))
     return _picture(data, input)
 
 

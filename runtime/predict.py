@@ -1,10 +1,10 @@
 """The run of `probrt predict`: files in, one row each out, in the order of the input."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 
-import numpy as np
-
+from probrt.runtime.answering import Answering
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.maps import MapFolder
 from probrt.runtime.predictor import Prediction, Predictor
@@ -20,7 +20,6 @@ class Tally:
     rows: int = 0
     errors: int = 0
     several_frames: int = 0
-    ranked: list[tuple[float, int, str]] = field(default_factory=list)
 
 
 class RowMaker:
@@ -55,7 +54,12 @@ class RowMaker:
 
 
 def run(
-    names: Iterator[str], predictor: Predictor, rows: RowMaker, writer: Writer, seen: Callable[[list[Row]], None]
+    names: Iterator[str],
+    predictor: Predictor,
+    answering: Answering,
+    rows: RowMaker,
+    writer: Writer,
+    seen: Callable[[list[Row]], None],
 ) -> Tally:
     """Predicts every file and writes its row; `seen` is told of the rows as they are written.
 
@@ -64,10 +68,8 @@ def run(
     tally = Tally()
     loader = Loader(names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
     waiting: dict[int, Row] = {}
-    for ready in loader:
-        for image, row in _answered(ready, predictor, rows):
-            waiting[image.index] = row
-            tally.several_frames += image.frames > 1
+
+    def write() -> None:
         in_order = []
         while tally.rows in waiting:
             row = waiting.pop(tally.rows)
@@ -78,15 +80,19 @@ def run(
             writer.write(in_order)
             seen(in_order)
             loader.done(tally.rows)
+
+    for ready in chain(loader, (None,)):
+        for image, row in _answered(ready, answering, rows):
+            waiting[image.index] = row
+            tally.several_frames += image.frames > 1
+        write()
     return tally
 
 
-def _answered(ready: Batch | Loaded, predictor: Predictor, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
+def _answered(ready: Batch | Loaded | None, answering: Answering, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
     if isinstance(ready, Loaded):
         yield ready, rows.bad(ready, ready.error)
         return
-    prediction = predictor.answer(
-        np.stack([image.pixels for image in ready.images if image.pixels is not None]), ready.last
-    )
-    for index, image in enumerate(ready.images):
+    answers = answering.flush() if ready is None else answering.push(ready.images, ready.last)
+    for image, prediction, index in answers:
         yield image, rows.good(image, prediction, index)

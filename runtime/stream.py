@@ -62,8 +62,11 @@ class Loader:
         """Says that the first `finished` files of the order are written and need no more room."""
         self._finished = finished
 
-    def __iter__(self) -> Iterator[Batch | Loaded]:
-        """Batches, and by themselves the files that could not be decoded, as they become ready."""
+    def __iter__(self) -> Iterator[Batch | Loaded | None]:
+        """Batches, and by themselves the files that could not be decoded, as they become ready.
+
+        None says that nothing can follow until `done` has made room.
+        """
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
@@ -73,7 +76,7 @@ class Loader:
             for _ in threads:
                 self._todo.put(None)
 
-    def _batches(self) -> Iterator[Batch | Loaded]:
+    def _batches(self) -> Iterator[Batch | Loaded | None]:
         submitted, flying, exhausted = 0, 0, False
         pools: dict[tuple[int, ...], list[Loaded]] = {}
         while True:
@@ -84,8 +87,11 @@ class Loader:
                     self._todo.put((submitted, name))
                     submitted, flying = submitted + 1, flying + 1
             if flying == 0:
-                if not pools:
+                if not pools and exhausted:
                     return
+                if not pools:
+                    yield None
+                    continue
                 # Nothing more can arrive to fill it: either this is the end, or the window is full.
                 shape = min(pools, key=lambda shape: pools[shape][0].index)
                 yield Batch(pools.pop(shape), last=exhausted and not pools)

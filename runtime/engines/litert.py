@@ -1,5 +1,6 @@
 """LiteRT (TFLite files) on the CPU."""
 
+import contextlib
 import importlib.metadata
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
-from probrt.runtime.engines.hush import hush
+from probrt.runtime.hush import hush
 from probrt.runtime.manifest import File
 
 
@@ -29,11 +30,15 @@ class LiteRT:
         with hush():
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._runners = {}
+        self._ran = False
         for name in self._interpreter.get_signature_list():
             self._runners[name] = self._interpreter.get_signature_runner(name)
 
     def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
-        answer: dict[str, npt.NDArray[np.float32]] = self._runners[signature](**inputs)
+        answer: dict[str, npt.NDArray[np.float32]]
+        with contextlib.nullcontext() if self._ran else hush():
+            answer = self._runners[signature](**inputs)
+        self._ran = True
         return answer
 
 

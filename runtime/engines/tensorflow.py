@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
-from probrt.runtime.engines.hush import hush
+from probrt.runtime.hush import hush
 from probrt.runtime.manifest import File
 
 with hush():
