@@ -62,6 +62,7 @@ class Backbone(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
 class ConvStack(Backbone, frozen=True, tag="conv"):
     """Stages of same-padded convolutions, each but the first begun by a 2-wide max-pool.
 
+    normalisation: of each convolution's outputs, before its activation.
     widths: filters per stage. depth: convolutions per stage. kernel: their window.
     """
 
@@ -69,6 +70,7 @@ class ConvStack(Backbone, frozen=True, tag="conv"):
     depth: Positive = 1
     kernel: Positive = 3
     activation: Literal["relu", "gelu", "elu", "tanh"] = "relu"
+    normalisation: Literal["none", "batch"] = "batch"
 
     def stages(self, images: keras.KerasTensor, weights: Weights) -> dict[str, Stage]:
         rank = len(images.shape) - 2
@@ -79,7 +81,10 @@ class ConvStack(Backbone, frozen=True, tag="conv"):
                 features = pool(2, name=f"stage{number}_pool")(features)
             for conv in range(1, self.depth + 1):
                 name = f"stage{number}_conv{conv}"
-                features = weights.conv(rank, width, self.kernel, name, self.activation)(features)
+                features = weights.conv(rank, width, self.kernel, name)(features)
+                if self.normalisation == "batch":
+                    features = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(features)
+                features = keras.layers.Activation(self.activation, name=f"{name}_{self.activation}")(features)
             found[f"stage{number}"] = Stage(features, 2 ** (number - 1))
         return found
 

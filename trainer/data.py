@@ -27,7 +27,7 @@ _LISTED = 20
 class Examples:
     """One split: images [count, *input.shape] and each head's targets [count, …], in the table's order.
 
-    Images of a 0–255 range are uint8, others float32. Missing targets are NaN (-1 for a class).
+    Images of a [0, 255] range are uint8, others float32. Missing targets are NaN (-1 for a class).
     """
 
     files: tuple[str, ...]

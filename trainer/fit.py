@@ -70,7 +70,7 @@ def metrics(model: Model, examples: Examples, batch: int = 256) -> dict[str, flo
     """Each head's metric at the posterior mean, NaN where no example has a target."""
     scores: dict[str, list[np.ndarray]] = {head.name: [] for head in model.heads}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def scored(one: dict) -> dict[str, tf.Tensor]:
         with weights.reading(weights.Mean()):
             moments = model.moments(one["images"])
@@ -87,7 +87,7 @@ def _step(
 ) -> Callable[[dict, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     variables = [variable.value for variable in model.network.trainable_variables]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step_function(one: dict, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape, weights.reading(weights.Fit(seed, step)) as reading:
             channels = model.channels(one["images"], training=True)

@@ -1,0 +1,55 @@
+"""`probrt export`; light to import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probrt.runtime.errors import UsageError
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A model directory, as `probrt train` writes it.")],
+    artifacts: Annotated[
+        Path, typer.Option(help="Where bundles go; the next version of the model is made there.")
+    ] = Path("artifacts"),
+    draws: Annotated[int, typer.Option(help="Posterior draws in the bank, a multiple of 8.")] = 32,
+    seed: Annotated[int, typer.Option(help="The bundle's own seed, 0 or more.")] = 0,
+    version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
+) -> int:
+    """Turn a trained model into a bundle whose every file was checked against the model."""
+    if draws < 8 or draws % 8 or draws > 1024:
+        raise UsageError(f"--draws {draws}: a bank has 8, 16, 24 … up to 1024 draws")
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"--seed {seed}: must be 0 to {2**31 - 1}")
+    if version is not None and version < 1:
+        raise UsageError(f"--version {version}: must be 1 or more")
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    from probrt.runtime.hush import hush
+
+    with console.status("loading TensorFlow"), hush():
+        from probrt.exporter.export import Request
+        from probrt.exporter.export import export as export_model
+    from probrt.exporter.summary import differences_table, files_table, next_commands
+
+    checked = []
+    try:
+        with console.status("exporting") as status:
+            exported = export_model(
+                model,
+                artifacts,
+                Request(draws, seed, version),
+                doing=lambda step: status.update(f"exporting: {step}"),
+                checked=checked.append,
+            )
+    finally:
+        if checked:
+            console.print(differences_table(checked))
+    console.print(files_table(exported.bundle))
+    console.print(next_commands(exported.bundle), soft_wrap=True)
+    return 0

@@ -1,0 +1,73 @@
+"""What the model itself says, draw by draw: the yardstick of every exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from probrt.exporter.graphs import mean_outputs
+from probrt.runtime.combine import Sum
+from probrt.runtime.manifest import Head
+from probrt.trainer import weights
+from probrt.trainer.model import Model
+
+Answer = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The Keras model under the readings of an export, its draws combined in float64."""
+
+    model: Model
+    heads: Sequence[Head]
+
+    def mean(self, images: np.ndarray) -> Answer:
+        """`mean` and `aleatoric` of every head at the posterior mean."""
+        return {name: value.numpy() for name, value in self._at_mean(images).items()}
+
+    def draws(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> Answer:
+        """All four quantities of every head over draws (seed, index)."""
+        sums = [Sum(head) for head in self.heads]
+        for answer in self.each(images, seed, indices):
+            for head, total in zip(self.heads, sums, strict=True):
+                alone = {**answer, f"{head.name}.epistemic": np.zeros_like(answer[f"{head.name}.aleatoric"])}
+                total.add(alone, 1)
+        return {
+            f"{head.name}.{quantity}": value
+            for head, total in zip(self.heads, sums, strict=True)
+            for quantity, value in total.answer().items()
+        }
+
+    def each(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> list[Answer]:
+        """`mean` and `aleatoric` of every head under each draw."""
+        return [
+            {
+                name: value.numpy()
+                for name, value in self._at_draw(
+                    images, tf.constant(seed, tf.int32), tf.constant(index, tf.int32)
+                ).items()
+            }
+            for index in indices
+        ]
+
+    @cached_property
+    def _at_mean(self) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(reduce_retracing=True, autograph=False)
+        def at_mean(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            with weights.reading(weights.Mean()):
+                return mean_outputs(self.model, images)
+
+        return at_mean
+
+    @cached_property
+    def _at_draw(self) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(reduce_retracing=True, autograph=False)
+        def at_draw(images: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
+            with weights.reading(weights.Draw(seed, index)):
+                return mean_outputs(self.model, images)
+
+        return at_draw
