@@ -10,7 +10,7 @@ from probrt.runtime.engines import Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
 from probrt.runtime.manifest import File, Posterior
 
-FEW = 8
+FEW = 256
 VARIANTS = ("mean", "draws", "sampled")
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 

@@ -1,5 +1,6 @@
 """The commands `predict`, `inspect` and `verify`: options in, exit code out."""
 
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -72,7 +73,10 @@ def predict(
     predictor = Predictor(opened, plan, batch_size, threads)
     answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
     rows = RowMaker(opened, plan.engine.name, MapFolder(map_folder, maps), done.rows if done else 0)
-    ranking, shown, start = Ranking(), progress(quiet, few), time.monotonic()
+    total = few
+    if total is None and sys.stderr.isatty() and "-" not in images and not quiet:
+        total = sum(1 for _ in find_images(images, Skipped(), (Path(out), map_folder), recursive))
+    ranking, shown, start = Ranking(), progress(quiet, total), time.monotonic()
     writer = open_writer(out, opened.manifest, append=bool(done and done.size))
     written = 0
 

@@ -1,0 +1,59 @@
+"""NIfTI volumes, for training and for prediction.
+
+The voxel grid is turned to the closest canonical orientation (left to right, back to front, feet to
+head) and handed on as [depth, height, width, channels], depth from feet to head; values are scaled by
+the header's slope and intercept. It is not resampled: voxel sizes are the caller's to harmonise.
+"""
+
+import io
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from probrt.runtime.errors import ImageError, MissingError, one_line
+
+GZIP = b"\x1f\x8b"
+MAX_BYTES = 1 << 30
+_HEADERS = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
+
+
+def is_volume(data: bytes) -> bool:
+    """Whether bytes begin like a NIfTI file, or like a compressed one."""
+    return data[:2] == GZIP or data[:4] in _HEADERS
+
+
+def decode_volume(data: bytes) -> npt.NDArray[np.float32]:
+    """Voxels [depth, height, width, channels] float32; ImageError if the file is damaged or too large."""
+    try:
+        import nibabel
+    except ImportError:
+        raise MissingError("reading NIfTI needs nibabel: pip install 'probrt[volumes]'") from None
+    if data[:2] == GZIP:
+        data = _inflated(data)
+    try:
+        kind = nibabel.Nifti2Image if data[:4] in {(540).to_bytes(4, o) for o in ("little", "big")} else None
+        loaded = (kind or nibabel.Nifti1Image).from_stream(io.BytesIO(data))
+        if not 3 <= len(loaded.shape) <= 4 or np.prod(loaded.shape, dtype=object) * 4 > MAX_BYTES:
+            raise ImageError(
+                f"a volume of shape {list(loaded.shape)}; three axes and channels, at most 1 GiB, are read"
+            )
+        voxels = np.asarray(nibabel.as_closest_canonical(loaded).dataobj, dtype=np.float32)
+    except ImageError:
+        raise
+    except Exception as error:  # a hostile header can raise nearly anything
+        raise ImageError(f"not a readable NIfTI volume: {one_line(error)}") from None
+    if voxels.ndim == 3:
+        voxels = voxels[..., np.newaxis]
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0, 3))
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        inflated = inflater.decompress(data, MAX_BYTES)
+    except zlib.error as error:
+        raise ImageError(f"not a readable gzip file: {one_line(error)}") from None
+    if not inflater.eof:
+        raise ImageError("a gzip file that is cut off, or holds more than 1 GiB")
+    return inflated

@@ -1,0 +1,147 @@
+"""Every engine and variant of a real bundle: the same draws, the same numbers; and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.engines import BUILT_IN
+from probrt.runtime.errors import BundleError, InputError, MissingError, UsageError
+from probrt.runtime.predictor import Prediction
+
+CASES = [
+    (engine.name, variant)
+    for engine in BUILT_IN
+    for variant in ("mean", "draws", "sampled")
+    if (engine.name, variant) != ("tensorflow", "draws")
+]
+images = np.random.default_rng(3).integers(0, 256, (5, 12, 12, 1)).astype(np.float32)
+
+
+def assert_close(a: Prediction, b: Prediction) -> None:
+    for head in b.heads:
+        assert a[head].quantities().keys() == b[head].quantities().keys()
+        for name, values in b[head].quantities().items():
+            np.testing.assert_allclose(a[head].quantities()[name], values, atol=1e-4, err_msg=f"{head}.{name}")
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> dict[str, Prediction]:
+    """TensorFlow's answers, the posterior mean and eight draws."""
+    tensorflow = {variant: bundle.predictor(engine="tensorflow", variant=variant) for variant in ("mean", "sampled")}
+    return {variant: predictor(images) for variant, predictor in tensorflow.items()}
+
+
+@pytest.mark.parametrize(("engine", "variant"), CASES)
+def test_all_engines_give_the_same_numbers(
+    bundle: Bundle, reference: dict[str, Prediction], engine: str, variant: str
+) -> None:
+    predictor = bundle.predictor(engine=engine, variant=variant)
+    prediction = predictor(images)
+    assert_close(prediction, reference["mean" if variant == "mean" else "sampled"])
+    assert prediction.draws.tolist() == [0 if variant == "mean" else 8] * 5
+    assert_close(predictor(images[:2]), Prediction(cut(prediction, 2), prediction.draws[:2]))
+
+
+def cut(prediction: Prediction, count: int) -> dict[str, object]:
+    from probrt.runtime.predictor import answer_of
+
+    return {
+        head: answer_of({name: values[:count] for name, values in answer.quantities().items()})
+        for head, answer in prediction.heads.items()
+    }
+
+
+def test_mean_knows_no_epistemic_part(reference: dict[str, Prediction]) -> None:
+    for answer in reference["mean"].heads.values():
+        assert answer.epistemic is None
+        assert answer.total is None
+        assert answer.aleatoric is not None
+
+
+def test_draws_differ_and_batches_do_not_matter(bundle: Bundle, reference: dict[str, Prediction]) -> None:
+    for answer in reference["sampled"].heads.values():
+        assert answer.epistemic is not None
+        assert (answer.epistemic.reshape(5, -1).max(1) > 1e-4).all()
+    singles = bundle.predictor(engine="litert", batch_size=1)(images)
+    assert_close(singles, reference["sampled"])
+
+
+def test_seeds_and_numbers_of_draws(bundle: Bundle) -> None:
+    four = bundle.predictor(engine="litert", samples=4)(images)
+    assert_close(four, bundle.predictor(engine="tensorflow", samples=4)(images))
+    other = bundle.predictor(engine="onnxruntime", samples=12, seed=1)
+    assert other.plan.variant == "sampled"
+    assert_close(other(images), bundle.predictor(engine="tensorflow", samples=12, seed=1)(images))
+    assert np.abs(other(images)["slant"].mean - four["slant"].mean).max() > 1e-3
+
+
+def test_what_can_be_honoured_decides_the_engine(bundle: Bundle) -> None:
+    assert bundle.predictor().plan.engine.name == "openvino"
+    assert bundle.predictor(samples=5).plan.engine.name == "tensorflow"
+    assert bundle.predictor(samples=16).plan.variant == "sampled"
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "message"),
+    [
+        ({"samples": 0}, UsageError, "at least 1"),
+        ({"samples": -3}, UsageError, "at least 1"),
+        ({"samples": 65}, UsageError, "at most 64"),
+        ({"samples": 5, "engine": "litert"}, UsageError, r"gives --samples 4, 8, not 5.*multiples of 4.*tensorflow"),
+        ({"seed": 3, "variant": "draws"}, UsageError, "answers for seed 7 only"),
+        ({"seed": -1}, UsageError, "from 0"),
+        ({"variant": "best"}, UsageError, "mean, draws, sampled"),
+        ({"samples": 8, "variant": "mean"}, UsageError, "no epistemic uncertainty"),
+        ({"engine": "abacus"}, UsageError, "choose auto or one of openvino, litert"),
+        ({"precision": "int8"}, UsageError, "no int8 onnx file"),
+        ({"engine": "litert", "device": "cuda"}, MissingError, "no device cuda here"),
+        ({"engine": "onnxruntime", "device": "cuda"}, MissingError, "no device cuda here"),
+        ({"engine": "openvino", "device": "gpu"}, MissingError, "no device gpu here"),
+        ({"engine": "tensorflow", "device": "cuda"}, MissingError, "no device cuda here"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_way_out(
+    bundle: Bundle, wish: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bundle.predictor(**wish)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (images[0], r"\[12, 12, 1\]; the model takes \[batch, 12, 12, 1\]"),
+        (images[:0], "takes"),
+        (images * np.nan, "finite"),
+    ],
+)
+def test_wrong_arrays_are_refused(bundle: Bundle, wrong: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bundle.predictor(engine="litert")(wrong)
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        ("litert", "mean.tflite"),
+        ("onnxruntime", "mean.onnx"),
+        ("openvino", "mean.onnx"),
+        ("tensorflow", "saved_model.pb"),
+    ],
+)
+def test_altered_files_are_refused_before_they_are_parsed(
+    bundle: Bundle, tmp_path: Path, engine: str, name: str
+) -> None:
+    copy = tmp_path / "1"
+    shutil.copytree(bundle.path, copy)
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name}: was altered after export"):
+        Bundle.open(copy).predictor(engine=engine, variant="mean")(images)
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: missing"):
+        Bundle.open(copy).predictor(engine=engine, variant="mean")(images)

@@ -1,0 +1,245 @@
+"""`probrt predict` on real files: rows, formats, order, errors, resumption, tolerance."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from probrt.runtime import cli
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.images import read_image
+
+
+def predict(bundle: Bundle, out: Path, *words: object) -> int:
+    fixed = ["predict", "--bundle", str(bundle.path), "--out", str(out), "--engine", "litert", "--quiet"]
+    return cli.call([*fixed, *map(str, words)])
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def mixed(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures and some odd files."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    (folder / "03b.png").write_bytes(b"no image")
+    os.mkfifo(folder / "05b.png")
+    (folder / "07b.png").symlink_to(folder / "07b.png")
+    (folder / "loop").symlink_to(folder)
+    (folder / "a\nb.png").write_bytes((folder / "00.png").read_bytes())
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes((folder / "01.png").read_bytes())
+    return folder
+
+
+def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    assert predict(bundle, tmp_path / "p.jsonl", pictures) == 0
+    found = rows(tmp_path / "p.jsonl")
+    assert [Path(row["file"]).name for row in found] == [f"{i:02d}.png" for i in range(20)]
+    images = np.stack([read_image(row["file"], bundle.manifest.input) for row in found])
+    prediction = bundle.predictor(engine="litert")(images)
+    for i, row in enumerate(found):
+        assert list(row) == ["file", "sha256", "status", "error", "draws", "engine", "bundle", "heads"]
+        assert (row["status"], row["error"], row["draws"]) == ("ok", None, 8)
+        assert (row["engine"], row["bundle"]) == ("litert", "shapes/1")
+        shape, slant, ink = row["heads"]["shape"], row["heads"]["slant"], row["heads"]["ink"]
+        np.testing.assert_allclose(shape["mean"], prediction["shape"].mean[i], rtol=1e-6)
+        assert shape["label"] == bundle.manifest.head("shape").labels[int(np.argmax(shape["mean"]))]
+        assert shape["probability"] == max(shape["mean"])
+        assert shape["label"] in shape["set"]
+        assert slant["epistemic"] == pytest.approx(float(prediction["slant"].epistemic[i, 0]), rel=1e-6)
+        half = 1.6448536 * slant["total"] ** 0.5
+        assert slant["interval"] == pytest.approx([slant["mean"] - half, slant["mean"] + half], abs=1e-5)
+        mask = np.asarray(Image.open(ink["mean"]))
+        np.testing.assert_array_equal(mask, np.rint(prediction["ink"].mean[i, ..., 0] * 255))
+        scaled = np.asarray(Image.open(ink["total"])) / 255 * np.log(2)
+        np.testing.assert_allclose(scaled, prediction["ink"].total[i, ..., 0], atol=0.5 / 255)
+
+
+def test_odd_files_get_a_row_and_a_reason(bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
+    assert predict(bundle, tmp_path / "p.jsonl", mixed) == 1
+    found = {os.path.basename(row["file"]): row for row in rows(tmp_path / "p.jsonl")}  # noqa: PTH119
+    assert len(found) == 25
+    errors = {name: row["error"] for name, row in found.items() if row["status"] == "error"}
+    assert errors.keys() == {"03b.png", "05b.png", "07b.png"}
+    assert "not an image" in errors["03b.png"]
+    assert errors["05b.png"] == "not a plain file"
+    assert found["a\nb.png"]["sha256"] == found["00.png"]["sha256"]
+    name = next(name for name in found if name.endswith("\udcff.png"))
+    assert (Path(os.fsdecode(mixed)) / name).exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_flat_formats_hold_the_same(bundle: Bundle, mixed: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"p.{suffix}"
+    assert predict(bundle, out, mixed) == 1
+    assert predict(bundle, tmp_path / "q.jsonl", mixed) == 1
+    if suffix == "csv":
+        with out.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            flat = list(csv.DictReader(stream))
+    else:
+        flat = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    for a, b in zip(flat, rows(tmp_path / "q.jsonl"), strict=True):
+        assert a["status"] == b["status"]
+        if suffix == "csv":
+            assert a["file"] == b["file"]
+        if b["status"] == "ok":
+            assert float(a["slant.mean"]) == b["heads"]["slant"]["mean"]
+            means = json.loads(a["shape.mean"]) if suffix == "csv" else a["shape.mean"]
+            assert means == b["heads"]["shape"]["mean"]
+            assert a["ink.total"].endswith(".ink.total.png")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99, 1.0])
+def test_a_stopped_run_continues_to_the_same_file(
+    bundle: Bundle, mixed: Path, tmp_path: Path, suffix: str, share: float
+) -> None:
+    out = tmp_path / f"p.{suffix}"
+    assert predict(bundle, out, mixed) == 1
+    whole = out.read_bytes()
+    out.write_bytes(whole[: int(len(whole) * share)])
+    assert predict(bundle, out, mixed, "--resume") == 1
+    assert out.read_bytes() == whole
+
+
+def test_another_run_is_not_continued(
+    bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.jsonl"
+    assert predict(bundle, out, pictures) == 0
+    before = out.read_bytes()
+    assert predict(bundle, out, pictures) == 2
+    assert predict(bundle, out, pictures / "more", "--resume") == 2
+    assert predict(bundle, out, pictures, "--resume", "--samples", 4) == 2
+    message = capsys.readouterr().err
+    assert "exists" in message
+    assert "name the same images" in message
+    assert "8 draws, not" in message
+    assert out.read_bytes() == before
+    assert predict(bundle, out, pictures, "--overwrite", "--samples", 4) == 0
+    assert rows(out)[0]["draws"] == 4
+
+
+def test_tolerance_adds_draws_where_they_are_needed(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    assert predict(bundle, tmp_path / "all.jsonl", pictures) == 0
+    fixed = rows(tmp_path / "all.jsonl")
+    assert predict(bundle, tmp_path / "four.jsonl", pictures, "--samples", 4) == 0
+    four = rows(tmp_path / "four.jsonl")
+    errors = sorted((row["heads"]["slant"]["epistemic"] / 3) ** 0.5 for row in four)
+    limit = (errors[9] + errors[10]) / 2
+    words = ("--tolerance", f"slant={limit:.9f}", "--batch-size", 3)
+    assert predict(bundle, tmp_path / "some.jsonl", pictures, *words) == 0
+    some = rows(tmp_path / "some.jsonl")
+    assert [row["file"] for row in some] == [row["file"] for row in fixed]
+    assert sorted(row["draws"] for row in some) == [4] * 10 + [8] * 10
+    for row, short, long in zip(some, four, fixed, strict=True):
+        expected = short if row["draws"] == 4 else long
+        for head in ("shape", "slant"):
+            for name in ("mean", "epistemic"):
+                assert row["heads"][head][name] == pytest.approx(expected["heads"][head][name], abs=1e-6)
+
+
+def test_lists_globs_and_standard_input(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "list.csv").write_text("shape,file_name\nflat,00.png\ntall,more/16.png\n")
+    (pictures / "list.txt").write_text("00.png\nmore/16.png\n")
+    names = f"{pictures}/00.png\n{pictures}/more/16.png\n"
+    with (tmp_path / "in").open("w+") as stream:
+        stream.write(names)
+        stream.seek(0)
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert predict(bundle, tmp_path / "stdin.jsonl", "-") == 0
+    assert predict(bundle, tmp_path / "csv.jsonl", pictures / "list.csv") == 0
+    assert predict(bundle, tmp_path / "txt.jsonl", pictures / "list.txt") == 0
+    assert predict(bundle, tmp_path / "glob.jsonl", f"{pictures}/0[0].png", f"{pictures}/**/16.png") == 0
+    for name in ("stdin", "csv", "txt", "glob"):
+        assert [row["file"] for row in rows(tmp_path / f"{name}.jsonl")] == names.split()
+    (pictures / "list.csv").unlink()
+    (pictures / "list.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing-here"], "no such file or folder"),
+        (["empty"], "no images there"),
+        (["imgs", "--samples", "0"], "at least 1"),
+        (["imgs", "--samples", "x"], "--samples"),
+        (["imgs", "--colour", "red"], "--colour"),
+        (["imgs", "--maps", "gif"], "choose png or npy"),
+        (["imgs", "--tolerance", "-1"], "a positive number"),
+        (["imgs", "--out", "p.xlsx", "--overwrite"], "ends in .jsonl, .csv or .parquet"),
+        (["imgs", "--bundle", "empty"], "no bundle here"),
+        (["imgs", "--bundle", "gone"], "no such bundle folder"),
+        ([], "Missing argument"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_2(
+    bundle: Bundle, pictures: Path, tmp_path: Path, words: list[str], message: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "imgs").symlink_to(pictures)
+    (tmp_path / "artifacts").symlink_to(bundle.path.parent.parent)
+    monkeypatch.chdir(tmp_path)
+    assert cli.call(["predict", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("probrt: ")
+    assert message in lines[-1]
+    assert "Traceback" not in "".join(lines)
+
+
+def test_without_artifacts_it_says_how_to_get_one(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.call(["predict", str(pictures)]) == 2
+    assert "probrt export" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_exit_3(
+    bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.jsonl"
+    out.symlink_to("/dev/full")
+    assert predict(bundle, out, pictures, "--overwrite") == 3
+    assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_with_their_codes_and_whole_rows(
+    bundle: Bundle, pictures: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "p.jsonl"
+    words = ["predict", "-", "--bundle", str(bundle.path), "--out", str(out), "--engine", "litert", "--batch-size", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from probrt.runtime.cli import main; main()", *words],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    for _ in range(600):
+        process.stdin.write(f"{pictures / '00.png'}\n")
+    process.stdin.flush()
+    assert "litert on cpu" in process.stderr.readline()
+    while not (out.exists() and out.read_bytes().count(b"\n") > 2):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    assert "continue with --resume" in err
+    assert "Traceback" not in err
+    assert all(row["status"] == "ok" for row in rows(out))
