@@ -48,7 +48,10 @@ def normal(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...
 
 
 def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index), float32 `shape`, or [draws, *shape] for index [draws]."""
+    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index), float32 `shape`.
+
+    An index [draws] gives [draws, *shape].
+    """
     size = math.prod(shape)
     half = max(1, -(-size // 2))
     words = tf.concat(_words(seed, weight, index, half), axis=-1)
@@ -64,6 +67,15 @@ def signs(
     word, _ = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
     bit = tf.bitwise.right_shift(word, tf.constant(31, tf.uint32))
     return 1.0 - 2.0 * tf.cast(bit, tf.float32)
+
+
+def row_normals(
+    seed: tf.Tensor, weight: int, index: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor, channels: int
+) -> tf.Tensor:
+    """Standard normals, float32 [rows, channels], one stream per example: row r is example first_row + r."""
+    element = tf.range(first_row, first_row + rows)[:, None] * channels + tf.range(channels)[None, :]
+    first, second = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
+    return tf.sqrt(-2.0 * tf.math.log(_unit(first))) * tf.cos((2.0 * math.pi) * _unit(second))
 
 
 def _words(seed: tf.Tensor, weight: int, index: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -54,17 +54,31 @@ class RandomWeight:
         return self.posterior.from_noise(_values(self.parameters), made)
 
     def draw(self, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Draw (seed, index), float32 `shape`."""
+        """Draw (seed, index), float32 `shape`; `Fit` has the one whose every parameter gets a gradient."""
         return self.from_noise(self.noise(seed, index))
 
-    def kl(self, value: tf.Tensor) -> tf.Tensor:
-        """KL(posterior || prior) in nats, a scalar: closed form where TFP has one, else from `value`."""
-        posterior = self.posterior.distribution(_values(self.parameters))
+    def sample(self, made: tf.Tensor) -> tf.Tensor:
+        """The draw of that noise with a gradient for every parameter, float32 `shape`."""
+        return self.posterior.sample(_values(self.parameters), made)
+
+    def split(self, made: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(centre, deviation) of the draw of that noise, for a symmetric posterior."""
+        return self.posterior.split(_values(self.parameters), made)
+
+    def scale(self) -> tf.Tensor:
+        """The standard deviation of each weight of an independent posterior, float32 `shape`."""
+        return self.posterior.distribution(_values(self.parameters)).stddev()
+
+    def kl(self, value: tf.Tensor, made: tf.Tensor | None = None) -> tf.Tensor:
+        """KL(posterior || prior) in nats, a scalar: closed form where TFP has one, else from `value`.
+
+        made: the noise of that draw; left out, that of the step of the `Fit` reading in force.
+        """
+        in_force = _in_force.get(None)
+        if made is None and isinstance(in_force, Fit):
+            made = in_force.noise(self)
         prior = self.prior.distribution(_values(self.prior_parameters), self.shape)
-        try:
-            return tf.reduce_sum(posterior.kl_divergence(prior))
-        except NotImplementedError:
-            return tf.reduce_sum(posterior.log_prob(value)) - tf.reduce_sum(prior.log_prob(value))
+        return self.posterior.kl(_values(self.parameters), prior, value, made)
 
 
 class Reading:
@@ -129,10 +143,17 @@ class Fit(Reading):
     step: tf.Tensor | int
     first_row: tf.Tensor | int = 0
     drawn: dict[int, tf.Tensor] = field(default_factory=dict)
+    made: dict[int, tf.Tensor] = field(default_factory=dict)
+
+    def noise(self, weight: RandomWeight) -> tf.Tensor:
+        """The noise of this step's draw."""
+        if weight.id not in self.made:
+            self.made[weight.id] = weight.noise(self.seed, self.step)
+        return self.made[weight.id]
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
         if weight.id not in self.drawn:
-            self.drawn[weight.id] = weight.draw(self.seed, self.step)
+            self.drawn[weight.id] = weight.sample(self.noise(weight))
         return self.drawn[weight.id]
 
     def linear(self, op: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:

@@ -10,10 +10,11 @@ import keras
 import msgspec
 import tensorflow as tf
 
-from probrt.trainer.estimators import ESTIMATORS
-from probrt.trainer.posteriors import Normal, Posterior, posterior
-from probrt.trainer.priors import LearnedNormal, Prior, prior
-from probrt.trainer.weights import RandomWeight, noise_id
+from probrt.trainer.estimators import refusal, resolved
+from probrt.trainer.posteriors import Normal, Posterior, RankOne, posterior
+from probrt.trainer.priors import LearnedNormal, Moped, Prior, prior
+from probrt.trainer.priors import Normal as NormalPrior
+from probrt.trainer.weights import RandomWeight, noise_id, read
 
 Weight = RandomWeight | keras.Variable
 PosteriorLike = Posterior | Mapping[str, Any] | None
@@ -24,22 +25,26 @@ class ProbabilisticLayer(keras.Layer):
     """A layer with a kernel and a bias, each random or deterministic.
 
     kernel_posterior, bias_posterior: a family, its record `{"name": …}`, or None for a deterministic weight.
-    kernel_prior, bias_prior: likewise; ignored for a deterministic weight.
-    estimator: how the kernel is used while training; the bias is always reparameterised.
+    kernel_prior, bias_prior: likewise; None is a normal with a trained scale (for RankOne, Normal(1, 0.1)).
+        Ignored for a deterministic weight.
+    estimator: how the kernel is used while training; `auto` takes local_reparameterization where it is
+        exact, else flipout where the posterior is symmetric, else reparameterization. The bias is always
+        reparameterised.
     noise_ids: ids of the weights' noise, by weight name; made from the layer's name unless given.
-    Raises ValueError at construction for settings that cannot work together.
+    Raises ValueError at construction for settings that cannot work together, and when built for an
+        estimator that the input's shape rules out.
     """
 
     def __init__(
         self,
         *,
         use_bias: bool = True,
-        activation: str | None = None,
+        activation: Any = None,
         kernel_posterior: PosteriorLike = Normal(),
-        kernel_prior: PriorLike = LearnedNormal(),
+        kernel_prior: PriorLike = None,
         bias_posterior: PosteriorLike = None,
         bias_prior: PriorLike = None,
-        estimator: str = "flipout",
+        estimator: str = "auto",
         noise_ids: Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -47,9 +52,9 @@ class ProbabilisticLayer(keras.Layer):
         self.use_bias = use_bias
         self.activation = keras.activations.get(activation)
         self.kernel_posterior = _family(kernel_posterior, posterior, f"{self.name}: kernel_posterior")
-        self.kernel_prior = _family(kernel_prior, prior, f"{self.name}: kernel_prior")
+        self.kernel_prior = _prior(kernel_prior, self.kernel_posterior, f"{self.name}: kernel_prior")
         self.bias_posterior = _family(bias_posterior, posterior, f"{self.name}: bias_posterior")
-        self.bias_prior = _family(bias_prior, prior, f"{self.name}: bias_prior")
+        self.bias_prior = _prior(bias_prior, self.bias_posterior, f"{self.name}: bias_prior")
         self.estimator = estimator
         self.noise_ids = dict(noise_ids or {})
         self.random_weights: list[RandomWeight] = []
@@ -72,8 +77,33 @@ class ProbabilisticLayer(keras.Layer):
             parameters=self._variables(name, family.parameters(shape, fan_in)),
             prior_parameters=self._variables(f"{name}_prior", over.parameters(shape, fan_in)),
         )
+        if isinstance(over, Moped):
+            with tf.init_scope():
+                weight.prior_parameters["anchor"].assign(weight.mean())
         self.random_weights.append(weight)
         return weight
+
+    def add_bias(self, channels: int, fan_in: int) -> Weight | None:
+        """The bias [channels], or None without `use_bias`."""
+        if not self.use_bias:
+            return None
+        return self.add_posterior_weight("bias", (channels,), fan_in, self.bias_posterior, self.bias_prior)
+
+    def settle_estimator(self, once: bool, why: str) -> None:
+        """Fixes the estimator in use, now that the input's shape is known.
+
+        once: whether each kernel weight meets an example once; why: what it would take, for the refusal.
+        """
+        if self.estimator == "local_reparameterization" and self.kernel_posterior is not None and not once:
+            raise ValueError(
+                f"{self.name}: local_reparameterization is exact only for {why}; use estimator 'flipout' or 'auto'"
+            )
+        self.estimator_in_use = resolved(self.estimator, self.kernel_posterior, once)
+
+    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs [batch, …, channels] plus the bias, through the activation."""
+        bias = read(self.bias)
+        return self.activation(outputs if bias is None else outputs + tf.cast(bias, outputs.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -95,19 +125,18 @@ class ProbabilisticLayer(keras.Layer):
                 shape=parameter.shape,
                 dtype="float32",
                 initializer=lambda shape, dtype=None, start=parameter.start: start(shape),
+                trainable=parameter.trainable,
                 autocast=False,
             )
             for name, parameter in parameters.items()
         }
 
     def _check(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"{self.name}: estimator {self.estimator!r} is none of {', '.join(ESTIMATORS)}")
-        if self.estimator == "flipout" and self.kernel_posterior is not None and not self.kernel_posterior.symmetric:
-            raise ValueError(
-                f"{self.name}: flipout needs a posterior symmetric about its mean, "
-                f"{type(self.kernel_posterior).__name__} is not; use estimator 'reparameterization'"
-            )
+        if reason := refusal(self.estimator, self.kernel_posterior):
+            raise ValueError(f"{self.name}: {reason}")
+        if self.bias_posterior is not None and self.bias_posterior.kernel_only:
+            family = type(self.bias_posterior).__name__
+            raise ValueError(f"{self.name}: bias_posterior: {family} needs inputs and outputs; use Normal for a bias")
 
 
 def fan_in(shape: tuple[int, ...]) -> int:
@@ -115,18 +144,46 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return max(1, math.prod(shape[:-1]))
 
 
-def add_bias(outputs: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
-    """Outputs [batch, …, channels] plus a bias [channels], or the outputs where there is none."""
-    return outputs if bias is None else outputs + tf.cast(bias, outputs.dtype)
-
-
 def _family(given: Any, convert: Any, where: str) -> Any:
-    if not isinstance(given, Mapping):
-        return given
+    """A family out of itself or its record; both are checked, for msgspec checks only what it converts."""
+    if given is None:
+        return None
+    settings = dict(given) if isinstance(given, Mapping) else _record(given)
     try:
-        return convert(given)
+        return convert(settings)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}: {settings}: {error}") from None
+
+
+def _prior(given: Any, family: Posterior | None, where: str) -> Prior | None:
+    """The prior of a random weight, its own default if none is given; ValueError if the two do not fit."""
+    if family is None:
+        return None
+    if given is None:
+        return NormalPrior(1.0, 0.1) if isinstance(family, RankOne) else LearnedNormal()
+    over = _family(given, prior, where)
+    if isinstance(family, RankOne) and isinstance(over, LearnedNormal | Moped):
+        raise ValueError(
+            f"{where}: {type(over).__name__} is over weights, but RankOne's prior is over vectors around 1; "
+            "use Normal(loc=1.0, scale=0.1)"
+        )
+    low, high = family.support
+    if over.support[0] > low or over.support[1] < high:
+        raise ValueError(
+            f"{where}: {type(over).__name__} lives on {_interval(over.support)}, which does not hold "
+            f"{type(family).__name__}'s {_interval((low, high))}; use {_fitting(low, high)}"
+        )
+    return over
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"({ends[0]:g}, {ends[1]:g})"
+
+
+def _fitting(low: float, high: float) -> str:
+    if math.isinf(low) or math.isinf(high):
+        return "Normal" if math.isinf(low) else "Normal, or Gamma with a posterior on positive numbers"
+    return f"Uniform(low={low:g}, high={high:g}) or Normal"
 
 
 def _record(family: msgspec.Struct | None) -> dict[str, Any] | None:

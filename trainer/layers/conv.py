@@ -7,78 +7,112 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import ProbabilisticLayer, add_bias, fan_in
-from probrt.trainer.weights import linear, read
+from probrt.trainer.layers.base import ProbabilisticLayer, fan_in
+from probrt.trainer.layers.windows import convolved, length
+from probrt.trainer.weights import linear
 
-_OPS = {1: tf.nn.conv1d, 2: tf.nn.conv2d, 3: tf.nn.conv3d}
 
+class Window(ProbabilisticLayer):
+    """A sliding window; see ProbabilisticLayer for its weights.
 
-class Conv(ProbabilisticLayer):
-    """A convolution [batch, *space, in] → [batch, *space, filters]; see ProbabilisticLayer for the rest.
-
-    kernel_size, strides: one number, or one per side of space. padding: "same" or "valid".
+    kernel_size, strides, dilation_rate: one number, or one per side of space; strides and dilation_rate
+        cannot both pass 1. padding: "same" or "valid" (and "causal" for Conv1D).
     """
 
     rank: int
+    paddings: tuple[str, ...] = ("same", "valid")
 
     def __init__(
         self,
-        filters: int,
         kernel_size: int | tuple[int, ...],
         strides: int | tuple[int, ...] = 1,
         padding: str = "same",
+        dilation_rate: int | tuple[int, ...] = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
         self.kernel_size = _per_side(kernel_size, self.rank, f"{self.name}: kernel_size")
         self.strides = _per_side(strides, self.rank, f"{self.name}: strides")
+        self.dilation_rate = _per_side(dilation_rate, self.rank, f"{self.name}: dilation_rate")
         self.padding = padding
-        if filters < 1:
-            raise ValueError(f"{self.name}: filters is {filters}, must be at least 1")
-        if padding not in ("same", "valid"):
-            raise ValueError(f"{self.name}: padding {padding!r} is none of 'same', 'valid'")
+        if padding not in self.paddings:
+            raise ValueError(f"{self.name}: padding {padding!r} is none of {', '.join(map(repr, self.paddings))}")
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"{self.name}: strides {self.strides} and dilation_rate {self.dilation_rate} cannot both pass 1"
+            )
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = input_shape[-1]
-        if channels is None:
-            raise ValueError(f"{self.name}: the input's channels must be known, got shape {input_shape}")
-        shape = (*self.kernel_size, channels, self.filters)
-        inputs = fan_in(shape)
-        self.kernel = self.add_posterior_weight("kernel", shape, inputs, self.kernel_posterior, self.kernel_prior)
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_posterior_weight("bias", (self.filters,), inputs, self.bias_posterior, self.bias_prior)
+    def channels_of(self, input_shape: tuple[int | None, ...]) -> int:
+        """The input's channels; ValueError if they are unknown or the input has another rank."""
+        if len(input_shape) != self.rank + 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"{self.name}: the input must be [batch, {self.rank} sides, channels] with known channels, "
+                f"got shape {input_shape}"
+            )
+        return input_shape[-1]
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = linear(self.op, inputs, self.kernel, self.estimator)
-        return self.activation(add_bias(outputs, read(self.bias)))
-
-    def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """The convolution itself, linear in inputs and kernel."""
-        strides = list(self.strides) if self.rank < 3 else [1, *self.strides, 1]
-        return _OPS[self.rank](inputs, kernel, strides, self.padding.upper())
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return keras.src.ops.operation_utils.compute_conv_output_shape(
-            input_shape, self.filters, self.kernel_size, self.strides, self.padding
+    def settle(self, input_shape: tuple[int | None, ...]) -> None:
+        """Fixes the estimator: a window of size 1 on a map of size 1 meets an example once."""
+        once = all(side == 1 for side in (*self.kernel_size, *input_shape[1:-1]))
+        self.settle_estimator(
+            once, f"windows of size 1 on maps of size 1, not {self.kernel_size} on {tuple(input_shape[1:-1])}"
         )
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
             "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
         }
+
+
+class Conv(Window):
+    """A convolution [batch, *space, in] → [batch, *space, filters]; kernel [*window, in / groups, filters].
+
+    groups: divides the input's channels and the filters.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, ...], groups: int = 1, **kwargs: Any) -> None:
+        super().__init__(kernel_size, **kwargs)
+        self.filters = at_least_one(filters, f"{self.name}: filters")
+        self.groups = at_least_one(groups, f"{self.name}: groups")
+        if filters % groups:
+            raise ValueError(f"{self.name}: groups {groups} does not divide the {filters} filters")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        if channels % self.groups:
+            raise ValueError(f"{self.name}: groups {self.groups} does not divide the input's {channels} channels")
+        self.settle(input_shape)
+        shape = (*self.kernel_size, channels // self.groups, self.filters)
+        self.kernel = self.add_posterior_weight(
+            "kernel", shape, fan_in(shape), self.kernel_posterior, self.kernel_prior
+        )
+        self.bias = self.add_bias(self.filters, fan_in(shape))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.finished(linear(self.op, inputs, self.kernel, self.estimator_in_use))
+
+    def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The convolution itself, linear in inputs and kernel."""
+        return convolved(inputs, kernel, self.strides, self.dilation_rate, self.padding)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return (input_shape[0], *(length(*side, self.padding) for side in sides), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "groups": self.groups}
 
 
 @keras.saving.register_keras_serializable(package="probrt")
 class Conv1D(Conv):
-    """[batch, length, in] → [batch, length, filters]."""
+    """[batch, length, in] → [batch, length, filters]; padding may be "causal"."""
 
     rank = 1
+    paddings = ("same", "valid", "causal")
 
 
 @keras.saving.register_keras_serializable(package="probrt")
@@ -93,6 +127,13 @@ class Conv3D(Conv):
     """[batch, depth, height, width, in] → [batch, depth, height, width, filters]."""
 
     rank = 3
+
+
+def at_least_one(value: int, where: str) -> int:
+    """The value; ValueError below 1."""
+    if value < 1:
+        raise ValueError(f"{where} is {value}, must be at least 1")
+    return value
 
 
 def _per_side(value: int | tuple[int, ...], rank: int, where: str) -> tuple[int, ...]:

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import ProbabilisticLayer, add_bias
-from probrt.trainer.weights import linear, read
+from probrt.trainer.layers.base import ProbabilisticLayer
+from probrt.trainer.layers.conv import at_least_one
+from probrt.trainer.weights import linear
 
 
 @keras.saving.register_keras_serializable(package="probrt")
@@ -17,24 +18,21 @@ class Dense(ProbabilisticLayer):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        if units < 1:
-            raise ValueError(f"{self.name}: units is {units}, must be at least 1")
+        self.units = at_least_one(units, f"{self.name}: units")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]
         if inputs is None:
             raise ValueError(f"{self.name}: the input's last side must be known, got shape {input_shape}")
+        once = all(side == 1 for side in input_shape[1:-1])
+        self.settle_estimator(once, f"inputs [batch, channels], not shape {tuple(input_shape)}")
         self.kernel = self.add_posterior_weight(
             "kernel", (inputs, self.units), inputs, self.kernel_posterior, self.kernel_prior
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_posterior_weight("bias", (self.units,), inputs, self.bias_posterior, self.bias_prior)
+        self.bias = self.add_bias(self.units, inputs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = linear(self.op, inputs, self.kernel, self.estimator)
-        return self.activation(add_bias(outputs, read(self.bias)))
+        return self.finished(linear(self.op, inputs, self.kernel, self.estimator_in_use))
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The product itself, linear in inputs and kernel."""

@@ -1,0 +1,97 @@
+"""Probabilistic depthwise and separable convolutions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probrt.trainer.layers.base import fan_in
+from probrt.trainer.layers.conv import Window, at_least_one
+from probrt.trainer.layers.windows import convolved, depthwise, length
+from probrt.trainer.weights import linear
+
+
+class _Depthwise(Window):
+    """depth_multiplier: channels that each input channel gives; both strides must be equal."""
+
+    rank = 2
+
+    def __init__(self, kernel_size: int | tuple[int, int], depth_multiplier: int = 1, **kwargs: Any) -> None:
+        super().__init__(kernel_size, **kwargs)
+        self.depth_multiplier = at_least_one(depth_multiplier, f"{self.name}: depth_multiplier")
+        if self.strides[0] != self.strides[1]:
+            raise ValueError(f"{self.name}: strides {self.strides} must be equal for a depthwise convolution")
+
+    def add_depthwise(self, name: str, channels: int) -> Any:
+        """The kernel [*window, 1, channels * depth_multiplier]."""
+        shape = (*self.kernel_size, 1, channels * self.depth_multiplier)
+        window = math.prod(self.kernel_size)
+        return self.add_posterior_weight(name, shape, window, self.kernel_posterior, self.kernel_prior)
+
+    def depthwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The depthwise convolution, linear in inputs and kernel."""
+        return depthwise(inputs, kernel, self.strides, self.dilation_rate, self.padding)
+
+    def sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        """The output's height and width."""
+        each = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return [length(*side, self.padding) for side in each]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class DepthwiseConv2D(_Depthwise):
+    """[batch, height, width, in] → [batch, height, width, in * depth_multiplier], each channel on its own."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        self.settle(input_shape)
+        self.kernel = self.add_depthwise("kernel", channels)
+        self.bias = self.add_bias(channels * self.depth_multiplier, math.prod(self.kernel_size))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.finished(linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self.sides(input_shape), input_shape[-1] * self.depth_multiplier)
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class SeparableConv2D(_Depthwise):
+    """A depthwise convolution, then 1x1 filters: [batch, height, width, in] → [batch, height, width, filters].
+
+    kernel_posterior and kernel_prior are those of both kernels, each with parameters of its own.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(kernel_size, **kwargs)
+        self.filters = at_least_one(filters, f"{self.name}: filters")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        self.settle(input_shape)
+        self.kernel = self.add_depthwise("depthwise", channels)
+        shape = (1, 1, channels * self.depth_multiplier, self.filters)
+        self.pointwise = self.add_posterior_weight(
+            "pointwise", shape, fan_in(shape), self.kernel_posterior, self.kernel_prior
+        )
+        self.bias = self.add_bias(self.filters, fan_in(shape))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        features = linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
+        return self.finished(linear(self.pointwise_op, features, self.pointwise, self.estimator_in_use))
+
+    def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The 1x1 convolution, linear in inputs and kernel."""
+        return convolved(inputs, kernel, (1, 1), (1, 1), "valid")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self.sides(input_shape), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters}

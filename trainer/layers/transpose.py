@@ -1,0 +1,65 @@
+"""Probabilistic transposed convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probrt.trainer.layers.conv import Conv
+from probrt.trainer.layers.windows import transposed, transposed_length
+
+
+class ConvTranspose(Conv):
+    """The transpose of a convolution; kernel [*window, in / groups, filters] (Keras keeps [*window, out, in]).
+
+    output_padding: what to add to each side's length, below its stride; left out, the shortest usual length.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int | tuple[int, ...], output_padding: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(filters, kernel_size, **kwargs)
+        self.output_padding = output_padding
+        if output_padding is not None and not 0 <= output_padding < min(self.strides):
+            raise ValueError(
+                f"{self.name}: output_padding {output_padding} must be at least 0 and below the strides {self.strides}"
+            )
+
+    def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The transposed convolution itself, linear in inputs and kernel."""
+        dynamic = tf.shape(inputs)
+        sizes = [dynamic[i + 1] if size is None else size for i, size in enumerate(inputs.shape[1:-1])]
+        return transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self._lengths(sizes))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self._lengths(input_shape[1:-1]), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output_padding": self.output_padding}
+
+    def _lengths(self, sizes: Any) -> list[Any]:
+        sides = zip(sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return [transposed_length(*side, self.padding, self.output_padding) for side in sides]
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class Conv1DTranspose(ConvTranspose):
+    """[batch, length, in] → [batch, length * stride, filters]."""
+
+    rank = 1
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class Conv2DTranspose(ConvTranspose):
+    """[batch, height, width, in] → [batch, height * stride, width * stride, filters]."""
+
+    rank = 2
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class Conv3DTranspose(ConvTranspose):
+    """[batch, depth, height, width, in] → [batch, depth * stride, height * stride, width * stride, filters]."""
+
+    rank = 3

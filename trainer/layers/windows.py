@@ -1,0 +1,90 @@
+"""Convolutions in one, two and three dimensions, out of plain ops that every export format has.
+
+Kernels are always [*window, in / groups, out]. Grouped kernels are split and the results joined:
+grouped 3-D convolutions exist neither on the CPU nor in TFLite.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+Sides = tuple[int, ...]
+
+
+def convolved(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+    """[batch, *space, in] and [*window, in / groups, out] → [batch, *space, out]; "causal" pads before."""
+    if padding == "causal":
+        reach = dilation[0] * (kernel.shape[0] - 1)
+        inputs, padding = tf.pad(inputs, [[0, 0], [reach, 0], [0, 0]]), "valid"
+    groups = inputs.shape[-1] // kernel.shape[-2]
+    if groups == 1:
+        return _one(inputs, kernel, strides, dilation, padding.upper())
+    parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
+    return tf.concat([_one(part, own, strides, dilation, padding.upper()) for part, own in parts], -1)
+
+
+def transposed(
+    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str, lengths: list
+) -> tf.Tensor:
+    """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; lengths as `transposed_length`."""
+    groups = inputs.shape[-1] // kernel.shape[-2]
+    parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
+    if any(side > 1 for side in dilation):
+        made = [_flipped(part, own, dilation, padding) for part, own in parts]
+    else:
+        made = [_strided_transpose(part, own, strides, padding, lengths) for part, own in parts]
+    return made[0] if groups == 1 else tf.concat(made, -1)
+
+
+def depthwise(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+    """[batch, height, width, in] and [*window, 1, in * multiplier] → [batch, height, width, in * multiplier]."""
+    channels = inputs.shape[-1]
+    shaped = tf.reshape(kernel, [*kernel.shape[:2], channels, kernel.shape[-1] // channels])
+    return tf.nn.depthwise_conv2d(inputs, shaped, [1, *strides, 1], padding.upper(), dilations=list(dilation))
+
+
+def length(size: int | None, window: int, stride: int, dilation: int, padding: str) -> int | None:
+    """Positions along one side after a convolution."""
+    if size is None:
+        return None
+    return -(-size // stride) if padding != "valid" else (size - dilation * (window - 1) - 1) // stride + 1
+
+
+def transposed_length(size, window: int, stride: int, dilation: int, padding: str, extra: int | None):
+    """Positions along one side after a transposed convolution; size is a number, a tensor or None.
+
+    extra: Keras's output_padding.
+    """
+    if size is None:
+        return None
+    reach = dilation * (window - 1) + 1
+    if extra is None:
+        return size * stride if padding == "same" else size * stride + max(reach - stride, 0)
+    return (size - 1) * stride + reach - (2 * (reach // 2) if padding == "same" else 0) + extra
+
+
+def _one(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+    if len(strides) == 1:
+        return tf.nn.conv1d(inputs, kernel, strides[0], padding, dilations=dilation[0])
+    if len(strides) == 2:
+        return tf.nn.conv2d(inputs, kernel, list(strides), padding, dilations=list(dilation))
+    return tf.nn.conv3d(inputs, kernel, [1, *strides, 1], padding, dilations=[1, *dilation, 1])
+
+
+def _strided_transpose(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, padding: str, lengths: list) -> tf.Tensor:
+    rank = len(strides)
+    op = (tf.nn.conv1d_transpose, tf.nn.conv2d_transpose, tf.nn.conv3d_transpose)[rank - 1]
+    swapped = tf.transpose(kernel, [*range(rank), rank + 1, rank])
+    shape = tf.stack([tf.shape(inputs)[0], *lengths, kernel.shape[-1]])
+    return op(inputs, swapped, shape, list(strides), padding.upper())
+
+
+def _flipped(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tf.Tensor:
+    """At stride 1 the transpose is a convolution with the kernel reversed, which converts when dilated."""
+    rank = len(dilation)
+    pads = [[0, 0]]
+    for side, by in zip(kernel.shape[:rank], dilation, strict=True):
+        reach = by * (side - 1)
+        pads.append([reach, reach] if padding == "valid" else [reach - reach // 2, reach // 2])
+    padded = tf.pad(inputs, [*pads, [0, 0]])
+    return _one(padded, tf.reverse(kernel, list(range(rank))), (1,) * rank, dilation, "VALID")

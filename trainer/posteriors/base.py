@@ -1,0 +1,141 @@
+"""What every posterior family states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import tensorflow as tf
+from msgspec import Meta, Struct
+
+Parameters = Mapping[str, tf.Tensor]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Parameter(Struct, frozen=True):
+    """A parameter: its shape, how it starts, and whether it is trained."""
+
+    shape: tuple[int, ...]
+    start: Callable[[tuple[int, ...]], tf.Tensor]
+    trainable: bool = True
+
+
+class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
+    """What every family states.
+
+    noise: the distribution of the noise that `from_noise` takes, standard normal or uniform on (0, 1).
+    symmetric: each weight is, given the centre that `split` names, independent and symmetric about it, as
+        Flipout needs it.
+    in_graph: whether `from_noise` can live in an exported graph.
+    kernel_only: whether the family needs a weight of the shape [*window, in, out].
+    """
+
+    noise: ClassVar[Literal["normal", "uniform"]] = "normal"
+    symmetric: ClassVar[bool] = False
+    in_graph: ClassVar[bool] = True
+    kernel_only: ClassVar[bool] = False
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The interval that holds every weight."""
+        return -math.inf, math.inf
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        """The trained parameters of a weight of that shape."""
+        raise TypeError(f"{type(self).__name__} states no parameters")
+
+    def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise of one draw."""
+        return shape
+
+    def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
+        """A draw of the weight's shape from noise of `noise_shape`."""
+        raise TypeError(f"{type(self).__name__} makes no draws")
+
+    def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
+        """The value of `from_noise`, with a gradient for every parameter; only fitting needs it."""
+        return self.from_noise(parameters, noise)
+
+    def split(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(centre, deviation) of a draw of a symmetric family: flipping any weight's deviation leaves the law."""
+        raise TypeError(f"{type(self).__name__} is not symmetric")
+
+    def mean(self, parameters: Parameters) -> tf.Tensor:
+        """The posterior mean, of the weight's shape."""
+        raise TypeError(f"{type(self).__name__} states no mean")
+
+    def distribution(self, parameters: Parameters) -> Any:
+        """The TFP distribution over the weight, for its KL."""
+        raise TypeError(f"{type(self).__name__} states no distribution")
+
+    def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        """KL(posterior || prior) in nats, a scalar; `value` and `noise` are those of the draw in use.
+
+        Closed form where TFP registers one, else Monte Carlo on that draw.
+        """
+        return divergence(self.distribution(parameters), prior, value)
+
+    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+        """The parameter values with that mean and standard deviation, by name."""
+        raise ValueError(
+            f"{type(self).__name__} cannot be centred on given weights; use Normal, Laplace or LowRankNormal"
+        )
+
+
+def divergence(posterior: Any, prior: Any, value: tf.Tensor) -> tf.Tensor:
+    """KL of TFP distributions, summed: closed form where TFP registers one, else log density ratio at `value`."""
+    try:
+        return tf.reduce_sum(posterior.kl_divergence(prior))
+    except NotImplementedError:
+        return tf.reduce_sum(posterior.log_prob(value)) - log_prob(prior, value)
+
+
+def log_prob(prior: Any, value: tf.Tensor) -> tf.Tensor:
+    """A prior's log density at a weight, summed over its elements."""
+    if prior.batch_shape.rank == 0:
+        # Mixtures add dimensions of their own, and some kernels stop at rank 5.
+        value = tf.reshape(value, [-1])
+    return tf.reduce_sum(prior.log_prob(value))
+
+
+def implicit(value: tf.Tensor, distribution: Any) -> tf.Tensor:
+    """`value`, a draw of `distribution`, with gradients for its parameters by its distribution function.
+
+    Figurnov, Mohamed and Mnih (2018), eq. 5: dz/dtheta = -(dF(z)/dtheta) / p(z).
+    """
+    value = tf.stop_gradient(value)
+    below = distribution.cdf(value)
+    return value - (below - tf.stop_gradient(below)) / tf.stop_gradient(distribution.prob(value))
+
+
+def positive(rho: tf.Tensor) -> tf.Tensor:
+    """softplus(rho) + 1e-5, a scale."""
+    return tf.math.softplus(rho) + 1e-5
+
+
+def softplus_inverse(value: float) -> float:
+    """x with softplus(x) = value, for value > 0."""
+    return value + math.log(-math.expm1(-value))
+
+
+def rho_of(scale: np.ndarray) -> np.ndarray:
+    """rho with `positive(rho)` = scale, for scales above 1e-5 (smaller ones are raised to 1.1e-5)."""
+    above = np.maximum(np.asarray(scale, np.float64) - 1e-5, 1e-6)
+    return (above + np.log(-np.expm1(-above))).astype(np.float32)
+
+
+def he(fan_in: int) -> float:
+    """The scale that keeps a rectified layer's variance (He et al. 2015, eq. 10)."""
+    return math.sqrt(2.0 / fan_in)
+
+
+def normal_start(scale: float, loc: float = 0.0) -> Callable[[tuple[int, ...]], tf.Tensor]:
+    """Truncated normal around `loc`."""
+    return lambda shape: loc + scale * tf.random.truncated_normal(shape)
+
+
+def constant_start(value: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
+    """One value everywhere."""
+    return lambda shape: tf.fill(shape, tf.constant(value, tf.float32))
