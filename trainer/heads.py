@@ -51,10 +51,13 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
     def log_prob(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Log-likelihood in nats, summed over positions, [batch]; 0 where the target is missing."""
+        each = self.log_prob_each(channels, target)
+        return tf.reduce_sum(each, axis=list(range(1, len(each.shape))))
+
+    def log_prob_each(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        """Log-likelihood in nats per position, [batch, *positions]; 0 where the target is missing."""
         known = self.known(target)
-        per_event = self.distribution(channels).log_prob(self.filled(target, known))
-        per_event = tf.where(known, per_event, 0.0)
-        return tf.reduce_sum(per_event, axis=list(range(1, len(per_event.shape))))
+        return tf.where(known, self.distribution(channels).log_prob(self.filled(target, known)), 0.0)
 
     def known(self, target: tf.Tensor) -> tf.Tensor:
         """Where the target is there, bool [batch, *positions]."""

@@ -13,9 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from probrt.runtime.manifest import Calibration
 from probrt.trainer import config as configs
 from probrt.trainer import data as tables
 from probrt.trainer import store
+from probrt.trainer.calibrate import calibrated
 from probrt.trainer.fit import Progress as Epoch
 from probrt.trainer.fit import fit, metrics
 from probrt.trainer.heads import AnyHead
@@ -49,20 +51,22 @@ def train(path: Path, out: Path, console: Console) -> None:
         def stepped(step: int, steps: int, loss: float, kl: float) -> None:
             display.update(task, completed=step, total=steps, state=f"loss {loss:.3f}  KL {kl:,.0f}  {shown}")
 
-        for epoch in fit(
-            model, training, data.splits["validation"], config.fit, config.seed, config.data.shift, stepped
-        ):
+        validation = data.splits["validation"]
+        for epoch in fit(model, training, validation, config.fit, config.seed, config.data.shift, stepped):
             shown = _shown(epoch, model.heads)
             console.print(
                 f"epoch {epoch.epoch:3d}/{epoch.epochs}  loss {epoch.loss:8.3f}  KL {epoch.kl:9,.0f}  {shown}"
             )
+    with console.status("calibrating"):
+        model = calibrated(model, validation, config.seed)
+    console.print("calibrated: " + ", ".join(_calibration(one) for one in model.calibration))
     provenance: dict[str, Any] = {
         "config": msgspec.to_builtins(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "data_digest": data.digest,
         "seconds": round(time.monotonic() - start, 1),
         "kl_weight": config.fit.kl_weight,
-        "validation": metrics(model, data.splits["validation"]),
+        "validation": metrics(model, validation),
     }
     store.save(model, out, _kept(training.images), provenance)
     console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
@@ -70,6 +74,10 @@ def train(path: Path, out: Path, console: Console) -> None:
 
 def _shown(epoch: Epoch, heads: tuple[AnyHead, ...]) -> str:
     return "  ".join(f"{head.name} {head.metric_name} {epoch.metrics[head.name]:.4f}" for head in heads)
+
+
+def _calibration(one: Calibration) -> str:
+    return f"{one.head} temperature {one.temperature}" if one.scale == 1 else f"{one.head} scale {one.scale}"
 
 
 def _kept(images: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def slant(image: np.ndarray) -> float:
 
 
 def noisy(image: np.ndarray, random: np.random.Generator) -> Image.Image:
-    """An image [28, 28] with Gaussian noise of standard deviation NOISE, clipped to 0–255."""
+    """An image [28, 28] with Gaussian noise of standard deviation NOISE, clipped to [0, 255]."""
     return Image.fromarray(np.clip(image + random.normal(0, NOISE, image.shape), 0, 255).round().astype(np.uint8))
 
 

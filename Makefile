@@ -1,0 +1,37 @@
+# Everything runs from the virtual environment that `make setup` builds, once, from pinned dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: setup demo test stress bench clean
+.DELETE_ON_ERROR:
+
+setup: $(READY)
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "probrt needs Python 3.11 to 3.13; name one with make PYTHON=python3.12")'
+	@echo "setting up $(VENV) (once; about 3 GB, a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/digits/demo.py
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p probrt.runtime
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not stress"
+
+stress: setup
+	$(BIN)/python -m pytest -m stress
+
+bench: setup
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

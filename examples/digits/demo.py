@@ -1,0 +1,56 @@
+"""The whole path on real digits: data, `probrt train`, `export`, `predict` with every engine, and a score.
+
+    python examples/digits/demo.py
+
+Run it from the repository's root (or by `make demo`). Each command is printed before it runs, as a
+person would type it. Everything it makes lies in demo/, in artifacts/digits and beside this file in data/.
+"""
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DATA = HERE / "data"
+OUT = Path("demo")
+ENGINES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorflow": "tensorflow"}
+
+
+def run(*words: str | Path) -> float:
+    """Prints and runs a command of this environment; returns its seconds, or ends the demo with its exit code."""
+    shown = shlex.join(str(word) for word in words)
+    print(f"\n$ {shown}", flush=True)
+    program = Path(sys.executable).parent / str(words[0])
+    start = time.monotonic()
+    code = subprocess.run([program, *words[1:]], check=False).returncode
+    if code:
+        sys.exit(f"demo: `{shown}` ended with code {code}")
+    return time.monotonic() - start
+
+
+def main() -> None:
+    start = time.monotonic()
+    OUT.mkdir(exist_ok=True)
+    run("python", HERE / "prepare.py")
+    run("probrt", "train", HERE / "config.toml", "--out", OUT / "model", "--overwrite")
+    run("probrt", "export", OUT / "model")
+    seconds = {}
+    for engine, package in ENGINES.items():
+        if importlib.util.find_spec(package) is None:
+            continue
+        for folder in ("test", "shifted"):
+            rows = OUT / f"{folder}.{engine}.jsonl"
+            seconds[engine, folder] = run(
+                *("probrt", "predict", "--samples", "32", "--bundle", "artifacts/digits", "--engine", engine),
+                *("--out", rows, "--overwrite", DATA / folder),
+            )
+    timed = [f"{engine}={spent:.2f}" for (engine, folder), spent in seconds.items() if folder == "test"]
+    run("python", HERE / "score.py", OUT, *timed)
+    print(f"\nthe whole path took {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
