@@ -29,19 +29,15 @@ class ConvTranspose(Conv):
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The transposed convolution itself, linear in inputs and kernel."""
-        dynamic = tf.shape(inputs)
-        sizes = [dynamic[i + 1] if size is None else size for i, size in enumerate(inputs.shape[1:-1])]
-        return transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self._lengths(sizes))
+        return transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self.output_padding)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self._lengths(input_shape[1:-1]), self.filters)
+        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        lengths = (transposed_length(*side, self.padding, self.output_padding) for side in sides)
+        return (input_shape[0], *lengths, self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_padding": self.output_padding}
-
-    def _lengths(self, sizes: Any) -> list[Any]:
-        sides = zip(sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        return [transposed_length(*side, self.padding, self.output_padding) for side in sides]
 
 
 @keras.saving.register_keras_serializable(package="probrt")

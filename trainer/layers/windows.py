@@ -24,15 +24,15 @@ def convolved(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Si
 
 
 def transposed(
-    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str, lengths: list
+    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str, extra: int | None
 ) -> tf.Tensor:
-    """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; lengths as `transposed_length`."""
+    """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; see `transposed_length`."""
     groups = inputs.shape[-1] // kernel.shape[-2]
     parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
     if any(side > 1 for side in dilation):
         made = [_flipped(part, own, dilation, padding) for part, own in parts]
     else:
-        made = [_strided_transpose(part, own, strides, padding, lengths) for part, own in parts]
+        made = [_strided_transpose(part, own, strides, padding, extra) for part, own in parts]
     return made[0] if groups == 1 else tf.concat(made, -1)
 
 
@@ -71,12 +71,25 @@ def _one(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, 
     return tf.nn.conv3d(inputs, kernel, [1, *strides, 1], padding, dilations=[1, *dilation, 1])
 
 
-def _strided_transpose(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, padding: str, lengths: list) -> tf.Tensor:
+def _strided_transpose(
+    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, padding: str, extra: int | None
+) -> tf.Tensor:
     rank = len(strides)
     op = (tf.nn.conv1d_transpose, tf.nn.conv2d_transpose, tf.nn.conv3d_transpose)[rank - 1]
     swapped = tf.transpose(kernel, [*range(rank), rank + 1, rank])
-    shape = tf.stack([tf.shape(inputs)[0], *lengths, kernel.shape[-1]])
-    return op(inputs, swapped, shape, list(strides), padding.upper())
+    dynamic = tf.shape(inputs)
+    sizes = [dynamic[i + 1] if size is None else size for i, size in enumerate(inputs.shape[1:-1])]
+    # No input reaches the extra positions of a valid transpose; ONNX Runtime refuses to be asked for them.
+    window = kernel.shape[:rank]
+    if padding == "valid":
+        pads = [max(step - side, 0) if extra is None else extra for side, step in zip(window, strides, strict=True)]
+        lengths = [(size - 1) * step + side for size, side, step in zip(sizes, window, strides, strict=True)]
+    else:
+        pads = [0] * rank
+        each = zip(sizes, window, strides, strict=True)
+        lengths = [transposed_length(size, side, step, 1, padding, extra) for size, side, step in each]
+    outputs = op(inputs, swapped, tf.stack([dynamic[0], *lengths, kernel.shape[-1]]), list(strides), padding.upper())
+    return tf.pad(outputs, [[0, 0], *([0, pad] for pad in pads), [0, 0]]) if any(pads) else outputs
 
 
 def _flipped(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tf.Tensor:

@@ -1,0 +1,151 @@
+"""A training step with this project's Flipout Conv2D against one with TFP's Convolution2DFlipout.
+
+    python benchmarks/train_step.py [--batch 64] [--rounds 5] [--steps 20]
+
+Prints milliseconds per step of each (the median over rounds, each the mean of its steps) and their ratio,
+at most 1 when ours is no slower. Each side runs in a process of its own, because TFP's layers need the
+legacy Keras; rounds alternate, so that a busy machine slows both alike. Net: conv 32-64-128 (3 x 3) with
+max-pools, global mean, 16 outputs, images 28 x 28 x 1; Adam; loss = cross-entropy + KL / 1000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+WIDTHS, CLASSES = (32, 64, 128), 16
+
+
+def ours(batch: int):
+    """A function that makes one training step with probrt's layers."""
+    import keras
+    import tensorflow as tf
+
+    from probrt.trainer import layers
+    from probrt.trainer.priors import Normal
+    from probrt.trainer.weights import Fit, random_weights, reading
+
+    images = features = keras.Input((28, 28, 1))
+    for width in WIDTHS:
+        features = layers.Conv2D(width, 3, activation="relu", estimator="flipout", kernel_prior=Normal())(features)
+        features = keras.layers.MaxPooling2D(2)(features)
+    features = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
+    outputs = layers.Conv2D(CLASSES, 1, estimator="flipout", kernel_prior=Normal())(features)
+    model = keras.Model(images, keras.layers.Flatten()(outputs))
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+    x, y = _data(batch)
+
+    @tf.function(autograph=False)
+    def step(number):
+        with tf.GradientTape() as tape, reading(Fit(0, number)) as fit:
+            logits = model(x, training=True)
+            kl = tf.add_n([weight.kl(fit.value(weight)) for weight in random_weights(model)])
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)) + kl / 1000.0
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    return step
+
+
+def theirs(batch: int):
+    """A function that makes one training step with TFP's layers."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    import tf_keras
+
+    stack = []
+    for width in WIDTHS:
+        stack.append(tfp.layers.Convolution2DFlipout(width, 3, padding="same", activation="relu"))
+        stack.append(tf_keras.layers.MaxPooling2D(2))
+    stack.append(tf_keras.layers.GlobalAveragePooling2D(keepdims=True))
+    stack += [tfp.layers.Convolution2DFlipout(CLASSES, 1), tf_keras.layers.Flatten()]
+    model = tf_keras.Sequential(stack)
+    x, y = _data(batch)
+    model(x)
+    optimizer = tf_keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step(number):
+        with tf.GradientTape() as tape:
+            logits = model(x, training=True)
+            kl = tf.add_n(model.losses)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)) + kl / 1000.0
+        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))  # noqa: B905
+        return loss
+
+    return step
+
+
+def _data(batch: int):
+    import tensorflow as tf
+
+    return tf.random.stateless_normal((batch, 28, 28, 1), [1, 2]), tf.range(batch) % CLASSES
+
+
+def worker(side: str, batch: int, steps: int) -> None:
+    """Answers each line on stdin with the milliseconds per step of one round."""
+    import tensorflow as tf
+
+    step = {"ours": ours, "theirs": theirs}[side](batch)
+    number = 0
+    for _ in range(5):
+        step(tf.constant(number))
+        number += 1
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(steps):
+            step(tf.constant(number)).numpy()
+            number += 1
+        print((time.perf_counter() - start) / steps * 1e3, flush=True)
+
+
+def main() -> None:
+    """Runs both sides and prints the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--worker", choices=["ours", "theirs"])
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker, options.batch, options.steps)
+        return
+    command = [sys.executable, __file__, "--batch", str(options.batch), "--steps", str(options.steps), "--worker"]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    sides = {
+        side: subprocess.Popen(
+            [*command, side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=quiet,
+        )
+        for side in ("ours", "theirs")
+    }
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for process in sides.values():
+        process.stdout.readline()
+    for _ in range(options.rounds):
+        for side, process in sides.items():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            times[side].append(float(process.stdout.readline()))
+    for process in sides.values():
+        process.stdin.close()
+        process.wait()
+    median = {side: statistics.median(each) for side, each in times.items()}
+    print(f"batch {options.batch}: ours {median['ours']:.1f} ms, TFP {median['theirs']:.1f} ms per training step")
+    print(f"ratio {median['ours'] / median['theirs']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
