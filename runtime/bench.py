@@ -22,6 +22,7 @@ MIN_CALLS = 5
 def bench(
     bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,64",
+    engine: Annotated[str, typer.Option(help="One engine; default: all that are installed.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: this machine's cores.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to time each.")] = SECONDS,
 ) -> int:
@@ -30,18 +31,21 @@ def bench(
     sizes = _sizes(batch)
     print(f"{opened.label}, {threads or cores()} threads")
     print(f"{'engine':12} {'variant':8} {'draws':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean")
-    for engine in engines():
+    table = [one for one in engines() if engine in ("", one.name)]
+    if not table:
+        raise UsageError(f"--engine {engine}: choose one of {', '.join(one.name for one in engines())}")
+    for one in table:
         means: dict[int, float] = {}
         for variant in ("mean", "draws", "sampled"):
-            if not engine.installed or not fits(opened, engine, variant):
+            if not one.installed or not fits(opened, one, variant):
                 continue
-            job = json.dumps([str(opened.path), engine.name, variant, sizes, threads, seconds])
+            job = json.dumps([str(opened.path), one.name, variant, sizes, threads, seconds])
             # A fresh process: resident memory is this variant's own, and threads of one engine disturb no other.
             ran = subprocess.run(
                 [sys.executable, "-m", "probrt.runtime.bench", job], capture_output=True, text=True, check=False
             )
             if ran.returncode != 0:
-                print(f"{engine.name:12} {variant:8} failed: {ran.stderr.strip().splitlines()[-1:]}")
+                print(f"{one.name:12} {variant:8} failed: {ran.stderr.strip().splitlines()[-1:]}")
                 continue
             for row in json.loads(ran.stdout):
                 if variant == "mean":
@@ -49,7 +53,7 @@ def bench(
                 ratio = f"{row['ms'] / means[row['batch']]:7.1f}" if row["batch"] in means else f"{'':7}"
                 rate = row["batch"] / row["ms"] * 1000
                 print(
-                    f"{engine.name:12} {variant:8} {row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} "
+                    f"{one.name:12} {variant:8} {row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} "
                     f"{row['mb']:5.0f} {ratio}"
                 )
     return 0

@@ -1,0 +1,155 @@
+"""`probrt report`: one self-contained HTML page out of a file of predictions."""
+
+import base64
+import csv
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from probrt.runtime.errors import InputError, MissingError, UsageError, one_line
+
+SIDE = 72
+QUANTITIES = ("epistemic", "total", "aleatoric", "probability")
+PAGE = Path(__file__).with_name("report.html")
+
+
+def report(
+    predictions: Annotated[str, typer.Argument(help="Rows of `probrt predict`, .jsonl.")],
+    out: Annotated[str, typer.Option(help="The page; default: beside the rows, .html.")] = "",
+    labels: Annotated[str, typer.Option(help="CSV of true labels: file_name and a column per head.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
+) -> int:
+    """Make one HTML page of predictions: thumbnails by uncertainty, filters, histograms; no network."""
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingError("probrt report needs jinja2: pip install 'probrt[report]'") from None
+    source, target = Path(predictions), Path(out or Path(predictions).with_suffix(".html"))
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists: choose another name with --out, or replace it with --overwrite")
+    truth = true_labels(Path(labels)) if labels else {}
+    # The pixels were measured when they were predicted; a thumbnail of a large file is no news.
+    warnings.filterwarnings("ignore", message="Image size", module="PIL")
+    items = [item(row, truth) for row in rows(source)]
+    if not items:
+        raise InputError(f"{source}: holds no rows")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(PAGE.read_text("utf-8")).render(
+        title=f"{source.name}: {len(items)} images", data=embedded({"items": items, "heads": heads(items)})
+    )
+    target.write_text(page, "utf-8", errors="backslashreplace")
+    print(f"{target}: {len(items)} images, {target.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file; InputError for a line that is none."""
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row["file"], str) or not isinstance(row["heads"], (dict, type(None))):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path}: line {number} is no row of predictions (JSONL)") from None
+            yield row
+
+
+def item(row: dict[str, Any], truth: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """What the page needs of one row: numbers per head, small pictures, the true labels if known."""
+    known = truth.get(row["file"]) or truth.get(os.path.basename(row["file"])) or {}  # noqa: PTH119
+    entry: dict[str, Any] = {"file": one_line(ValueError(row["file"])), "error": row.get("error"), "heads": {}}
+    entry["image"] = thumbnail(row["file"])
+    for name, values in (row["heads"] or {}).items():
+        head = {key: value for key, value in values.items() if key not in ("mean", *QUANTITIES)}
+        if is_map(values):
+            pictures = {key: value for key, value in values.items() if is_picture(value)}
+            entry["heads"][name] = {"maps": {key: thumbnail(value) for key, value in pictures.items()}}
+            continue
+        head |= {key: average(values[key]) for key in QUANTITIES if key in values}
+        head["mean"] = values["mean"]
+        if name in known:
+            head["truth"] = known[name]
+            if isinstance(values.get("label"), str):
+                head["wrong"] = known[name] != values["label"]
+        entry["heads"][name] = head
+    return entry
+
+
+def is_map(values: Mapping[str, Any]) -> bool:
+    """Whether a head's values are paths of files."""
+    first = values["mean"][0] if isinstance(values["mean"], list) and values["mean"] else values["mean"]
+    return isinstance(first, str)
+
+
+def is_picture(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith(".png")
+
+
+def average(value: Any) -> float | None:
+    """A quantity as one number: lists by their mean."""
+    if isinstance(value, list):
+        parts = [part for part in (average(one) for one in value) if part is not None]
+        return sum(parts) / len(parts) if parts else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def heads(items: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Each head's quantities that the page can sort by; maps have none."""
+    found: dict[str, list[str]] = {}
+    for entry in items:
+        for name, values in entry["heads"].items():
+            found.setdefault(name, [key for key in QUANTITIES if values.get(key) is not None])
+    return found
+
+
+def thumbnail(path: str) -> str:
+    """A picture as a data URI of at most 72 pixels a side; empty if it cannot be shown."""
+    from PIL import Image
+
+    from probrt.runtime.errors import ImageError
+    from probrt.runtime.images import FORMATS, MAX_PIXELS, read_bytes
+
+    try:
+        with Image.open(io.BytesIO(read_bytes(path)), formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                return ""
+            opened.draft("RGB", (SIDE * 2, SIDE * 2))
+            image = opened.convert("RGBA" if opened.mode in ("RGBA", "LA", "PA", "P") else "RGB")
+        image.thumbnail((SIDE, SIDE))
+        stream = io.BytesIO()
+        image.save(stream, "WEBP", quality=70, method=2)
+    except ImageError:
+        return ""
+    except Exception:  # what cannot be decoded has its reason in the row; here it is only not shown
+        return ""
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def true_labels(path: Path) -> dict[str, dict[str, str]]:
+    """True labels by file name out of a CSV with a column file or file_name and a column per head."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            column = next((name for name in ("file", "file_name") if name in (reader.fieldnames or [])), None)
+            if column is None:
+                raise UsageError(f"--labels {path}: needs a column file or file_name and a column per head")
+            return {row[column]: row for row in reader if row[column]}
+    except FileNotFoundError:
+        raise UsageError(f"--labels {path}: no such file") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels {path}: not readable as CSV: {one_line(error)}") from None
+
+
+def embedded(data: Any) -> Any:
+    """JSON that cannot end the script element that holds it."""
+    import markupsafe
+
+    text = json.dumps(data, separators=(",", ":"))
+    return markupsafe.Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,70 @@
+"""Lightness, proven in fresh interpreters: what is imported, and what is never imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probrt.runtime.bundle import Bundle
+
+HEAVY = [
+    "tensorflow",
+    "keras",
+    "tensorflow_probability",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pyarrow",
+    "nibabel",
+    "jinja2",
+]
+
+
+def loaded(code: str, *words: object) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running `code`."""
+    code += "\nimport sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]) == 0"
+
+
+@pytest.mark.parametrize("module", ["bundle", "manifest", "errors", "cli", "images", "commands", "predictor", "report"])
+def test_importing_brings_no_engine(module: str) -> None:
+    assert not loaded(f"import probrt.runtime.{module}") & {*HEAVY, "ai_edge_litert"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"], ["verify", "--help"]])
+def test_help_needs_no_numbers(words: list[str]) -> None:
+    assert not loaded(RUN, *words) & {*HEAVY, "ai_edge_litert", "PIL"}
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_looking_at_a_bundle_needs_no_engine(bundle: Bundle, command: str) -> None:
+    assert not loaded(RUN, command, bundle.path) & {*HEAVY, "ai_edge_litert"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "needs"), [("litert", "ai_edge_litert"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino")]
+)
+def test_predicting_brings_its_engine_only(
+    bundle: Bundle, pictures: Path, tmp_path: Path, engine: str, needs: str
+) -> None:
+    words = ["--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--engine", engine, "--quiet"]
+    modules = loaded(RUN, "predict", pictures / "00.png", *words)
+    assert needs in modules
+    assert not modules & (set(HEAVY) - {needs})
+    assert "rich" not in modules
+
+
+def test_one_image_starts_with_what_starts_quickly(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    words = ["--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--quiet"]
+    modules = loaded(RUN, "predict", pictures / "00.png", *words)
+    assert "ai_edge_litert" in modules
+    assert not modules & set(HEAVY)
