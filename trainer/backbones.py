@@ -70,7 +70,7 @@ class ConvStack(Backbone, frozen=True, tag="conv"):
     depth: Positive = 1
     kernel: Positive = 3
     activation: Literal["relu", "gelu", "elu", "tanh"] = "relu"
-    normalisation: Literal["none", "batch"] = "batch"
+    normalisation: Literal["none", "batch"] = "none"
 
     def stages(self, images: keras.KerasTensor, weights: Weights) -> dict[str, Stage]:
         rank = len(images.shape) - 2

@@ -1,0 +1,109 @@
+"""The registry of small cases: one model per layer, posterior, prior, head and backbone.
+
+A new public thing needs one case here; test_completeness.py names what has none, and
+test_conformance.py runs every case through every variant and engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from probrt.exporter.export import Request, export
+from probrt.exporter.reference import Reference
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.manifest import Input
+from probrt.trainer import backbones, heads, layers, store
+from probrt.trainer.layers.base import ProbabilisticLayer
+from probrt.trainer.layers.split import HeadSplit
+from probrt.trainer.model import Model, build
+
+DRAWS = 8
+SLANT = heads.Normal(name="slant", centre=[3.0], spread=[0.5])
+DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
+INK = heads.Bernoulli(name="ink", per_position=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model by name; `make` builds it anew, with the same variables each time."""
+
+    name: str
+    make: Callable[[], Model]
+    covers: frozenset[type] = field(default_factory=frozenset)
+
+    def model(self) -> Model:
+        """The model, its random state fixed by the case's name."""
+        keras.utils.set_random_seed(sum(self.name.encode()))
+        return self.make()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A case on disk: its model as loaded, the bundle, the reference and some images."""
+
+    model: Model
+    bundle: Bundle
+    reference: Reference
+    images: np.ndarray
+
+
+def exported(case: Case, folder: Path) -> Exported:
+    """Saves, loads and exports a case below `folder`."""
+    made = case.model()
+    rng = np.random.default_rng(5)
+    low, high = made.input.range or (-1.0, 1.0)
+    kept = rng.uniform(low, high, (8, *_sides(made.input))).astype(np.float32)
+    store.save(made, folder / "model", kept, {})
+    model, _ = store.load(folder / "model")
+    found = export(folder / "model", folder / "artifacts", Request(draws=DRAWS))
+    images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
+    return Exported(model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
+
+
+def layered(
+    name: str, shape: Sequence[int | None], chosen: Sequence[heads.AnyHead], body: Callable[[Any], Any], final: Any
+) -> Model:
+    """A model of raw values in [-1, 1]: `body` makes features, `final` (a layer by its filters) the channels."""
+    split = HeadSplit([(head.name, head.channels, 1 if head.per_position else 0) for head in chosen], name="heads")
+    images = keras.Input(shape, name="images")
+    network = keras.Model(images, split(final(split.channels)(body(images))), name="network")
+    input = Input(shape=list(shape), colour="none", resize="none", range=(-1.0, 1.0))
+    return Model(name, input, tuple(chosen), network)
+
+
+def conv2d(name: str, **settings: Any) -> Case:
+    """A convolution of these settings and a deterministic final one, on 8 by 8 images, with two heads."""
+
+    def make() -> Model:
+        layer = layers.Conv2D(4, 3, activation="relu", name="conv", **settings)
+        return layered(name, [8, 8, 2], [DIGIT, SLANT], layer, _final2d)
+
+    return Case(name, make)
+
+
+def _final2d(filters: int) -> ProbabilisticLayer:
+    return layers.Conv2D(filters, 1, kernel_posterior=None, name="final")
+
+
+def _digits() -> Model:
+    input = Input(shape=[16, 16, 1], colour="grey", resize="bilinear", range=(0, 255))
+    backbone = backbones.ConvStack(widths=(4, 6))
+    return build("digits", input, [DIGIT, SLANT, INK], backbone, backbones.Weights(), 3)
+
+
+def _sides(input: Input) -> list[int]:
+    return [side or 8 for side in input.shape]
+
+
+CASES: tuple[Case, ...] = (
+    Case("digits", _digits, frozenset({backbones.ConvStack})),
+    conv2d("conv2d_reparameterization", estimator="reparameterization"),
+    conv2d("conv2d_random_bias", bias_posterior={"name": "normal"}, bias_prior={"name": "normal"}),
+)
+BY_NAME = {case.name: case for case in CASES}

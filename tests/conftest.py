@@ -1,0 +1,29 @@
+"""What all tests share: quiet engines, one exported bundle per conformance case."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+from pathlib import Path
+
+import pytest
+from cases import BY_NAME, Case, Exported, exported
+
+
+@pytest.fixture(scope="module")
+def case(request: pytest.FixtureRequest) -> Case:
+    """The case that the test is parametrised with, by name."""
+    return BY_NAME[request.param]
+
+
+@pytest.fixture(scope="module")
+def bundle(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The case saved, loaded again and exported, once per module and case."""
+    return exported(case, tmp_path_factory.mktemp(case.name))
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository's root."""
+    return Path(__file__).parent.parent

@@ -1,0 +1,45 @@
+"""A public layer, posterior, prior, head, backbone or estimator without a conformance case fails here."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from cases import CASES
+
+from probrt.trainer import backbones, estimators, heads, layers, posteriors, priors
+from probrt.trainer.layers.base import ProbabilisticLayer
+
+# Backbones are known by what the case says it covers; all else is read off the built models.
+
+
+@pytest.fixture(scope="module")
+def used() -> set[object]:
+    """Every type and estimator name that some case's model is made of."""
+    found: set[object] = set()
+    for case in CASES:
+        model = case.model()
+        found |= {type(head) for head in model.heads} | set(case.covers)
+        for layer in model.network._flatten_layers():
+            found.add(type(layer))
+            if isinstance(layer, ProbabilisticLayer):
+                found.add(layer.estimator)
+        for weight in model.weights:
+            found |= {type(weight.posterior), type(weight.prior)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "public"),
+    [
+        ("layer", [getattr(layers, name) for name in layers.__all__]),
+        ("posterior", list(get_args(posteriors.AnyPosterior))),
+        ("prior", list(get_args(priors.AnyPrior))),
+        ("head", list(get_args(heads.AnyHead))),
+        ("backbone", list(get_args(backbones.AnyBackbone)) or [backbones.AnyBackbone]),
+        ("estimator", list(estimators.ESTIMATORS)),
+    ],
+)
+def test_every_public_name_has_a_case(used: set[object], kind: str, public: list[object]) -> None:
+    missing = [getattr(one, "__name__", one) for one in public if one not in used]
+    assert not missing, f"no conformance case uses {kind} {', '.join(map(str, missing))}: add one to tests/cases.py"
