@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from probrt.runtime.bundle import Bundle
-from probrt.runtime.engines import Engine, engines
+from probrt.runtime.engines import BUILT_IN, Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
 from probrt.runtime.manifest import File, Posterior
 
@@ -103,18 +103,18 @@ def _check(bundle: Bundle, request: Request) -> None:
 
 
 def _candidates(request: Request) -> Sequence[Engine]:
-    table = engines()
     if request.engine != "auto":
+        table = BUILT_IN if request.engine in {engine.name for engine in BUILT_IN} else engines()
         named = [engine for engine in table if engine.name == request.engine]
         if not named:
             names = ", ".join(engine.name for engine in table)
             raise UsageError(f"--engine {request.engine}: choose auto or one of {names}")
         return named
     if request.few:
-        return sorted(table, key=lambda engine: engine.start)
+        return sorted(BUILT_IN, key=lambda engine: engine.start)
     if request.device == "auto" and _gpu_seen():
-        return sorted(table, key=lambda engine: "cuda" not in engine.devices)
-    return table
+        return sorted(BUILT_IN, key=lambda engine: "cuda" not in engine.devices)
+    return BUILT_IN
 
 
 def _gpu_seen() -> bool:

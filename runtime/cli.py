@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -67,6 +66,8 @@ COMMANDS = (
 
 def commands() -> dict[str, Command]:
     """All commands that are there, by name: our own, then those of the entry-point group."""
+    import importlib.metadata  # slow enough to be felt, and not needed for our own commands
+
     found = {command.name: command for command in COMMANDS if command.found}
     for point in importlib.metadata.entry_points(group=GROUP):
         distribution = point.dist.name if point.dist else "a plug-in"
@@ -152,12 +153,16 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0 if words else REFUSED
     if words[0] == "--version":
+        import importlib.metadata
+
         print(f"probrt {importlib.metadata.version('probrt')}")
         return 0
-    table = commands()
-    command = table.get(words[0])
-    if command is None:
-        raise UsageError(f"no command {words[0]}; there are: {', '.join(table)}")
+    command = next((one for one in COMMANDS if one.name == words[0]), None)
+    if command is None or not command.found:
+        table = commands()
+        command = table.get(words[0])
+        if command is None:
+            raise UsageError(f"no command {words[0]}; there are: {', '.join(table)}")
     return _run(command, words[1:])
 
 

@@ -7,11 +7,11 @@ An engine module gives three functions:
 * `load(bundle, files, device, threads) -> Graph`: for a graph format one file, already part of the
   manifest, whose digest `load` checks by reading it with `bundle.read`; for a SavedModel all its files.
 
-A third party adds an engine by an entry point in the group `probrt.engines` that names an `Engine`.
+A third party adds an engine by an entry point in the group `probrt.engines` that names an `Engine`; it
+runs only where `--engine` names it, so that installing a package changes no answer by itself.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +109,9 @@ BUILT_IN = (
 
 
 def engines() -> tuple[Engine, ...]:
-    """All engines, fastest first; MissingError for a plug-in that does not load."""
+    """All engines, those of third parties too, fastest first; MissingError for one that does not load."""
+    import importlib.metadata
+
     found = list(BUILT_IN)
     for point in importlib.metadata.entry_points(group=GROUP):
         try:

@@ -1,7 +1,6 @@
 """LiteRT (TFLite files) on the CPU."""
 
 import contextlib
-import importlib.metadata
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,8 @@ from probrt.runtime.manifest import File
 
 
 def version() -> str:
+    import importlib.metadata
+
     return importlib.metadata.version("ai-edge-litert")
 
 
