@@ -51,6 +51,7 @@ def fit(
     optimizer = keras.optimizers.Adam(_schedule(settings, steps), global_clipnorm=settings.clip)
     optimizer.build(model.network.trainable_variables)
     step_function = _step(model, optimizer, settings, len(train), steps, seed)
+    metrics = evaluator(model)
     losses, kls = [], []
     for step, one in enumerate(_drawn(train, settings, seed, shift)):
         loss, kl = (float(value) for value in step_function(one, tf.constant(step, tf.int32)))
@@ -60,15 +61,12 @@ def fit(
         kls.append(kl)
         stepped(step + 1, steps, loss, kl)
         if (step + 1) % per_epoch == 0:
-            yield Progress(
-                (step + 1) // per_epoch, settings.epochs, _mean(losses), _mean(kls), metrics(model, validation)
-            )
+            yield Progress((step + 1) // per_epoch, settings.epochs, _mean(losses), _mean(kls), metrics(validation))
             losses, kls = [], []
 
 
-def metrics(model: Model, examples: Examples, batch: int = 256) -> dict[str, float]:
-    """Each head's metric at the posterior mean, NaN where no example has a target."""
-    scores: dict[str, list[np.ndarray]] = {head.name: [] for head in model.heads}
+def evaluator(model: Model, batch: int = 256) -> Callable[[Examples], dict[str, float]]:
+    """A function of a split that gives each head's metric at the posterior mean, NaN where no example has a target."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def scored(one: dict) -> dict[str, tf.Tensor]:
@@ -76,10 +74,14 @@ def metrics(model: Model, examples: Examples, batch: int = 256) -> dict[str, flo
             moments = model.moments(one["images"])
         return {head.name: head.metric(moments[head.name][0], one["targets"][head.name]) for head in model.heads}
 
-    for one in data.evaluation_batches(examples, batch):
-        for name, score in scored(one).items():
-            scores[name].append(score.numpy())
-    return {name: _mean(np.concatenate(score)) for name, score in scores.items()}
+    def metrics(examples: Examples) -> dict[str, float]:
+        scores: dict[str, list[np.ndarray]] = {head.name: [] for head in model.heads}
+        for one in data.evaluation_batches(examples, batch):
+            for name, score in scored(one).items():
+                scores[name].append(score.numpy())
+        return {name: _mean(np.concatenate(score)) for name, score in scores.items()}
+
+    return metrics
 
 
 def _step(

@@ -19,7 +19,7 @@ from probrt.trainer import data as tables
 from probrt.trainer import store
 from probrt.trainer.calibrate import calibrated
 from probrt.trainer.fit import Progress as Epoch
-from probrt.trainer.fit import fit, metrics
+from probrt.trainer.fit import evaluator, fit
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import build
 
@@ -66,7 +66,7 @@ def train(path: Path, out: Path, console: Console) -> None:
         "data_digest": data.digest,
         "seconds": round(time.monotonic() - start, 1),
         "kl_weight": config.fit.kl_weight,
-        "validation": metrics(model, validation),
+        "validation": evaluator(model)(validation),
     }
     store.save(model, out, _kept(training.images), provenance)
     console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)

@@ -1,0 +1,51 @@
+"""Configs: every message gives the path in the file and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probrt.runtime.errors import ConfigError
+from probrt.trainer import config
+
+GOOD = (Path(__file__).parents[2] / "examples" / "digits" / "config.toml").read_text()
+
+
+def test_the_demo_config_loads(root: Path) -> None:
+    loaded = config.load(root / "examples" / "digits" / "config.toml")
+    assert [head.name for head in loaded.heads] == ["digit", "slant", "ink"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs = 30", 'epochs = "many"', "fit.epochs: expected `int`, got `str`"),
+        ("epochs = 30", "epochs = 0", "fit.epochs: expected `int` >= 1"),
+        ("epochs = 30", "epoch = 30", "fit.epoch: unknown key; known here: epochs, batch"),
+        ("[fit]", "[fitting]", "fitting: unknown key; known here: name, data"),
+        ("[final]\nkernel = 3", "[final]\nsize = 3", "final.size: unknown key; known here: kernel"),
+        ('unit = "rad"', 'units = "rad"', "heads[1].units: unknown key; known here: likelihood, name, column"),
+        ('name = "conv"', 'name = "resnet"', "backbone.name: invalid value 'resnet'"),
+        ('name = "slant"', 'name = "digit"', "two heads are named 'digit'"),
+        ('name = "slant"', 'name = "Slant!"', "heads[1].name: expected `str` matching regex"),
+        ('name = "digits"', "name = ", "not TOML"),
+        ('= { name = "normal"', '= { name = "normal", spread = 1', "weights.posterior.spread: unknown key"),
+    ],
+)  # fmt: skip
+def test_faults_are_explained(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in GOOD
+    path = tmp_path / "config.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        config.load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        config.load(tmp_path)
