@@ -90,8 +90,11 @@ def _probabilistic(layer: keras.Layer, families: Mapping[str, Any]) -> keras.Lay
     if config.get("data_format") == "channels_first":
         raise ValueError(f"{layer.name}: channels_first cannot become Bayesian; rebuild the model with channels_last")
     settings = {name: config[name] for name in options}
-    if isinstance(settings.get("output_padding"), list | tuple):
-        raise ValueError(f"{layer.name}: output_padding {settings['output_padding']} must be one number for all sides")
+    extra = settings.get("output_padding")
+    if isinstance(extra, list | tuple):
+        if len(set(extra)) > 1:
+            raise ValueError(f"{layer.name}: output_padding {extra} must be the same on all sides")
+        settings["output_padding"] = extra[0]
     activation = keras.activations.deserialize(config["activation"])
     return kind(name=layer.name, activation=activation, dtype=layer.dtype_policy, **settings, **families)
 

@@ -204,7 +204,7 @@ class Named(Prior, frozen=True, tag="tfp"):
             raise ValueError(f"TFP has no distribution {self.kind!r}; use a class name such as 'Gumbel'")
         try:
             return kind(**self.settings)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"TFP's {self.kind} refuses {self.settings}: {reason}") from None
 

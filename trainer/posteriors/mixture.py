@@ -32,6 +32,9 @@ class NormalMixture(Posterior, frozen=True, tag="normal_mixture"):
     an example sees location + deviation or location - deviation, both draws of the mixture, and each
     carries its own implicit gradient.
 
+    The weights' gradient grows with the gap between components that are several scales apart, where a draw
+    is rare and has far to go (its size is 1 / density); start them within two or three scales, as here.
+
     components: how many. spread: of the locations at the start, and initial_scale: of each component, as
     parts of the He scale.
     """

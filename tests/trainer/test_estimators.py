@@ -1,0 +1,143 @@
+"""Estimators against closed forms. Tolerances are in standard errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from families import assert_mean
+
+from probrt.trainer import layers
+from probrt.trainer.posteriors import Laplace, LowRankNormal, Normal, NormalMixture, Vae
+from probrt.trainer.weights import Fit, Mean, reading
+
+COUNT = 1500
+SYMMETRIC = [Normal(0.5), Laplace(0.5), NormalMixture(2, 0.3, 0.3), LowRankNormal(2, 0.5), Vae(2, 8, 0.5)]
+
+
+def made(estimator: str, posterior=Normal(0.5), kind=layers.Conv2D, shape=(4, 5, 5, 2), **settings):
+    keras.utils.set_random_seed(4)
+    layer = kind(3, 3, padding="valid", estimator=estimator, kernel_posterior=posterior, name="conv", **settings)
+    layer.build(shape)
+    return layer
+
+
+def outputs(layer, x, count: int = COUNT) -> np.ndarray:
+    """Outputs of steps 0 to count - 1, [count, batch, …]."""
+
+    @tf.function(autograph=False)
+    def step(number):
+        with reading(Fit(3, number)):
+            return layer(x)
+
+    return np.stack([step(tf.constant(number)).numpy() for number in range(count)])
+
+
+def moments(layer, x) -> tuple[np.ndarray, np.ndarray]:
+    with reading(Mean()):
+        mean = layer(x).numpy()
+    return mean, layer.op(tf.square(x), tf.square(layer.kernel.scale())).numpy()
+
+
+@pytest.mark.parametrize("estimator", ["reparameterization", "flipout"])
+@pytest.mark.parametrize(
+    "posterior", [Normal(0.5), Laplace(0.5), NormalMixture(spread=0.8)], ids=lambda q: type(q).__name__
+)
+def test_outputs_have_the_closed_form_moments(estimator, posterior):
+    layer, x = made(estimator, posterior), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
+    found = outputs(layer, x)
+    mean, variance = moments(layer, x)
+    assert_mean(found, mean)
+    assert_mean(np.square(found - mean), variance, errors=5.5)  # 108 skewed averages
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(layers.Dense(3, estimator="local_reparameterization"), (6, 4)),
+     (layers.Conv2D(3, 1, estimator="local_reparameterization"), (6, 1, 1, 4))],
+    ids=["dense", "conv"],
+)  # fmt: skip
+def test_local_reparameterization_has_the_closed_form_moments_and_independent_examples(layer, shape):
+    layer.build(shape)
+    x = tf.ones(shape) * tf.random.stateless_normal(shape[1:], [1, 1])
+    found = outputs(layer, x)
+    mean, variance = moments(layer, x)
+    assert_mean(found, mean)
+    assert_mean(np.square(found - mean), variance)
+    _assert_uncorrelated(found)
+
+
+@pytest.mark.parametrize("posterior", [Normal(0.5), Laplace(0.5)], ids=lambda q: type(q).__name__)
+def test_flipout_decorrelates_examples_and_reparameterization_shares(posterior):
+    x = tf.ones((4, 1, 1, 1)) * tf.random.stateless_normal((5, 5, 2), [1, 1])
+    _assert_uncorrelated(outputs(made("flipout", posterior), x))
+    shared = outputs(made("reparameterization", posterior), x, 20)
+    np.testing.assert_array_equal(shared, np.broadcast_to(shared[:, :1], shared.shape))
+
+
+@pytest.mark.parametrize("posterior", SYMMETRIC, ids=lambda q: type(q).__name__)
+def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
+    # Images share most of their brightness, so a shared draw moves all examples' gradients alike.
+    x = 1.0 + 0.3 * tf.random.stateless_normal((64, 3, 3, 2), [1, 1])
+    target = 0.3 * tf.random.stateless_normal((64, 1, 1, 3), [1, 2])
+
+    def gradients(estimator):
+        layer = made(estimator, posterior, shape=x.shape)
+        variables = [each.value for each in layer.kernel.parameters.values()]
+
+        @tf.function(autograph=False)
+        def step(number):
+            with tf.GradientTape() as tape, reading(Fit(3, number)):
+                loss = tf.reduce_mean(tf.square(tf.tanh(layer(x)) - target))
+            return tf.concat([tf.reshape(each, [-1]) for each in tape.gradient(loss, variables)], 0)
+
+        return np.stack([step(tf.constant(number)).numpy() for number in range(COUNT)])
+
+    shared, flipped = gradients("reparameterization"), gradients("flipout")
+    error = np.sqrt((shared.var(0) + flipped.var(0)) / COUNT) + 1e-6
+    away = np.abs(shared.mean(0) - flipped.mean(0)) / error
+    assert away.max() < 5.0
+    if not isinstance(posterior, LowRankNormal | Vae):  # whose shared part is shared by the batch
+        assert flipped.var(0).sum() < 0.5 * shared.var(0).sum()
+
+
+def test_every_mixture_parameter_has_a_gradient_in_a_flipout_conv3d():
+    layer = made("flipout", NormalMixture(), layers.Conv3D, (2, 4, 4, 4, 2))
+    x = tf.random.stateless_normal((2, 4, 4, 4, 2), [1, 1])
+    with tf.GradientTape(persistent=True) as tape, reading(Fit(3, 0)):
+        loss = tf.reduce_sum(tf.square(layer(x)))
+    for name, variable in layer.kernel.parameters.items():
+        assert np.mean(tape.gradient(loss, variable.value).numpy() != 0) == 1.0, name
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (layers.Dense(2), (None, 3), "local_reparameterization"),
+        (layers.Dense(2), (None, 4, 3), "flipout"),
+        (layers.Dense(2, kernel_posterior=Laplace()), (None, 3), "flipout"),
+        (layers.Conv2D(2, 1), (None, 1, 1, 3), "local_reparameterization"),
+        (layers.Conv2D(2, 1), (None, None, 1, 3), "flipout"),
+        (layers.Conv2D(2, 3), (None, 5, 5, 3), "flipout"),
+        (layers.Conv2D(2, 3, kernel_posterior={"name": "gamma"}), (None, 5, 5, 3), "reparameterization"),
+    ],
+)
+def test_auto_takes_the_best_that_is_exact(layer, shape, expected):
+    layer.build(shape)
+    assert layer.estimator_in_use == expected
+
+
+def test_flipout_signs_do_not_depend_on_how_a_batch_is_split():
+    layer, x = made("flipout"), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
+    with reading(Fit(3, 1)):
+        whole = layer(x).numpy()
+    with reading(Fit(3, 1, first_row=2)):
+        half = layer(x[2:]).numpy()
+    np.testing.assert_allclose(half, whole[2:], atol=1e-6)
+
+
+def _assert_uncorrelated(found: np.ndarray) -> None:
+    """Correlations between examples, from COUNT steps, have standard error 1 / sqrt(COUNT)."""
+    flat = found.reshape(len(found), found.shape[1], -1)
+    for channel in range(flat.shape[2]):
+        correlation = np.corrcoef(flat[:, :, channel].T) - np.eye(flat.shape[1])
+        assert np.abs(correlation).max() < 5.0 / np.sqrt(len(found))
