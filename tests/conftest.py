@@ -27,3 +27,11 @@ def bundle(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def root() -> Path:
     """The repository's root."""
     return Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one case go to one worker, which exports it once."""
+    for item in items:
+        found = getattr(item, "callspec", None)
+        if found is not None and "case" in found.params:
+            item.add_marker(pytest.mark.xdist_group(found.params["case"]))

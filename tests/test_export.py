@@ -1,0 +1,157 @@
+"""Export as a user does it, and the ways in which it must refuse: nothing unchecked is ever published."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import BY_NAME
+
+from probrt.exporter import export as exporting
+from probrt.exporter.export import Request, export
+from probrt.exporter.publish import next_version
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.errors import ParityError, StorageError, UsageError
+from probrt.trainer import store
+
+REQUEST = Request(draws=8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model directory."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    made = BY_NAME["conv2d_reparameterization"].model()
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 2)).astype(np.float32)
+    store.save(made, folder, images, {"note": "a test"})
+    return folder
+
+
+def probrt(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "probrt"
+    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_export_as_a_user(model: Path, tmp_path: Path) -> None:
+    done = probrt("export", model, "--draws", 8, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "draws-00.tflite" in done.stdout
+    assert "probrt predict --samples 8" in done.stdout
+    assert "tensorflow/serving" in done.stdout
+    bundle = Bundle.open(tmp_path / "artifacts" / "conv2d_reparameterization")
+    assert bundle.manifest.model.version == 1
+    assert {row.file for row in bundle.manifest.parity} == {
+        "saved_model.pb", "mean.tflite", "mean.onnx", "draws-00.tflite", "draws-00.onnx"
+    }  # fmt: skip
+    assert all(row.absolute <= row.tolerance for row in bundle.manifest.parity)
+    assert bundle.manifest.provenance.training == {"note": "a test"}
+    for file in bundle.manifest.files:
+        bundle.check(file)
+    again = probrt("export", model, "--draws", 8, "--version", 1, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--draws", "7"], "--draws 7: a bank has 8, 16, 24"),
+        (["--draws", "0"], "--draws 0: a bank has 8, 16, 24"),
+        (["--seed", "-1"], "--seed -1: must be 0 to"),
+        (["--version", "0"], "--version 0: must be 1 or more"),
+    ],
+)
+def test_bad_options(model: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    done = probrt("export", model, *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path) -> None:
+    done = probrt("export", tmp_path / "none", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no model here" in done.stderr
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in model.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes()[: 1000 if path.suffix == ".h5" else None])
+    done = probrt("export", broken, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "damaged" in done.stderr
+    assert not list(tmp_path.rglob("artifacts/*/*"))
+
+
+def test_a_posterior_without_spread_is_not_published(model: Path, tmp_path: Path) -> None:
+    """Scales of 1e-5 are no uncertainty: the spread of an answer is lost in float32."""
+    loaded, card = store.load(model)
+    for weight in loaded.weights:
+        weight.parameters["rho"].assign(tf.fill(weight.shape, -100.0))
+    store.save(loaded, tmp_path / "model", store.images(model), card.provenance)
+    with pytest.raises(ParityError, match="nothing was published"):
+        export(tmp_path / "model", tmp_path / "artifacts", REQUEST)
+    assert not list((tmp_path / "artifacts").rglob("*.json"))
+
+
+def test_a_file_that_says_something_else_is_not_published(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converter that writes other draws than it was asked for is caught by the gate."""
+    right = exporting.graphs.draws_function
+    monkeypatch.setattr(
+        exporting.graphs, "draws_function", lambda model, seed, indices: right(model, seed + 1, indices)
+    )
+    found = []
+    with pytest.raises(ParityError, match=r"draws-00\.\w+: .* differs by"):
+        export(model, tmp_path / "artifacts", REQUEST, checked=found.append)
+    assert {one.file for one in found if one.faults} == {"draws-00.tflite", "draws-00.onnx"}
+    assert not list((tmp_path / "artifacts").rglob("*.json"))
+
+
+def test_an_op_that_does_not_convert_is_named(tmp_path: Path) -> None:
+    """tf2onnx logs it, writes a broken file and calls it success; probrt does not."""
+    from probrt.exporter.onnx import onnx
+
+    spec = [tf.TensorSpec([None, 3], tf.float32, name="images")]
+    function = tf.function(lambda images: {"a.mean": tf.math.lgamma(images)}, input_signature=spec)
+    with pytest.raises(ParityError, match=r"mean\.onnx: does not convert to ONNX: .*Lgamma"):
+        onnx(function, "mean.onnx")
+
+
+def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path: Path) -> None:
+    """kill -9 at several moments: each numeric folder that is there is a whole bundle."""
+    program = "import sys; from probrt.runtime.cli import call; sys.exit(call(sys.argv[1:]))"
+    for seconds in (6.0, 9.0, 12.0):
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, "export", str(model), "--draws", "8"],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(seconds)
+        if child.poll() is None:
+            os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        for folder in tmp_path.glob("artifacts/*/[0-9]*"):
+            bundle = Bundle.open(folder)
+            for file in bundle.manifest.files:
+                bundle.check(file)
+
+
+def test_a_disk_that_does_not_take_it(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="nothing was published"):
+        export(model, tmp_path / "artifacts", REQUEST)
+
+
+def test_versions_count_up(tmp_path: Path) -> None:
+    assert next_version(tmp_path / "none") == 1
+    for name in ("1", "3", "007", "notes", ".unfinished-9-1"):
+        (tmp_path / name).mkdir()
+    assert next_version(tmp_path) == 8
+    with pytest.raises(UsageError, match="exists"), exporting.staged(tmp_path, 3):
+        pass
