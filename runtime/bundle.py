@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,12 +153,12 @@ def _manifest_bytes(folder: Path) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is not itself a real folder; links are not followed."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            found += _walk(path)
-        else:
-            found.append(path)
-    return found
+    waiting = [folder]
+    while waiting:  # not recursion: a hostile bundle may be nested deeper than Python's stack
+        for path in sorted(waiting.pop().iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                waiting.append(path)
+            else:
+                yield path

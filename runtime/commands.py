@@ -32,7 +32,7 @@ def predict(
     engine: Annotated[str, typer.Option(help="auto, litert, onnxruntime, openvino, tensorflow.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, gpu, directml, coreml.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, float16, dynamic or int8 files.")] = "float32",
-    maps: Annotated[str, typer.Option(help="Per-position heads as png or npy.")] = "png",
+    maps: Annotated[str, typer.Option(help="Per-position heads: png, npy, or none to leave them out.")] = "png",
     recursive: Annotated[bool, typer.Option(help="Read the folders inside folders too.")] = True,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: this machine's cores.")] = None,
@@ -54,8 +54,8 @@ def predict(
     from probrt.runtime.progress import Ranking, progress, say
     from probrt.runtime.writers import open_writer
 
-    if maps not in ("png", "npy"):
-        raise UsageError(f"--maps {maps}: choose png or npy")
+    if maps not in ("png", "npy", "none"):
+        raise UsageError(f"--maps {maps}: choose png, npy or none")
     opened = Bundle.open(bundle or default_bundle())
     _check_out(out, overwrite, resume)
     map_folder = Path("predictions.maps") if out == "-" else Path(out).with_suffix(".maps")
@@ -72,7 +72,9 @@ def predict(
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
     predictor = Predictor(opened, plan, batch_size, threads)
     answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
-    rows = RowMaker(opened, plan.engine.name, MapFolder(map_folder, maps), done.rows if done else 0)
+    rows = RowMaker(
+        opened, plan.engine.name, None if maps == "none" else MapFolder(map_folder, maps), done.rows if done else 0
+    )
     total = few
     if total is None and sys.stderr.isatty() and "-" not in images and not quiet:
         total = sum(1 for _ in find_images(images, Skipped(), (Path(out), map_folder), recursive))

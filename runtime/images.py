@@ -22,7 +22,6 @@ import io
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +91,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """A plain file's bytes; ImageError for what is none, without ever waiting on a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a device or a pipe may already do something
-            raise ImageError("not a plain file")
+        kind = os.stat(path).st_mode  # noqa: PTH116 (a hot path)
+        if not stat.S_ISREG(kind):  # opening a device or a pipe may already do something
+            raise ImageError("a folder that cannot be listed" if stat.S_ISDIR(kind) else "not a plain file")
         with os.fdopen(os.open(path, flags), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):

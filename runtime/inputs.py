@@ -45,7 +45,9 @@ def images(names: Iterable[str], skipped: Skipped, avoid: Iterable[Path] = (), r
     shunned = {os.path.abspath(path) for path in avoid}
     for name in names:
         if name == "-":
-            yield from _lines(sys.stdin, "")
+            # Anew: as it stands it refuses names that are no UTF-8.
+            with open(sys.stdin.fileno(), errors="surrogateescape", closefd=False) as stream:
+                yield from _lines(stream, "")
         elif os.path.isdir(name):
             yield from _folder(name, skipped, shunned, recursive)
         elif os.path.lexists(name):
@@ -69,23 +71,34 @@ def is_image_name(name: str) -> bool:
 
 
 def _folder(folder: str, skipped: Skipped, shunned: set[str], recursive: bool) -> Iterator[str]:
+    """Images below a folder; one inside that cannot be listed is handed on, to become an error row."""
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        stack = [iter(_sorted(folder))]
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed: {error.strerror}") from None
-    for entry in found:
-        if os.path.abspath(entry.path) in shunned:
+    while stack:  # not recursion: folders may be nested deeper than Python's stack
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif os.path.abspath(entry.path) in shunned:
             continue
-        if entry.is_dir(follow_symlinks=False):
+        elif entry.is_dir(follow_symlinks=False):
             if recursive:
-                yield from _folder(entry.path, skipped, shunned, recursive)
+                try:
+                    stack.append(iter(_sorted(entry.path)))
+                except OSError:
+                    yield entry.path
         elif is_image_name(entry.name):
             yield entry.path
         elif entry.is_dir():  # a link to a folder is not followed: it may lead back here
             skipped.add("link to a folder")
         else:
             skipped.add(os.path.splitext(entry.name)[1].lower() or "without suffix")
+
+
+def _sorted(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _list(path: str) -> Iterator[str]:

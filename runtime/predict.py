@@ -8,7 +8,7 @@ from probrt.runtime.answering import Answering
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.maps import MapFolder
 from probrt.runtime.predictor import Prediction, Predictor
-from probrt.runtime.rows import Row, at, conformal_of, fault, head_row
+from probrt.runtime.rows import Row, at, conformal_of, head_row
 from probrt.runtime.stream import Batch, Loaded, Loader
 from probrt.runtime.writers import Writer
 
@@ -25,7 +25,7 @@ class Tally:
 class RowMaker:
     """Rows of one run: what is the same in each, and where its maps go."""
 
-    def __init__(self, bundle: Bundle, engine: str, maps: MapFolder, first: int) -> None:
+    def __init__(self, bundle: Bundle, engine: str, maps: MapFolder | None, first: int) -> None:
         self._manifest = bundle.manifest
         self._same: Row = {"engine": engine, "bundle": bundle.label}
         self._maps = maps
@@ -34,16 +34,15 @@ class RowMaker:
 
     def good(self, image: Loaded, prediction: Prediction, index: int) -> Row:
         """The row of one image of a batch; an error row if its answer is not finite."""
+        if prediction.faults[index]:
+            return self.bad(image, prediction.faults[index])
         answers = {head: at(answer, index) for head, answer in prediction.heads.items()}
-        reason = fault(answers)
-        if reason:
-            return self.bad(image, reason)
         heads = {}
         for head in self._manifest.heads:
-            if head.per_position:
-                heads[head.name] = self._maps.save(head, answers[head.name], self._first + image.index)
-            else:
+            if not head.per_position:
                 heads[head.name] = head_row(head, answers[head.name], self._conformal.get(head.name))
+            elif self._maps is not None:
+                heads[head.name] = self._maps.save(head, answers[head.name], self._first + image.index)
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
         return row | {"draws": int(prediction.draws[index])} | self._same | {"heads": heads}
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,17 @@ class Prediction:
 
     def __getitem__(self, head: str) -> Answer:
         return self.heads[head]
+
+    @cached_property
+    def faults(self) -> list[str]:
+        """Per image why its answer may not be given, or an empty string: [batch]."""
+        found = [""] * len(self.draws)
+        for head, answer in self.heads.items():
+            for name, values in answer.quantities().items():
+                finite = np.isfinite(values).reshape(len(found), -1).all(axis=1)
+                for index in np.flatnonzero(~finite):
+                    found[index] = found[index] or f"the model's {head}.{name} is not finite for this image"
+        return found
 
 
 class Predictor:

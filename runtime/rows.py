@@ -108,12 +108,3 @@ def conformal_of(manifest: Manifest, coverage: float | None = None) -> dict[str,
 def at(answer: Answer, index: int) -> dict[str, npt.NDArray[np.float32]]:
     """One image's quantities."""
     return {name: values[index] for name, values in answer.quantities().items()}
-
-
-def fault(answers: Mapping[str, Mapping[str, npt.NDArray[np.float32]]]) -> str:
-    """Why an answer may not be given as a good row, or an empty string."""
-    for head, answer in answers.items():
-        for quantity, values in answer.items():
-            if not np.isfinite(values).all():
-                return f"the model's {head}.{quantity} is not finite for this image"
-    return ""

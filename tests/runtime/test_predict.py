@@ -177,7 +177,7 @@ def test_lists_globs_and_standard_input(
         (["imgs", "--samples", "0"], "at least 1"),
         (["imgs", "--samples", "x"], "--samples"),
         (["imgs", "--colour", "red"], "--colour"),
-        (["imgs", "--maps", "gif"], "choose png or npy"),
+        (["imgs", "--maps", "gif"], "choose png, npy or none"),
         (["imgs", "--tolerance", "-1"], "a positive number"),
         (["imgs", "--out", "p.xlsx", "--overwrite"], "ends in .jsonl, .csv or .parquet"),
         (["imgs", "--bundle", "empty"], "no bundle here"),
@@ -243,3 +243,56 @@ def test_signals_stop_with_their_codes_and_whole_rows(
     assert "continue with --resume" in err
     assert "Traceback" not in err
     assert all(row["status"] == "ok" for row in rows(out))
+
+
+def test_names_on_standard_input_may_be_no_utf8(bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
+    names = os.fsencode(mixed) + b"/\xff.png\n" + os.fsencode(mixed) + b"/gone.png\n"
+    words = ["predict", "-", "--bundle", bundle.path, "--out", "-", "--engine", "litert", "--quiet", "--maps", "none"]
+    ran = subprocess.run(
+        [sys.executable, "-c", "from probrt.runtime.cli import main; main()", *words],
+        input=names, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert ran.returncode == 1, ran.stderr
+    good, gone = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert os.fsencode(good["file"]).endswith(b"/\xff.png")
+    assert good["heads"].keys() == {"shape", "slant"}
+    assert "No such file" in gone["error"]
+
+
+def test_folders_nested_deeper_than_the_stack(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "d"]
+    for _ in range(1200):
+        folders.append(folders[-1] / "d")
+    try:
+        for folder in folders:
+            folder.mkdir()
+        shutil.copy(pictures / "00.png", folders[-1])
+        assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "d") == 0
+        assert rows(tmp_path / "p.jsonl")[0]["file"] == str(folders[-1] / "00.png")
+    finally:  # one by one: what clears temporary folders recurses
+        (folders[-1] / "00.png").unlink(missing_ok=True)
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "tensorflow"])
+def test_tolerance_on_every_engine(bundle: Bundle, pictures: Path, tmp_path: Path, engine: str) -> None:
+    for tolerance, draws in (("1000", 4 if engine != "tensorflow" else 8), ("1e-9", 8)):
+        words = ("--engine", engine, "--tolerance", tolerance, "--overwrite", "--maps", "none")
+        assert predict(bundle, tmp_path / "p.jsonl", pictures, *words) == 0
+        assert {row["draws"] for row in rows(tmp_path / "p.jsonl")} == {draws}
+
+
+def test_batches_and_threads_change_no_answer(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    for name, words in (
+        ("a", ()),
+        ("b", ("--batch-size", 1, "--threads", 1)),
+        ("c", ("--batch-size", 7, "--threads", 4)),
+    ):
+        assert predict(bundle, tmp_path / f"{name}.jsonl", pictures, "--maps", "none", *words) == 0
+    first = rows(tmp_path / "a.jsonl")
+    for name in ("b", "c"):
+        for x, y in zip(first, rows(tmp_path / f"{name}.jsonl"), strict=True):
+            assert x["sha256"] == y["sha256"]
+            assert x["heads"]["shape"]["mean"] == pytest.approx(y["heads"]["shape"]["mean"], abs=1e-5)
+            assert x["heads"]["slant"]["total"] == pytest.approx(y["heads"]["slant"]["total"], abs=1e-5)
