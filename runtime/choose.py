@@ -79,8 +79,13 @@ def choose(bundle: Bundle, request: Request) -> Plan:
     raise UsageError(f"{bundle.label}: nothing can do this: {'; '.join(reasons)}")
 
 
+def _posterior(bundle: Bundle) -> Posterior | None:
+    """The draws that the bundle gives; None if all its files hold the posterior mean."""
+    return bundle.manifest.posterior if any(file.variant != "mean" for file in bundle.manifest.files) else None
+
+
 def _check(bundle: Bundle, request: Request) -> None:
-    posterior = bundle.manifest.posterior
+    posterior = _posterior(bundle)
     if request.samples is not None and request.samples < 1:
         raise UsageError(f"--samples {request.samples}: a number of draws, at least 1")
     if request.seed is not None and not 0 <= request.seed < 2**31:
@@ -134,7 +139,7 @@ def _device(engine: Engine, wanted: str) -> str | None:
 
 def _files(bundle: Bundle, engine: Engine, request: Request) -> tuple[str, tuple[File, ...]] | str:
     """The variant and files that honour a request in an engine's format, or why there are none."""
-    posterior = bundle.manifest.posterior
+    posterior = _posterior(bundle)
     if posterior is None or request.variant == "mean":
         files = _listed(bundle, engine, "mean", request.precision)
         return ("mean", files) if files else f"no {_kind(engine, request)} file of variant mean"
@@ -185,7 +190,7 @@ def _sampled(files: tuple[File, ...], posterior: Posterior, request: Request, fo
 
 
 def _plan(bundle: Bundle, engine: Engine, device: str, request: Request, variant: str, files: tuple[File, ...]) -> Plan:
-    posterior = bundle.manifest.posterior
+    posterior = _posterior(bundle)
     if posterior is None or variant == "mean":
         return Plan(engine, device, variant, files, samples=0, seed=0, chunk=0)
     chunk = 0 if engine.format == "savedmodel" else (files[0].draws[1] if files[0].draws else posterior.chunk)

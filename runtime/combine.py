@@ -49,6 +49,7 @@ class Sum:
     aleatoric: Floats = field(default_factory=lambda: np.zeros(()))
     spread: Floats = field(default_factory=lambda: np.zeros(()))
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes an error row
     def add(self, answer: Answer, draws: int) -> None:
         """Adds a chunk's answer over `draws` draws: `<head>.mean`, `.aleatoric` and, if known, `.epistemic`."""
         mean = np.asarray(answer[f"{self.head.name}.mean"], np.float64)
@@ -63,6 +64,7 @@ class Sum:
         self.aleatoric = self.aleatoric + (aleatoric - self.aleatoric) * share
         self.draws = together
 
+    @np.errstate(over="ignore", invalid="ignore")
     def answer(self) -> dict[str, Floats]:
         """mean, total, aleatoric and epistemic of all draws so far; epistemic is never negative."""
         if self.head.combine == "variance":

@@ -201,6 +201,10 @@ def _check(manifest: Manifest, where: str) -> None:
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise BundleError(f"{where}: {kind} {twice[0]} is listed twice")
+    for head in manifest.heads:
+        absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
+        if absent:
+            raise BundleError(f"{where}: head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
     for file in manifest.files:
         fault = unsafe(file.path)
         if fault:

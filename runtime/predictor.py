@@ -144,6 +144,7 @@ class Predictor:
             raise Fault(f"{self.plan.engine.name}: {key} failed: {one_line(error)[:300]}") from error
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes an error row
 def answer_of(quantities: Mapping[str, npt.NDArray[np.floating]]) -> Answer:
     """One head's answer out of its quantities by name."""
     return Answer(**{name: np.asarray(values, np.float32) for name, values in quantities.items()})

@@ -1,7 +1,10 @@
 """A small real bundle in every format, made once a session: three heads, a bank of 2 chunks of 4 draws."""
 
+import fcntl
 import hashlib
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +178,22 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """shapes/1: mean, draws, sampled in TFLite and ONNX, and a SavedModel."""
-    folder = tmp_path_factory.mktemp("artifacts") / "shapes" / "1"
-    folder.mkdir(parents=True)
-    write_graphs(folder, tmp_path_factory.mktemp("scratch"))
-    return write_manifest(folder)
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # made once for all workers
+    folder = root / "artifacts" / "shapes" / "1"
+    with (root / "artifacts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / m.NAME).exists():
+            folder.mkdir(parents=True)
+            write_graphs(folder, tmp_path_factory.mktemp("scratch"))
+            write_manifest(folder)
+    return Bundle.open(folder)
+
+
+@pytest.fixture(scope="session")
+def rewrite() -> Callable[..., Bundle]:
+    """Writes a manifest for what lies in a folder."""
+    return write_manifest
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Every engine and variant of a real bundle: the same draws, the same numbers; and what is refused."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,31 @@ def test_what_cannot_be_is_refused_with_a_way_out(
 ) -> None:
     with pytest.raises(error, match=message):
         bundle.predictor(**wish)
+
+
+def test_a_mean_only_bundle_says_that_it_knows_no_epistemic_part(
+    bundle: Bundle, tmp_path: Path, rewrite: Callable[[Path], Bundle]
+) -> None:
+    folder = tmp_path / "1"
+    folder.mkdir()
+    for name in ("mean.tflite", "mean.onnx"):
+        shutil.copy(bundle.path / name, folder)
+    only = rewrite(folder)
+    assert only.predictor().plan.variant == "mean"
+    with pytest.raises(UsageError, match="no epistemic uncertainty"):
+        only.predictor(samples=8)
+    with pytest.raises(UsageError, match="only --variant mean"):
+        only.predictor(variant="draws")
+    with pytest.raises(UsageError, match="no savedmodel file"):
+        only.predictor(engine="tensorflow")
+
+
+def test_answers_that_are_not_finite_are_error_rows(bundle: Bundle) -> None:
+    huge = np.full((2, 12, 12, 1), 1e38, np.float32)
+    huge[0] = 1
+    faults = bundle.predictor(engine="litert")(huge).faults
+    assert faults[0] == ""
+    assert "is not finite for this image" in faults[1]
 
 
 @pytest.mark.parametrize(
