@@ -28,7 +28,7 @@ REQUEST = Request(draws=8)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model directory."""
     folder = tmp_path_factory.mktemp("model") / "model"
-    made = BY_NAME["conv2d_reparameterization"].model()
+    made = BY_NAME["conv2d_random_bias"].model()
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 2)).astype(np.float32)
     store.save(made, folder, images, {"note": "a test"})
     return folder
@@ -45,7 +45,7 @@ def test_export_as_a_user(model: Path, tmp_path: Path) -> None:
     assert "draws-00.tflite" in done.stdout
     assert "probrt predict --samples 8" in done.stdout
     assert "tensorflow/serving" in done.stdout
-    bundle = Bundle.open(tmp_path / "artifacts" / "conv2d_reparameterization")
+    bundle = Bundle.open(tmp_path / "artifacts" / "conv2d_random_bias")
     assert bundle.manifest.model.version == 1
     assert {row.file for row in bundle.manifest.parity} == {
         "saved_model.pb", "mean.tflite", "mean.onnx", "draws-00.tflite", "draws-00.onnx"

@@ -45,11 +45,13 @@ def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, b
 
 def _log_likelihood(head: AnyHead, drawn: list[tf.Tensor], target: tf.Tensor) -> tf.Tensor:
     """Sum over examples and positions of the log of the draws' average likelihood, for each grid value."""
-    scores = []
-    for value in _GRID:
-        each = tf.stack([head.log_prob_each(head.calibrated(channels, value, value), target) for channels in drawn])
-        scores.append(tf.reduce_sum(tf.reduce_logsumexp(each, axis=0)))
-    return tf.stack(scores)
+    channels = tf.stack(drawn)
+
+    def at(value: tf.Tensor) -> tf.Tensor:
+        each = head.log_prob_each(head.calibrated(channels, value, value), target)
+        return tf.reduce_sum(tf.reduce_logsumexp(each, axis=0))
+
+    return tf.map_fn(at, tf.constant(_GRID, tf.float32))
 
 
 def _best(head: AnyHead, totals: np.ndarray) -> Calibration:

@@ -120,12 +120,9 @@ def _shifted(one: dict, shift: int, seed: np.int32, step: tf.Tensor) -> dict:
     padded = tf.pad(together, [[0, 0], [shift, shift], [shift, shift], [0, 0]], mode="SYMMETRIC")
     key = tf.stack([seed, tf.cast(step, tf.int32)])
     corners = tf.random.stateless_uniform([tf.shape(images)[0], 2], key, 0, 2 * shift + 1, tf.int32)
-    height, width = images.shape[1], images.shape[2]
-    moved = tf.map_fn(
-        lambda pair: tf.slice(pair[0], [pair[1][0], pair[1][1], 0], [height, width, together.shape[-1]]),
-        (padded, corners),
-        fn_output_signature=tf.float32,
-    )
+    rows = corners[:, :1] + tf.range(images.shape[1])
+    columns = corners[:, 1:] + tf.range(images.shape[2])
+    moved = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
     parts = tf.split(moved, [images.shape[-1], *(target.shape[-1] for target in maps.values())], axis=-1)
     return {"images": parts[0], "targets": {**one["targets"], **dict(zip(maps, parts[1:], strict=True))}}
 

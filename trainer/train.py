@@ -54,9 +54,8 @@ def train(path: Path, out: Path, console: Console) -> None:
         validation = data.splits["validation"]
         for epoch in fit(model, training, validation, config.fit, config.seed, config.data.shift, stepped):
             shown = _shown(epoch, model.heads)
-            console.print(
-                f"epoch {epoch.epoch:3d}/{epoch.epochs}  loss {epoch.loss:8.3f}  KL {epoch.kl:9,.0f}  {shown}"
-            )
+            line = f"epoch {epoch.epoch:3d}/{epoch.epochs}  loss {epoch.loss:8.3f}  KL {epoch.kl:9,.0f}  {shown}"
+            console.print(line, soft_wrap=True)
     with console.status("calibrating"):
         model = calibrated(model, validation, config.seed)
     console.print("calibrated: " + ", ".join(_calibration(one) for one in model.calibration))

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path("examples/digits")
 DATA = HERE / "data"
 OUT = Path("demo")
 ENGINES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorflow": "tensorflow"}

@@ -20,9 +20,9 @@ def test_the_demo_config_loads(root: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("epochs = 30", 'epochs = "many"', "fit.epochs: expected `int`, got `str`"),
-        ("epochs = 30", "epochs = 0", "fit.epochs: expected `int` >= 1"),
-        ("epochs = 30", "epoch = 30", "fit.epoch: unknown key; known here: epochs, batch"),
+        ("epochs = 24", 'epochs = "many"', "fit.epochs: expected `int`, got `str`"),
+        ("epochs = 24", "epochs = 0", "fit.epochs: expected `int` >= 1"),
+        ("epochs = 24", "epoch = 24", "fit.epoch: unknown key; known here: epochs, batch"),
         ("[fit]", "[fitting]", "fitting: unknown key; known here: name, data"),
         ("[final]\nkernel = 3", "[final]\nsize = 3", "final.size: unknown key; known here: kernel"),
         ('unit = "rad"', 'units = "rad"', "heads[1].units: unknown key; known here: likelihood, name, column"),

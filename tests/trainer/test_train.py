@@ -122,3 +122,25 @@ def test_a_missing_column_and_a_wrong_type(folder: Path) -> None:
     done = probrt("train", "config.toml", cwd=folder)
     assert done.returncode == 2
     assert done.stderr == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"
+
+
+def test_a_shift_moves_image_and_mask_together() -> None:
+    """The mask of a lone bright pixel stays under it, and every shift up to two pixels occurs."""
+    from probrt.trainer.data import Examples, batches
+
+    images = np.zeros((200, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 255
+    targets = {"ink": (images > 0).astype(np.float32), "kind": np.arange(200, dtype=np.int32)}
+    examples = Examples(tuple(map(str, range(200))), images, targets)
+    places, kinds = set(), []
+    for one in batches(examples, 64, (3, 0), 2):
+        moved = one["images"].numpy()
+        np.testing.assert_array_equal(moved > 0, one["targets"]["ink"].numpy() > 0)
+        places |= {tuple(place[1:3]) for place in np.argwhere(moved)}
+        kinds += one["targets"]["kind"].numpy().tolist()
+    assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
+    assert sorted(kinds) == list(range(200))
+    again = [one["targets"]["kind"].numpy().tolist() for one in batches(examples, 64, (3, 0), 2)]
+    other = [one["targets"]["kind"].numpy().tolist() for one in batches(examples, 64, (3, 1), 2)]
+    assert [kind for batch in again for kind in batch] == kinds
+    assert other != again
