@@ -1,0 +1,72 @@
+"""Legacy models of TFP's layers, adopted: equal means, equal spread within its standard error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+RUNS = 400
+ADOPT = """
+import sys
+import numpy as np
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from probrt.runtime.manifest import Input
+from probrt.trainer import heads, store
+from probrt.trainer.adopt import adopt
+from probrt.trainer.weights import Draw, Mean, reading
+import tensorflow as tf
+folder = Path(sys.argv[2])
+held = np.load(folder / "answers.npz")
+input = Input(shape=list(held["images"].shape[1:]), colour="none", resize="none")
+digit = heads.Categorical(name="digit", labels=["a", "b", "c"])
+adopt("legacy_models:" + sys.argv[1], folder / "weights.h5", folder / "model", "legacy", input, [digit], held["images"])
+model, card = store.load(folder / "model")
+with reading(Mean()):
+    centre = model.channels(held["images"])["digit"].numpy()
+@tf.function(autograph=False)
+def draw(index):
+    with reading(Draw(1, index)):
+        return model.channels(held["images"])["digit"]
+draws = np.stack([draw(tf.constant(index)).numpy() for index in range(int(sys.argv[3]))])
+np.savez(folder / "ours.npz", centre=centre, draws=draws)
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=quiet)
+
+
+@pytest.mark.parametrize(
+    "name", ["image_model", *(pytest.param(one, marks=pytest.mark.stress) for one in ("line_model", "volume_model"))]
+)
+def test_adopted_models_answer_as_the_legacy_ones(name, tmp_path):
+    for arguments in ([str(HERE / "legacy_models.py")], ["-c", ADOPT.format(here=str(HERE))]):
+        done = run(*arguments, name, str(tmp_path), str(RUNS))
+        assert done.returncode == 0, done.stderr[-2000:]
+    theirs, ours = np.load(tmp_path / "answers.npz"), np.load(tmp_path / "ours.npz")
+    np.testing.assert_allclose(ours["centre"], theirs["centre"], atol=1e-5)
+    first, second = ours["draws"], theirs["answers"]
+    mean_error = np.sqrt((first.var(0) + second.var(0)) / RUNS)
+    assert (np.abs(first.mean(0) - second.mean(0)) < 5.0 * mean_error).all()
+    spreads = [np.square(each - each.mean(0)) for each in (first, second)]
+    error = np.sqrt((spreads[0].var(0) + spreads[1].var(0)) / RUNS)
+    assert (np.abs(spreads[0].mean(0) - spreads[1].mean(0)) < 5.0 * error).all()
+
+
+def test_what_cannot_be_adopted_is_named(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from probrt.trainer.adopt import _built, converted\n"
+        "for builder in ('legacy_models:lambda_model', 'legacy_models:nothing'):\n"
+        "    try: converted(_built(builder))\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    lines = run("-c", code, str(HERE)).stdout.splitlines()
+    assert lines[0] == "ConfigError lambda: a Lambda layer cannot be adopted; build the model without it"
+    assert lines[1].startswith("ConfigError legacy_models:nothing: no such function")

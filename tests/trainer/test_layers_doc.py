@@ -1,0 +1,53 @@
+"""docs/layers.md: its tables are those of the code, and its config block is one."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import keras
+import msgspec
+import pytest
+
+from probrt.trainer import layers
+from probrt.trainer.backbones import Weights
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_tables_are_what_the_code_allows():
+    spec = importlib.util.spec_from_file_location("write_layers", DOCS / "write_layers.py")
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    text = (DOCS / "layers.md").read_text()
+    assert writer.page(text) == text, "run python docs/write_layers.py"
+
+
+def test_the_blocks_run_and_say_the_same():
+    text = (DOCS / "layers.md").read_text()
+    space: dict = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), space)
+    made = keras.Model(space["images"], space["features"]).layers[-1]
+    config = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.S).group(1))
+    named = msgspec.convert(config["weights"], Weights).conv(2, 32, 3, made.name, "relu")
+    assert named.get_config() == {**made.get_config(), "dtype": named.get_config()["dtype"]} | {"noise_ids": {}}
+
+
+@pytest.mark.parametrize(
+    ("rank", "config"),
+    [
+        (2, 'estimator = "reparameterization"\nbias_posterior = {name = "normal"}'),
+        (2, 'posterior = {name = "laplace"}\nprior = {name = "laplace"}\nestimator = "reparameterization"'),
+        (3, 'prior = {name = "laplace"}\nestimator = "flipout"'),
+        (3, 'posterior = {name = "normal_mixture", components = 2}\nestimator = "flipout"'),
+        (3, 'posterior = {name = "beta", low = 0.0}\nprior = {name = "gamma"}\nestimator = "reparameterization"'),
+        (2, 'posterior = {name = "vae"}\nestimator = "auto"'),
+    ],
+)
+def test_the_named_systems_work_as_written_in_a_config(rank, config):
+    weights = msgspec.convert(tomllib.loads(config), Weights)
+    layer = weights.conv(rank, 4, 3, "conv")
+    layer.build((None, *(5,) * rank, 2))
+    again = type(layer).from_config(layer.get_config())
+    assert isinstance(again, getattr(layers, f"Conv{rank}D"))
+    assert (again.kernel_posterior, again.kernel_prior) == (weights.posterior, weights.prior)
