@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 DATA = Path(__file__).parent / "data"
 BINS = 15
+QUANTITIES = ("mean", "total", "aleatoric", "epistemic")
 
 
 def rows(path: Path) -> list[dict]:
@@ -86,21 +87,21 @@ def quality(test: list[dict], shifted: list[dict]) -> Table:
 def engines(folder: Path, names: list[str], seconds: dict[str, float]) -> Table:
     """Each engine's speed, and how far its answers lie from the first one's."""
     table = Table(title="engines, 500 images with 32 draws, whole command", title_justify="left")
-    for name in ("engine", "seconds", "images/s", f"largest difference from {names[0]}"):
+    for name in ("engine", "seconds", "images/s", f"largest difference from {names[0]}", "in masks, of 255"):
         table.add_column(name, justify="left" if name == "engine" else "right")
     first = {part: rows(folder / f"{part}.{names[0]}.jsonl") for part in ("test", "shifted")}
+    heads = [(head, quantity) for head in ("digit", "slant") for quantity in QUANTITIES]
     for name in names:
-        differences = []
+        differences, levels = [], []
         for part, reference in first.items():
             answers = rows(folder / f"{part}.{name}.jsonl")
-            for head, quantity in [
-                (h, q) for h in ("digit", "slant") for q in ("mean", "total", "aleatoric", "epistemic")
-            ]:
-                gap = np.abs(column(answers, head, quantity) - column(reference, head, quantity))
-                differences.append(gap.max())
+            for head, quantity in heads:
+                differences.append(np.abs(column(answers, head, quantity) - column(reference, head, quantity)).max())
+            for row, other in zip(answers, reference, strict=True):
+                levels.append(np.abs(mask(row, "mean") - mask(other, "mean")).max() * 255)
         spent = seconds.get(name)
         speed = (f"{spent:.1f}", f"{500 / spent:.0f}") if spent else ("", "")
-        table.add_row(name, *speed, f"{max(differences):.1e}")
+        table.add_row(name, *speed, f"{max(differences):.1e}", f"{max(levels):.0f}")
     return table
 
 
