@@ -54,6 +54,7 @@ class Command:
 COMMANDS = (
     Command("train", "probrt.trainer.cli:train", "fit a probabilistic conv net to labelled images"),
     Command("evaluate", "probrt.trainer.cli:evaluate", "score a trained model on held-out images"),
+    Command("adopt", "probrt.trainer.cli:adopt", "turn a model of TFP layers into a trained model"),
     Command("export", "probrt.exporter.cli:export", "turn a trained model into a bundle"),
     Command("predict", "probrt.runtime.commands:predict", "answer images with uncertainty, one row each"),
     Command("inspect", "probrt.runtime.commands:inspect", "say what a bundle holds"),

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from probrt.runtime.errors import ConfigError, DataError, one_line
 from probrt.runtime.manifest import Input
@@ -214,3 +216,21 @@ def _load(legacy: Any, weights: Path) -> None:
 def _positions(outputs: Any) -> Any:
     """Outputs [batch, channels] or per position, as the split takes them: at least one position."""
     return outputs if len(outputs.shape) > 2 else keras.layers.Reshape((1, outputs.shape[-1]))(outputs)
+
+
+class Card(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a legacy model does not say of itself: its name, its input and its heads, from a TOML file."""
+
+    name: str
+    input: Input
+    heads: list[AnyHead]
+
+
+def card(path: Path) -> Card:
+    """The card in a TOML file; ConfigError says what is wrong with it."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from None
