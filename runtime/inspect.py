@@ -43,7 +43,8 @@ def _head(head: Head) -> str:
 
 def _calibration(calibration: Calibration) -> str:
     sets = "".join(f", {c.method} at {c.coverage:g}: {c.threshold:.4g}" for c in calibration.conformal)
-    return f"{calibration.head}: temperature {calibration.temperature:.4g}, scale {calibration.scale:.4g}{sets}"
+    risk = "".join(f", errs {point.risk:.2%} of {point.kept:.0%} kept" for point in calibration.risk[-1:])
+    return f"{calibration.head}: temperature {calibration.temperature:.4g}, scale {calibration.scale:.4g}{sets}{risk}"
 
 
 def _worst_parity(manifest: Manifest) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -105,13 +106,26 @@ class Conformal(Record, frozen=True, kw_only=True):
     threshold: float
 
 
+class RiskPoint(Record, frozen=True, kw_only=True):
+    """On the validation split: of the examples whose total uncertainty is at most `threshold` (nats), the share
+    `kept` of all, the share `risk` had another likeliest class than the true one."""
+
+    threshold: Annotated[float, Meta(ge=0)]
+    kept: Annotated[float, Meta(gt=0, le=1)]
+    risk: Annotated[float, Meta(ge=0, le=1)]
+
+
 class Calibration(Record, frozen=True, kw_only=True):
-    """How a head was calibrated; temperature and scale already act inside the graphs."""
+    """How a head was calibrated; temperature and scale already act inside the graphs.
+
+    risk: the risk-coverage curve of a class head; threshold, kept and risk rise from point to point.
+    """
 
     head: HeadName
     temperature: Annotated[float, Meta(gt=0)] = 1.0
     scale: Annotated[float, Meta(gt=0)] = 1.0
     conformal: list[Conformal] = []
+    risk: list[RiskPoint] = []
 
 
 class Parity(Record, frozen=True, kw_only=True):
@@ -205,6 +219,10 @@ def _check(manifest: Manifest, where: str) -> None:
         absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
         if absent:
             raise BundleError(f"{where}: head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
+    for calibration in manifest.calibration:
+        for a, b in pairwise(calibration.risk):
+            if not (a.threshold < b.threshold and a.kept < b.kept and a.risk <= b.risk):
+                raise BundleError(f"{where}: calibration of {calibration.head}: its risk curve does not rise")
     for file in manifest.files:
         fault = unsafe(file.path)
         if fault:

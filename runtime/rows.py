@@ -86,7 +86,7 @@ def class_set(probabilities: npt.NDArray[np.float64], conformal: Conformal) -> l
 
 
 def conformal_of(manifest: Manifest, coverage: float | None = None) -> dict[str, Conformal]:
-    """Each calibrated head's threshold: of the coverage asked for, else its first.
+    """Each calibrated head's threshold: of the coverage asked for, else of COVERAGE, else its first.
 
     Raises BundleError for a method that this version does not know.
     """
@@ -94,7 +94,9 @@ def conformal_of(manifest: Manifest, coverage: float | None = None) -> dict[str,
     for calibration in manifest.calibration:
         head = manifest.head(calibration.head)
         known = ("scaled", "absolute") if head.combine == "variance" else ("lac", "aps")
-        choices = [c for c in calibration.conformal if coverage is None or math.isclose(c.coverage, coverage)]
+        wanted = COVERAGE if coverage is None else coverage
+        choices = [c for c in calibration.conformal if math.isclose(c.coverage, wanted)]
+        choices = choices or (calibration.conformal if coverage is None else [])
         for choice in choices[:1]:
             if choice.method not in known:
                 raise BundleError(

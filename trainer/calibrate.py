@@ -2,19 +2,23 @@
 
 The value is the one that gives the split the highest predictive log-likelihood, the likelihood being
 averaged over draws as it is when predicting (Guo et al. 2017 for temperature; Levi et al. 2022 for scale).
+Then, with that in place, conformal thresholds and the risk-coverage curve from the same split: one fitted
+number per head is all that it has seen before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.manifest import Calibration
-from probrt.trainer import data, weights
+from probrt.trainer import data, moments, risk, weights
+from probrt.trainer.conformal import conformal
 from probrt.trainer.data import Examples
-from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads import AnyHead, Categorical
 from probrt.trainer.model import Model
 
 # A grid in steps of 5 %: finer than what a few hundred examples can tell apart.
@@ -22,7 +26,8 @@ _GRID = np.exp(np.arange(-30, 31) * 0.05)
 
 
 def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, batch: int = 128) -> Model:
-    """The model with the temperature or scale of each head that suits the validation split best."""
+    """The model with each head's calibration: the temperature or scale that suits the validation split best,
+    and thresholds and a risk curve of the predictive mean over `draws` draws."""
     totals = {head.name: np.zeros(len(_GRID)) for head in model.heads}
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -40,7 +45,49 @@ def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, b
         for name, score in scored(one).items():
             totals[name] += score.numpy()
     found = tuple(_best(head, totals[head.name]) for head in model.heads)
-    return dataclasses.replace(model, calibration=found)
+    model = dataclasses.replace(model, calibration=found)
+    answers = predicted(model, validation, seed, draws, batch)
+    return dataclasses.replace(
+        model,
+        calibration=tuple(
+            _with_thresholds(one, head, answers[head.name], validation.targets[head.name])
+            for one, head in zip(found, model.heads, strict=True)
+        ),
+    )
+
+
+def predicted(
+    model: Model, examples: Examples, seed: int, draws: int = 16, batch: int = 128
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each pooled head's calibrated mean and total over `draws` draws, for all examples, in order."""
+    pooled = [head for head in model.heads if not head.per_position]
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def answered(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+        drawn = []
+        for reading in weights.draws(model.network, seed, tf.range(draws), draws):
+            with weights.reading(reading):
+                drawn.append(model.moments(images))
+        return {head.name: moments.combined(head, [one[head.name] for one in drawn]) for head in pooled}
+
+    batches = [answered(one["images"]) for one in data.evaluation_batches(examples, batch)]
+    found: dict[str, dict[str, np.ndarray]] = {head.name: {} for head in model.heads}
+    for head in pooled:
+        for quantity in ("mean", "total"):
+            found[head.name][quantity] = np.concatenate([one[head.name][quantity].numpy() for one in batches])
+    return found
+
+
+def _with_thresholds(one: Calibration, head: AnyHead, answer: dict[str, np.ndarray], target: np.ndarray) -> Calibration:
+    if head.per_position:
+        return one
+    known = head.known(tf.convert_to_tensor(target)).numpy()
+    answer = {quantity: values[known] for quantity, values in answer.items()}
+    one = msgspec.structs.replace(one, conformal=conformal(head, answer, target[known]))
+    if isinstance(head, Categorical):
+        wrong = answer["mean"].argmax(axis=-1) != target[known]
+        one = msgspec.structs.replace(one, risk=risk.curve(answer["total"], wrong))
+    return one
 
 
 def _log_likelihood(head: AnyHead, drawn: list[tf.Tensor], target: tf.Tensor) -> tf.Tensor:

@@ -1,13 +1,19 @@
-"""Calibration finds the temperature and the scale that were put in."""
+"""Calibration finds what was put in; thresholds and the risk curve hold on fresh data and against counting."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from cases import BY_NAME
 
-from probrt.trainer.calibrate import calibrated
+from probrt.runtime.rows import class_set, interval
+from probrt.trainer.calibrate import calibrated, predicted
+from probrt.trainer.conformal import COVERAGES, conformal, quantile
 from probrt.trainer.data import Examples
+from probrt.trainer.heads import Categorical, Normal
+from probrt.trainer.risk import curve
 
 
 def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() -> None:
@@ -34,3 +40,95 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
         found = {one.head: one for one in calibrated(model, examples, seed=0, draws=2).calibration}
         assert found["digit"].temperature == pytest.approx(1.0, abs=0.1)
         assert found["slant"].scale == pytest.approx(factor, rel=0.1)
+
+
+def _exchangeable(rng: np.random.Generator, count: int) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Answers that are wrong about their own certainty, with targets: class probabilities too sharp by a power
+    of two, standard deviations too small by half."""
+    logits = rng.normal(0, 1.5, (count, 4))
+    truth, said = (np.exp(power * logits) for power in (1, 2))
+    truth, said = truth / truth.sum(1, keepdims=True), said / said.sum(1, keepdims=True)
+    classes = (rng.uniform(size=(count, 1)) > truth.cumsum(1)).sum(1).clip(0, 3)
+    mean, deviation = rng.normal(size=(count, 2)), rng.uniform(0.5, 2, (count, 2))
+    values = mean + 2 * deviation * rng.standard_t(4, (count, 2))
+    return {
+        "kind": ({"mean": said.astype(np.float32), "total": -(said * np.log(said)).sum(1)}, classes),
+        "size": ({"mean": mean, "total": deviation**2}, values),
+    }
+
+
+def test_conformal_sets_and_intervals_hold_on_fresh_data() -> None:
+    """2,000 to calibrate, 20,000 fresh: the coverage of a threshold is Beta(k, n + 1 - k) about c, sd at most 1.1 %,
+    and the count on fresh data adds 0.35 %; four standard errors below, and above for what has no floor."""
+    rng = np.random.default_rng(5)
+    fitting, fresh = _exchangeable(rng, 2000), _exchangeable(rng, 20000)
+    heads = (Categorical(name="kind", labels=list("abcd")), Normal(name="size", labels=["w", "h"]))
+    for head in heads:
+        answer, target = fresh[head.name]
+        found = conformal(head, *fitting[head.name])
+        assert [one.coverage for one in found] == [0.5, 0.8, 0.9, 0.95]
+        for one in found:
+            if head.name == "kind":
+                sets = [class_set(mean.astype(np.float64), one) for mean in answer["mean"]]
+                held = [label in members for label, members in zip(target, sets, strict=True)]
+            else:
+                low, high, said = interval(answer["mean"], np.sqrt(answer["total"]), one)
+                assert said == one.coverage
+                held = ((low <= target) & (target <= high)).all(1)
+            c = one.coverage
+            error = 4 * np.sqrt(c * (1 - c) * (1 / 2002 + 1 / 20000))
+            assert np.mean(held) > c - error
+            if head.name == "size" or c > 0.75:  # at 0.5 a set that would be empty holds the likeliest class
+                assert np.mean(held) < c + error
+
+
+@pytest.mark.parametrize(("count", "coverage", "rank"), [(19, 0.95, 19), (18, 0.95, None), (99, 0.9, 90), (4, 0.8, 4)])
+def test_the_quantile_is_that_of_a_finite_sample(count: int, coverage: float, rank: int | None) -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    assert quantile(scores, coverage) == (rank or np.inf)
+
+
+def test_few_examples_promise_less() -> None:
+    answer, target = _exchangeable(np.random.default_rng(0), 10)["kind"]
+    head = Categorical(name="kind", labels=list("abcd"))
+    assert [one.coverage for one in conformal(head, answer, target)] == [0.5, 0.8, 0.9]
+    assert conformal(head, {name: values[:0] for name, values in answer.items()}, target[:0]) == []
+
+
+@pytest.mark.parametrize(("count", "levels"), [(0, 1), (1, 1), (30, 1), (30, 7), (200, 1000), (3000, 10**6)])
+def test_the_risk_curve_is_what_counting_says(count: int, levels: int) -> None:
+    """Every point counted anew; and for any risk no threshold, of all, beats the curve's by more than its steps."""
+    rng = np.random.default_rng(count + levels)
+    uncertainty = rng.integers(0, levels, count) / levels
+    wrong = rng.uniform(size=count) < uncertainty / 2
+    points = curve(uncertainty, wrong)
+    assert len(points) <= 50
+    for point in points:
+        kept = uncertainty <= point.threshold
+        assert (point.kept, point.risk) == (kept.mean(), wrong[kept].mean())
+    for a, b in pairwise(points):
+        assert (a.threshold < b.threshold, a.kept < b.kept, a.risk < b.risk) == (True, True, True)
+    counted = {t: wrong[uncertainty <= t].mean() for t in np.unique(uncertainty)}
+    assert [point.threshold for point in points[-1:]] == sorted(counted)[-1:]
+    if 0 < len(points) < 50:  # nothing was left out: the largest threshold of any risk is there
+        for risk in (0.0, 0.05, 0.1, 0.2, 0.5, 1.0):
+            best = max((t for t, r in counted.items() if r <= risk), default=None)
+            assert max((p.threshold for p in points if p.risk <= risk), default=None) == best
+
+
+def test_calibration_holds_thresholds_and_a_curve_of_the_targets_that_are_there() -> None:
+    model = BY_NAME["conv2d_random_bias"].model()
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 3, (60, 8, 8, 2)).astype(np.float32)
+    digit, slant = rng.integers(0, 3, 60).astype(np.int32), rng.normal(size=(60, 1)).astype(np.float32)
+    digit[:10], slant[:50] = -1, np.nan
+    examples = Examples(tuple(map(str, range(60))), images, {"digit": digit, "slant": slant})
+    model = calibrated(model, examples, seed=3, draws=4)
+    found = {one.head: one for one in model.calibration}
+    assert [(one.method, one.coverage) for one in found["digit"].conformal] == [("lac", c) for c in COVERAGES]
+    assert [(one.method, one.coverage) for one in found["slant"].conformal] == [("scaled", c) for c in COVERAGES[:3]]
+    answer = predicted(model, examples, seed=3, draws=4)["digit"]
+    wrong = answer["mean"].argmax(1)[10:] != digit[10:]
+    assert found["digit"].risk == curve(answer["total"][10:], wrong)
+    assert found["digit"].risk[-1].kept == 1.0
+    assert found["slant"].risk == []
