@@ -18,7 +18,7 @@ from probrt.exporter.export import Request, export
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.manifest import Input
-from probrt.trainer import backbones, heads, layers, store
+from probrt.trainer import backbones, heads, layers, posteriors, priors, store
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model, build
@@ -87,6 +87,37 @@ def conv2d(name: str, **settings: Any) -> Case:
     return Case(name, make)
 
 
+def named(name: str, kind: type[ProbabilisticLayer], **settings: Any) -> Case:
+    """A system that a config and Python both name: a layer of these settings and a deterministic final one."""
+
+    def make() -> Model:
+        layer = kind(3, 3, activation="relu", name="conv", **settings)
+        shape = [*(6, 5, 4)[: layer.rank], 2]
+        return layered(name, shape, [DIGIT, SLANT], layer, lambda filters: kind(filters, 1, kernel_posterior=None))
+
+    return Case(name, make)
+
+
+def stack(name: str, shape: Sequence[int | None], *body: Callable[[], Any]) -> Case:
+    """Layers one after the other, made anew each time, and a dense final one."""
+
+    def make() -> Model:
+        return layered(
+            name,
+            shape,
+            [DIGIT, SLANT],
+            lambda images: keras.Sequential([one() for one in body], name="body")(images),
+            lambda filters: layers.Dense(filters, name="final"),
+        )
+
+    return Case(name, make)
+
+
+def of(kind: type, *args: Any, **settings: Any) -> Callable[[], Any]:
+    """A layer to be made later."""
+    return lambda: kind(*args, **settings)
+
+
 def _final2d(filters: int) -> ProbabilisticLayer:
     return layers.Conv2D(filters, 1, kernel_posterior=None, name="final")
 
@@ -103,7 +134,69 @@ def _sides(input: Input) -> list[int]:
 
 CASES: tuple[Case, ...] = (
     Case("digits", _digits, frozenset({backbones.ConvStack})),
-    conv2d("conv2d_reparameterization", estimator="reparameterization"),
-    conv2d("conv2d_random_bias", bias_posterior={"name": "normal"}, bias_prior={"name": "normal"}),
+    conv2d(
+        "conv2d_random_bias",
+        estimator="reparameterization",
+        kernel_prior={"name": "normal"},
+        bias_posterior={"name": "normal"},
+        bias_prior={"name": "normal"},
+    ),
+    named(
+        "conv2d_laplace",
+        layers.Conv2D,
+        kernel_posterior={"name": "laplace"},
+        kernel_prior={"name": "laplace"},
+        estimator="reparameterization",
+    ),
+    named("conv3d_laplace_prior", layers.Conv3D, kernel_prior={"name": "laplace"}, estimator="flipout"),
+    named("conv3d_mixture", layers.Conv3D, kernel_posterior={"name": "normal_mixture"}, estimator="flipout"),
+    named(
+        "conv3d_beta_gamma",
+        layers.Conv3D,
+        kernel_posterior={"name": "beta", "low": 0.0, "high": 1.0},
+        kernel_prior={"name": "gamma"},
+    ),
+    named("conv2d_vae", layers.Conv2D, kernel_posterior={"name": "vae"}),
+    stack(
+        "layers1d",
+        [12, 2],
+        of(layers.Conv1D, 4, 3, padding="causal", dilation_rate=2),
+        of(layers.Conv1DTranspose, 3, 3, strides=2, activation="tanh"),
+    ),
+    stack(
+        "layers2d_dynamic",
+        [None, None, 2],
+        of(layers.Conv2D, 4, 3, groups=2, dilation_rate=2, activation="relu"),
+        of(layers.DepthwiseConv2D, 3, strides=2, depth_multiplier=2),
+        of(layers.Conv2DTranspose, 3, 3, strides=2, padding="valid", output_padding=1, activation="relu"),
+        of(layers.SeparableConv2D, 4, 3, bias_posterior=posteriors.Normal()),
+    ),
+    stack(
+        "layers3d",
+        [4, 5, 4, 2],
+        of(layers.Conv3D, 4, 3, groups=2, dilation_rate=2, activation="relu"),
+        of(layers.Conv3DTranspose, 3, 3, strides=2, activation="relu"),
+    ),
+    stack("dense", [6], of(layers.Dense, 5, activation="relu", estimator="local_reparameterization")),
+    stack(
+        "posteriors",
+        [6, 6, 2],
+        of(layers.Conv2D, 3, 3, kernel_posterior=posteriors.Gamma(), kernel_prior=priors.LogNormal()),
+        of(
+            layers.Conv2D, 3, 3, kernel_posterior=posteriors.LogNormal(), kernel_prior=priors.Gamma(), activation="tanh"
+        ),
+        of(layers.Conv2D, 3, 3, kernel_posterior=posteriors.LowRankNormal(), kernel_prior=priors.ScaleMixture()),
+        of(layers.Conv2D, 3, 3, kernel_posterior=posteriors.RankOne(), activation="tanh"),
+    ),
+    stack(
+        "priors",
+        [6, 6, 2],
+        of(layers.Conv2D, 3, 1, kernel_prior=priors.Moped()),
+        of(layers.Conv2D, 3, 1, kernel_prior=priors.StudentT()),
+        of(layers.Conv2D, 3, 1, kernel_prior=priors.Cauchy()),
+        of(layers.Conv2D, 3, 1, kernel_prior=priors.Horseshoe()),
+        of(layers.Conv2D, 3, 1, kernel_prior=priors.Named("Gumbel", {"loc": 0.0, "scale": 1.0})),
+        of(layers.Conv2D, 3, 1, kernel_posterior=posteriors.Beta(), kernel_prior=priors.Uniform()),
+    ),
 )
 BY_NAME = {case.name: case for case in CASES}

@@ -16,6 +16,7 @@ def convolved(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Si
     if padding == "causal":
         reach = dilation[0] * (kernel.shape[0] - 1)
         inputs, padding = tf.pad(inputs, [[0, 0], [reach, 0], [0, 0]]), "valid"
+    inputs, padding = _padded(inputs, kernel, dilation, padding)
     groups = inputs.shape[-1] // kernel.shape[-2]
     if groups == 1:
         return _one(inputs, kernel, strides, dilation, padding.upper())
@@ -38,6 +39,7 @@ def transposed(
 
 def depthwise(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
     """[batch, height, width, in] and [*window, 1, in * multiplier] → [batch, height, width, in * multiplier]."""
+    inputs, padding = _padded(inputs, kernel, dilation, padding)
     channels = inputs.shape[-1]
     shaped = tf.reshape(kernel, [*kernel.shape[:2], channels, kernel.shape[-1] // channels])
     return tf.nn.depthwise_conv2d(inputs, shaped, [1, *strides, 1], padding.upper(), dilations=list(dilation))
@@ -61,6 +63,15 @@ def transposed_length(size, window: int, stride: int, dilation: int, padding: st
     if extra is None:
         return size * stride if padding == "same" else size * stride + max(reach - stride, 0)
     return (size - 1) * stride + reach - (2 * (reach // 2) if padding == "same" else 0) + extra
+
+
+def _padded(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tuple[tf.Tensor, str]:
+    """A dilated "same" padded beforehand: on maps of dynamic size ONNX Runtime refuses to do it itself."""
+    if padding != "same" or max(dilation) == 1:
+        return inputs, padding
+    reaches = [by * (side - 1) for by, side in zip(dilation, kernel.shape, strict=False)]
+    pads = [[reach // 2, reach - reach // 2] for reach in reaches]
+    return tf.pad(inputs, [[0, 0], *pads, [0, 0]]), "valid"
 
 
 def _one(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
