@@ -30,8 +30,10 @@ def flipout(op: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf
     """
     centre, deviation = weight.split(fit.noise(weight))
     outputs = op(inputs, tf.cast(centre, inputs.dtype))
-    signs_in = _per_example(noise.signs, weight, "in", inputs, inputs.shape[-1], fit)
-    signs_out = _per_example(noise.signs, weight, "out", inputs, outputs.shape[-1], fit)
+    channels_in, channels_out = inputs.shape[-1], outputs.shape[-1]
+    drawn = noise.signs(*_stream(weight, inputs, fit), max(channels_in, channels_out))
+    signs_in = _spread(drawn[0][:, :channels_in], inputs)
+    signs_out = _spread(drawn[1][:, :channels_out], inputs)
     return outputs + op(inputs * signs_in, tf.cast(deviation, inputs.dtype)) * signs_out
 
 
@@ -43,7 +45,7 @@ def local_reparameterization(op: Linear, inputs: tf.Tensor, weight: RandomWeight
     outputs = op(inputs, tf.cast(weight.mean(), inputs.dtype))
     wide = tf.cast(inputs, tf.float32)
     variance = op(tf.square(wide), tf.square(weight.scale()))
-    normals = _per_example(noise.row_normals, weight, "out", wide, outputs.shape[-1], fit)
+    normals = _spread(noise.row_normals(*_stream(weight, wide, fit), outputs.shape[-1]), wide)
     # The square root has no gradient at 0, where an example's inputs are all 0.
     return outputs + tf.cast(tf.sqrt(variance + 1e-12) * normals, outputs.dtype)
 
@@ -77,14 +79,17 @@ def refusal(estimator: str, posterior: Posterior | None) -> str | None:
     return None
 
 
-def _per_example(source: Callable, weight: RandomWeight, side: str, inputs: tf.Tensor, channels: int, fit: Fit):
-    """Noise [batch, 1, …, channels] of the dtype of the inputs, keyed by the global example."""
+def _stream(weight: RandomWeight, inputs: tf.Tensor, fit: Fit) -> tuple:
+    """Where the examples' own noise comes from: keyed by the global example, apart from the weight's."""
     from probrt.trainer.weights import noise_id
 
-    stream = noise_id(str(weight.id), side)
-    drawn = source(fit.seed, stream, fit.step, fit.first_row, tf.shape(inputs)[0], channels)
+    return fit.seed, noise_id(str(weight.id), "examples"), fit.step, fit.first_row, tf.shape(inputs)[0]
+
+
+def _spread(drawn: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    """[batch, channels] as [batch, 1, …, channels] of the dtype of the inputs."""
     rank = len(inputs.shape)
-    return tf.cast(tf.reshape(drawn, [-1] + [1] * (rank - 2) + [channels]), inputs.dtype)
+    return tf.cast(tf.reshape(drawn, [-1] + [1] * (rank - 2) + [drawn.shape[-1]]), inputs.dtype)
 
 
 ESTIMATORS: dict[str, Callable[[Linear, tf.Tensor, RandomWeight, Fit], tf.Tensor]] = {

@@ -60,13 +60,13 @@ def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ..
 
 def signs(
     seed: tf.Tensor, weight: int, index: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor, channels: int
-) -> tf.Tensor:
-    """Random signs, float32 [rows, channels], one stream per example: row r is example first_row + r."""
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two sets of random signs, float32 [rows, channels], one stream per example: row r is example first_row + r."""
     row = tf.range(first_row, first_row + rows)
     element = row[:, None] * channels + tf.range(channels)[None, :]
-    word, _ = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
-    bit = tf.bitwise.right_shift(word, tf.constant(31, tf.uint32))
-    return 1.0 - 2.0 * tf.cast(bit, tf.float32)
+    words = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
+    first, second = (tf.bitwise.right_shift(word, tf.constant(31, tf.uint32)) for word in words)
+    return 1.0 - 2.0 * tf.cast(first, tf.float32), 1.0 - 2.0 * tf.cast(second, tf.float32)
 
 
 def row_normals(
