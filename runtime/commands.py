@@ -39,6 +39,9 @@ def predict(
     tolerance: Annotated[
         str, typer.Option(help="Add draws only while an image's standard error is above this: 0.01 or HEAD=0.01,...")
     ] = "",
+    max_risk: Annotated[
+        float | None, typer.Option(help="Flag rows for review so that the others err at most so often, e.g. 0.02.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run's --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but faults.")] = False,
@@ -52,6 +55,7 @@ def predict(
     from probrt.runtime.predict import RowMaker, run
     from probrt.runtime.predictor import Predictor
     from probrt.runtime.progress import Ranking, progress, say
+    from probrt.runtime.review import review
     from probrt.runtime.writers import open_writer
 
     if maps not in ("png", "npy", "none"):
@@ -65,21 +69,22 @@ def predict(
     if tolerance and not plan.samples:
         raise UsageError(f"--tolerance {tolerance}: the posterior mean has no draws to add")
     limits = tolerances(tolerance, opened.manifest) if tolerance else {}
-    done = _continued(out, names, opened, plan.engine.name, None if limits else plan.samples) if resume else None
+    reviewed = None if max_risk is None else review(opened.manifest, max_risk, plan.samples)
+    draws = None if limits else plan.samples
+    done = _continued(out, names, opened, plan.engine.name, draws, reviewed is not None) if resume else None
     if not quiet:
         say(f"{opened.label}: {plan.line}" + (f"; {done.rows} rows are there already" if done else ""))
     # Decoding checks the size itself and refuses earlier than Pillow warns.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
     predictor = Predictor(opened, plan, batch_size, threads)
     answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
-    rows = RowMaker(
-        opened, plan.engine.name, None if maps == "none" else MapFolder(map_folder, maps), done.rows if done else 0
-    )
+    map_saver = None if maps == "none" else MapFolder(map_folder, maps)
+    rows = RowMaker(opened, plan.engine.name, map_saver, done.rows if done else 0, reviewed)
     total = few
     if total is None and sys.stderr.isatty() and "-" not in images and not quiet:
         total = sum(1 for _ in find_images(images, Skipped(), (Path(out), map_folder), recursive))
     ranking, shown, start = Ranking(), progress(quiet, total), time.monotonic()
-    writer = open_writer(out, opened.manifest, append=bool(done and done.size))
+    writer = open_writer(out, opened.manifest, append=bool(done and done.size), review=reviewed is not None)
     written = 0
 
     def seen(new: list[dict[str, object]]) -> None:
@@ -99,9 +104,9 @@ def predict(
         writer.close()
     shown.close()
     if not quiet:
-        say(
-            f"{tally.rows} rows, {tally.errors} errors, {tally.rows / (time.monotonic() - start):.1f} images/s -> {out}"
-        )
+        speed = f"{tally.rows / (time.monotonic() - start):.1f} images/s"
+        flagged = f" {tally.review} for review," if reviewed else ""
+        say(f"{tally.rows} rows, {tally.errors} errors,{flagged} {speed} -> {out}")
         _afterthoughts(tally.several_frames, skipped.line, ranking.worst(), ranking.by)
     return 1 if tally.errors or (done and done.errors) else 0
 
@@ -113,12 +118,14 @@ def _check_out(out: str, overwrite: bool, resume: bool) -> None:
         raise UsageError(f"--out {out} exists: choose another name, replace it with --overwrite or go on with --resume")
 
 
-def _continued(out: str, names: Iterator[str], bundle: Bundle, engine: str, draws: int | None) -> "Done | None":
+def _continued(
+    out: str, names: Iterator[str], bundle: Bundle, engine: str, draws: int | None, review: bool
+) -> "Done | None":
     from probrt.runtime.resume import resume
 
     if out == "-":
         raise UsageError("--resume: standard output cannot be continued; name a file with --out")
-    return resume(Path(out), names, bundle.label, engine, draws) if Path(out).exists() else None
+    return resume(Path(out), names, bundle.label, engine, draws, review) if Path(out).exists() else None
 
 
 def _peeked(found: Iterator[str], named: list[str], few: int) -> tuple[Iterator[str], int | None]:

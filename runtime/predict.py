@@ -8,6 +8,7 @@ from probrt.runtime.answering import Answering
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.maps import MapFolder
 from probrt.runtime.predictor import Prediction, Predictor
+from probrt.runtime.review import Review
 from probrt.runtime.rows import Row, at, conformal_of, head_row
 from probrt.runtime.stream import Batch, Loaded, Loader
 from probrt.runtime.writers import Writer
@@ -19,17 +20,21 @@ class Tally:
 
     rows: int = 0
     errors: int = 0
+    review: int = 0
     several_frames: int = 0
 
 
 class RowMaker:
     """Rows of one run: what is the same in each, and where its maps go."""
 
-    def __init__(self, bundle: Bundle, engine: str, maps: MapFolder | None, first: int) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: str, maps: MapFolder | None, first: int, review: Review | None = None
+    ) -> None:
         self._manifest = bundle.manifest
         self._same: Row = {"engine": engine, "bundle": bundle.label}
         self._maps = maps
         self._first = first
+        self._review = review
         self._conformal = conformal_of(bundle.manifest)
 
     def good(self, image: Loaded, prediction: Prediction, index: int) -> Row:
@@ -44,12 +49,16 @@ class RowMaker:
             elif self._maps is not None:
                 heads[head.name] = self._maps.save(head, answers[head.name], self._first + image.index)
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
-        return row | {"draws": int(prediction.draws[index])} | self._same | {"heads": heads}
+        return self._whole(row | {"draws": int(prediction.draws[index])}, heads)
 
     def bad(self, image: Loaded, reason: str) -> Row:
         """The row of an image without an answer."""
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
-        return row | {"draws": None} | self._same | {"heads": None}
+        return self._whole(row | {"draws": None}, None)
+
+    def _whole(self, row: Row, heads: Row | None) -> Row:
+        flag = {} if self._review is None else {"review": self._review.flagged({"heads": heads})}
+        return row | self._same | flag | {"heads": heads}
 
 
 def run(
@@ -74,6 +83,7 @@ def run(
             row = waiting.pop(tally.rows)
             tally.rows += 1
             tally.errors += row["status"] == "error"
+            tally.review += row.get("review", False)
             in_order.append(row)
         if in_order:
             writer.write(in_order)

@@ -20,10 +20,10 @@ class Done:
     size: int
 
 
-def resume(out: Path, names: Iterator[str], bundle: str, engine: str, draws: int | None) -> Done:
+def resume(out: Path, names: Iterator[str], bundle: str, engine: str, draws: int | None, review: bool) -> Done:
     """Checks the rows of `out` against this run, cuts off a torn last row, and moves `names` behind them.
 
-    draws: what every good row must have taken, or None where they differ.
+    draws: what every good row must have taken, or None where they differ; review: whether rows have that flag.
     UsageError if the file is of another run: other images or order, bundle, engine or number of draws.
     """
     if out.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
@@ -41,6 +41,8 @@ def resume(out: Path, names: Iterator[str], bundle: str, engine: str, draws: int
                 f"{where} is by {row['bundle']}, {row['engine']}, {row['draws']} draws, not {bundle}, {engine}, "
                 f"{draws}; ask for the same, or start anew with --overwrite"
             )
+        if ("review" in row) != review:
+            raise UsageError(f"{where} has {'no' if review else 'a'} review flag; give the same --max-risk")
         rows, errors, size = rows + 1, errors + (row["status"] == "error"), end
     if out.suffix.lower() == ".csv" and rows == 0:
         size = 0  # the header is written anew
@@ -68,7 +70,8 @@ def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     for number, (record, end) in enumerate(_records(path, quoted=False), start=1):
         try:
             row = json.loads(record)
-            yield {key: row[key] for key in ("file", "status", "bundle", "engine", "draws")}, end
+            kept = ("file", "status", "bundle", "engine", "draws")
+            yield {key: row[key] for key in (*kept, "review") if key in kept or key in row}, end
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"--resume: {path}: line {number} is no row of predictions") from None
 

@@ -7,7 +7,7 @@ back), CSV holds the bytes as they are, Parquet shows them as `\\xNN`.
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -51,7 +51,7 @@ class Csv:
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
             fields = flat(row)
-            self._writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in fields.items()})
+            self._writer.writerow({k: json.dumps(v) if isinstance(v, (list, bool)) else v for k, v in fields.items()})
         self._stream.flush()
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Parquet:
 
     GROUP = 4096
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -71,8 +71,13 @@ class Parquet:
             raise MissingError(f"{path}: writing Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
         self._path, self._partial = path, path.with_name(path.name + ".partial")
         types = {"number": pa.float64(), "numbers": pa.list_(pa.float64()), "text": pa.string()}
-        types |= {"texts": pa.list_(pa.string()), "pairs": pa.list_(pa.list_(pa.float64())), "count": pa.int64()}
-        self._schema = pa.schema([(name, types[kind]) for name, kind in columns(manifest).items()])
+        types |= {
+            "flag": pa.bool_(),
+            "texts": pa.list_(pa.string()),
+            "pairs": pa.list_(pa.list_(pa.float64())),
+            "count": pa.int64(),
+        }
+        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
         self._pa, self._rows = pa, list[Row]()
         self._writer: Any = pq.ParquetWriter(self._partial, self._schema)
 
@@ -97,15 +102,16 @@ class Parquet:
 
 def flat(row: Row) -> Row:
     """A row as flat columns: `digit.mean` in place of heads: {digit: {mean}}."""
-    fields = {name: row[name] for name in FIELDS}
+    fields = {name: row[name] for name in (*FIELDS, "review") if name in row}
     for head, values in (row["heads"] or {}).items():
         fields |= {f"{head}.{name}": value for name, value in values.items()}
     return fields
 
 
-def columns(manifest: Manifest) -> dict[str, str]:
-    """All flat columns of a bundle's rows, with what they hold, whatever the variant."""
+def columns(manifest: Manifest, review: bool) -> dict[str, str]:
+    """All flat columns of a bundle's rows, with what they hold, whatever the variant; review: whether rows say it."""
     kinds = {name: "count" if name == "draws" else "text" for name in FIELDS}
+    kinds |= {"review": "flag"} if review else {}
     for head in manifest.heads:
         for name, kind in _head_columns(head).items():
             kinds[f"{head.name}.{name}"] = kind
@@ -132,10 +138,11 @@ def _single(head: Head, quantity: str) -> bool:
     return size == 1
 
 
-def open_writer(path: str, manifest: Manifest, append: bool) -> Writer:
+def open_writer(path: str, manifest: Manifest, append: bool, review: bool = False) -> Writer:
     """The writer that the suffix asks for; `-` is JSON lines on standard output.
 
-    `append` continues a file of whole rows. UsageError for another suffix, StorageError if it cannot be opened.
+    `append` continues a file of whole rows; `review`: whether rows hold that flag. UsageError for another
+    suffix, StorageError if it cannot be opened.
     """
     if path == "-":
         return JsonLines(sys.stdout)
@@ -148,9 +155,9 @@ def open_writer(path: str, manifest: Manifest, append: bool) -> Writer:
             return JsonLines(target.open(mode, encoding="utf-8"))
         if suffix == ".csv":
             stream = target.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
-            return Csv(stream, list(columns(manifest)), header=not append)
+            return Csv(stream, list(columns(manifest, review)), header=not append)
         if suffix == ".parquet":
-            return Parquet(target, manifest)
+            return Parquet(target, columns(manifest, review))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
     raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")

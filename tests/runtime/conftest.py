@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,4 +207,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / ("more" if i > 14 else "") / f"{i:02d}.png")
     (folder / "metadata.csv").write_text("file_name,shape\n")
+    return folder
+
+
+@pytest.fixture
+def mixed(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures and some odd files."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    (folder / "03b.png").write_bytes(b"no image")
+    os.mkfifo(folder / "05b.png")
+    (folder / "07b.png").symlink_to(folder / "07b.png")
+    (folder / "loop").symlink_to(folder)
+    (folder / "a\nb.png").write_bytes((folder / "00.png").read_bytes())
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes((folder / "01.png").read_bytes())
     return folder

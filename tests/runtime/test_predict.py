@@ -27,20 +27,6 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture
-def mixed(pictures: Path, tmp_path: Path) -> Path:
-    """The pictures and some odd files."""
-    folder = tmp_path / "mixed"
-    shutil.copytree(pictures, folder)
-    (folder / "03b.png").write_bytes(b"no image")
-    os.mkfifo(folder / "05b.png")
-    (folder / "07b.png").symlink_to(folder / "07b.png")
-    (folder / "loop").symlink_to(folder)
-    (folder / "a\nb.png").write_bytes((folder / "00.png").read_bytes())
-    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes((folder / "01.png").read_bytes())
-    return folder
-
-
 def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     assert predict(bundle, tmp_path / "p.jsonl", pictures) == 0
     found = rows(tmp_path / "p.jsonl")
