@@ -45,8 +45,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Exported:
-    """A case on disk: its model as loaded, the bundle, the reference and some images."""
+    """A case on disk: its model as built and as loaded, the bundle, the reference and some images."""
 
+    built: Model
     model: Model
     bundle: Bundle
     reference: Reference
@@ -63,7 +64,7 @@ def exported(case: Case, folder: Path) -> Exported:
     model, _ = store.load(folder / "model")
     found = export(folder / "model", folder / "artifacts", Request(draws=DRAWS))
     images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
-    return Exported(model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
+    return Exported(made, model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
 
 
 def layered(

@@ -24,7 +24,7 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
 
     posterior: AnyPosterior = NormalPosterior()
     prior: AnyPrior = LearnedNormal()
-    estimator: str = "flipout"
+    estimator: str = "auto"
     bias_posterior: AnyPosterior | None = None
     bias_prior: AnyPrior | None = None
 

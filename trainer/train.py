@@ -21,6 +21,7 @@ from probrt.trainer.calibrate import calibrated
 from probrt.trainer.fit import Progress as Epoch
 from probrt.trainer.fit import evaluator, fit
 from probrt.trainer.heads import AnyHead
+from probrt.trainer.kl import kl_lines, kl_report
 from probrt.trainer.model import build
 
 _KEPT_IMAGES = 512
@@ -59,12 +60,16 @@ def train(path: Path, out: Path, console: Console) -> None:
     with console.status("calibrating"):
         model = calibrated(model, validation, config.seed)
     console.print("calibrated: " + ", ".join(_calibration(one) for one in model.calibration))
+    report = kl_report(model.network, config.seed, draws=16)
+    for line in kl_lines(report):
+        console.print(line, soft_wrap=True)
     provenance: dict[str, Any] = {
         "config": msgspec.to_builtins(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "data_digest": data.digest,
         "seconds": round(time.monotonic() - start, 1),
         "kl_weight": config.fit.kl_weight,
+        "kl": [msgspec.to_builtins(one) for one in report],
         "validation": evaluator(model)(validation),
     }
     store.save(model, out, _kept(training.images), provenance)
