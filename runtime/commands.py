@@ -33,6 +33,10 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, gpu, directml, coreml.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, float16, dynamic or int8 files.")] = "float32",
     maps: Annotated[str, typer.Option(help="Per-position heads: png, npy, or none to leave them out.")] = "png",
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="2-D per-position heads: a picture with the answer laid over the image too."),
+    ] = False,
     recursive: Annotated[bool, typer.Option(help="Read the folders inside folders too.")] = True,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: this machine's cores.")] = None,
@@ -52,6 +56,7 @@ def predict(
     from probrt.runtime.inputs import Skipped
     from probrt.runtime.inputs import images as find_images
     from probrt.runtime.maps import MapFolder
+    from probrt.runtime.overlay import can_overlay
     from probrt.runtime.predict import RowMaker, run
     from probrt.runtime.predictor import Predictor
     from probrt.runtime.progress import Ranking, progress, say
@@ -61,6 +66,8 @@ def predict(
     if maps not in ("png", "npy", "none"):
         raise UsageError(f"--maps {maps}: choose png, npy or none")
     opened = Bundle.open(bundle or default_bundle())
+    if overlay and (maps == "none" or not any(can_overlay(head) for head in opened.manifest.heads)):
+        raise UsageError("--overlay: needs maps of a 2-D class or Bernoulli head per position; leave it out")
     _check_out(out, overwrite, resume)
     map_folder = Path("predictions.maps") if out == "-" else Path(out).with_suffix(".maps")
     skipped = Skipped()
@@ -78,13 +85,15 @@ def predict(
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
     predictor = Predictor(opened, plan, batch_size, threads)
     answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
-    map_saver = None if maps == "none" else MapFolder(map_folder, maps)
+    map_saver = None if maps == "none" else MapFolder(map_folder, maps, overlay)
     rows = RowMaker(opened, plan.engine.name, map_saver, done.rows if done else 0, reviewed)
     total = few
     if total is None and sys.stderr.isatty() and "-" not in images and not quiet:
         total = sum(1 for _ in find_images(images, Skipped(), (Path(out), map_folder), recursive))
     ranking, shown, start = Ranking(), progress(quiet, total), time.monotonic()
-    writer = open_writer(out, opened.manifest, append=bool(done and done.size), review=reviewed is not None)
+    writer = open_writer(
+        out, opened.manifest, append=bool(done and done.size), review=reviewed is not None, overlay=overlay
+    )
     written = 0
 
     def seen(new: list[dict[str, object]]) -> None:

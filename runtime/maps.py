@@ -18,23 +18,27 @@ import numpy.typing as npt
 
 from probrt.runtime.combine import over_classes
 from probrt.runtime.errors import StorageError
-from probrt.runtime.manifest import Head
+from probrt.runtime.manifest import Head, Input
+from probrt.runtime.overlay import can_overlay, overlay
+from probrt.runtime.overlay import png as colour_png
 
 Values = npt.NDArray[np.float32]
 
 
 @dataclass
 class MapFolder:
-    """The folder of a run's maps; `format` is "png" or "npy"."""
+    """The folder of a run's maps; `format` is "png" or "npy"; overlay: whether a picture lies beside them."""
 
     path: Path
     format: str
+    overlay: bool = False
     _made: bool = False
 
-    def save(self, head: Head, answer: Mapping[str, Values], row: int) -> dict[str, Any]:
+    def save(self, head: Head, answer: Mapping[str, Values], row: int, input: Input, pixels: Values) -> dict[str, Any]:
         """Saves one image's quantities [positions..., outputs] and gives their paths as the row names them.
 
-        One path per quantity, or a list in the order of the labels where it holds several pictures.
+        One path per quantity, or a list in the order of the labels where it holds several pictures; and the
+        overlay's, if asked for and the head has one. pixels: the image as the model saw it.
         StorageError if the disk does not take them.
         """
         try:
@@ -42,7 +46,11 @@ class MapFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._made = True
             stem = f"{self.path}/{row:06d}.{head.name}"
-            return {name: self._one(head, name, values, f"{stem}.{name}") for name, values in answer.items()}
+            paths = {name: self._one(head, name, values, f"{stem}.{name}") for name, values in answer.items()}
+            if self.overlay and can_overlay(head):
+                Path(f"{stem}.overlay.png").write_bytes(colour_png(overlay(pixels, input.range, head, answer)))
+                paths["overlay"] = f"{stem}.overlay.png"
+            return paths
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 

@@ -46,8 +46,9 @@ class RowMaker:
         for head in self._manifest.heads:
             if not head.per_position:
                 heads[head.name] = head_row(head, answers[head.name], self._conformal.get(head.name))
-            elif self._maps is not None:
-                heads[head.name] = self._maps.save(head, answers[head.name], self._first + image.index)
+            elif self._maps is not None and image.pixels is not None:
+                number = self._first + image.index
+                heads[head.name] = self._maps.save(head, answers[head.name], number, self._manifest.input, image.pixels)
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
         return self._whole(row | {"draws": int(prediction.draws[index])}, heads)
 

@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from probrt.runtime.errors import MissingError, StorageError, UsageError
 from probrt.runtime.manifest import Head, Manifest
+from probrt.runtime.overlay import can_overlay
 from probrt.runtime.rows import QUANTITIES, Row
 
 FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
@@ -108,21 +109,22 @@ def flat(row: Row) -> Row:
     return fields
 
 
-def columns(manifest: Manifest, review: bool) -> dict[str, str]:
-    """All flat columns of a bundle's rows, with what they hold, whatever the variant; review: whether rows say it."""
+def columns(manifest: Manifest, review: bool, overlay: bool) -> dict[str, str]:
+    """All flat columns of a bundle's rows, with what they hold; review, overlay: whether rows have them."""
     kinds = {name: "count" if name == "draws" else "text" for name in FIELDS}
     kinds |= {"review": "flag"} if review else {}
     for head in manifest.heads:
-        for name, kind in _head_columns(head).items():
+        for name, kind in _head_columns(head, overlay).items():
             kinds[f"{head.name}.{name}"] = kind
     return kinds
 
 
-def _head_columns(head: Head) -> dict[str, str]:
+def _head_columns(head: Head, overlay: bool) -> dict[str, str]:
     if head.per_position:
         several = head.combine == "entropy" and len(head.outputs["mean"]) == len(head.outputs["aleatoric"])
         several = several and (head.outputs["mean"][-1] or 0) > 1
-        return dict.fromkeys(QUANTITIES, "texts" if several else "text")
+        kinds = dict.fromkeys(QUANTITIES, "texts" if several else "text")
+        return kinds | ({"overlay": "text"} if overlay and can_overlay(head) else {})
     kinds = {name: "number" if _single(head, name) else "numbers" for name in QUANTITIES}
     if head.combine == "variance":
         return kinds | {"interval": "numbers" if _single(head, "mean") else "pairs", "coverage": "number"}
@@ -138,10 +140,16 @@ def _single(head: Head, quantity: str) -> bool:
     return size == 1
 
 
-def open_writer(path: str, manifest: Manifest, append: bool, review: bool = False) -> Writer:
+def _same_columns(path: Path, names: list[str]) -> None:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        if next(csv.reader(stream), []) != names:
+            raise UsageError(f"--resume: {path} has other columns; give the same --overlay as before, or --overwrite")
+
+
+def open_writer(path: str, manifest: Manifest, append: bool, review: bool = False, overlay: bool = False) -> Writer:
     """The writer that the suffix asks for; `-` is JSON lines on standard output.
 
-    `append` continues a file of whole rows; `review`: whether rows hold that flag. UsageError for another
+    `append` continues a file of whole rows; `review`, `overlay`: whether rows hold these. UsageError for another
     suffix, StorageError if it cannot be opened.
     """
     if path == "-":
@@ -154,10 +162,12 @@ def open_writer(path: str, manifest: Manifest, append: bool, review: bool = Fals
         if suffix in (".jsonl", ".ndjson"):
             return JsonLines(target.open(mode, encoding="utf-8"))
         if suffix == ".csv":
+            if append:
+                _same_columns(target, list(columns(manifest, review, overlay)))
             stream = target.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
-            return Csv(stream, list(columns(manifest, review)), header=not append)
+            return Csv(stream, list(columns(manifest, review, overlay)), header=not append)
         if suffix == ".parquet":
-            return Parquet(target, columns(manifest, review))
+            return Parquet(target, columns(manifest, review, overlay))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
     raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")
