@@ -209,8 +209,10 @@ def test_signals_stop_with_their_codes_and_whole_rows(
 ) -> None:
     out = tmp_path / "p.jsonl"
     words = ["predict", "-", "--bundle", str(bundle.path), "--out", str(out), "--engine", "litert", "--batch-size", "1"]
+    # A shell starts background jobs with SIGINT ignored, and a child inherits that: here it must not.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from probrt.runtime.cli import main; main()", *words],
+        [sys.executable, "-c", program + "from probrt.runtime.cli import main; main()", *words],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
