@@ -33,6 +33,7 @@ stress: setup
 	$(BIN)/python -m pytest -m stress
 
 bench: setup
+	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
 
 clean:
