@@ -5,7 +5,8 @@ Over S draws with mean m_s and expected spread a_s (variance or entropy):
 * variance heads, by the law of total variance: mean = E m_s, aleatoric = E a_s,
   epistemic = E (m_s - mean)^2 (divided by S), total = aleatoric + epistemic;
 * entropy heads (Depeweg et al. 2018, eq. 8): total = H(E p_s), aleatoric = E H(p_s),
-  epistemic = total - aleatoric, the mutual information of the answer and the weights.
+  epistemic = total - aleatoric, the mutual information of the answer and the weights;
+* a head's other outputs are averaged.
 """
 
 from collections.abc import Mapping
@@ -39,46 +40,48 @@ def over_classes(head: Head) -> bool:
 class Sum:
     """What one head's chunks so far come to, for one batch; float64 inside.
 
-    mean, aleatoric: averages over the draws so far; spread: sum of squared deviations of the
-    draws' means from `mean` (variance heads), by the update of Chan, Golub and LeVeque (1983).
+    averages: over the draws so far, of `mean`, `aleatoric` and what else the head gives; spread: sum of
+    squared deviations of the draws' means from their average (variance heads), by the update of Chan,
+    Golub and LeVeque (1983).
     """
 
     head: Head
     draws: int = 0
-    mean: Floats = field(default_factory=lambda: np.zeros(()))
-    aleatoric: Floats = field(default_factory=lambda: np.zeros(()))
+    averages: dict[str, Floats] = field(default_factory=dict)
     spread: Floats = field(default_factory=lambda: np.zeros(()))
 
     @np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes an error row
     def add(self, answer: Answer, draws: int) -> None:
-        """Adds a chunk's answer over `draws` draws: `<head>.mean`, `.aleatoric` and, if known, `.epistemic`."""
-        mean = np.asarray(answer[f"{self.head.name}.mean"], np.float64)
-        aleatoric = np.asarray(answer[f"{self.head.name}.aleatoric"], np.float64)
+        """Adds a chunk's answer over `draws` draws: its mean, aleatoric, epistemic, and other outputs."""
+        named = {name: f"{self.head.name}.{name}" for name in ("mean", "aleatoric", *self.head.extra)}
+        new = {name: np.asarray(answer[key], np.float64) for name, key in named.items() if key in answer}
+        old = self.averages or {name: np.zeros(()) for name in new}
         together = self.draws + draws
         share = draws / together
         if self.head.combine == "variance":
             epistemic = np.asarray(answer[f"{self.head.name}.epistemic"], np.float64)
-            between = np.square(mean - self.mean) * (self.draws * share)
+            between = np.square(new["mean"] - old["mean"]) * (self.draws * share)
             self.spread = self.spread + np.maximum(epistemic, 0.0) * draws + between
-        self.mean = self.mean + (mean - self.mean) * share
-        self.aleatoric = self.aleatoric + (aleatoric - self.aleatoric) * share
+        self.averages = {name: old[name] + (values - old[name]) * share for name, values in new.items()}
         self.draws = together
 
     @np.errstate(over="ignore", invalid="ignore")
     def answer(self) -> dict[str, Floats]:
-        """mean, total, aleatoric and epistemic of all draws so far; epistemic is never negative."""
+        """mean, total, aleatoric, epistemic (never negative) and the other outputs of all draws so far."""
+        mean, aleatoric = self.averages["mean"], self.averages["aleatoric"]
         if self.head.combine == "variance":
             epistemic = self.spread / self.draws
-            total = self.aleatoric + epistemic
+            total = aleatoric + epistemic
         else:
-            total = entropy(self.mean, over_classes(self.head))
-            epistemic = np.maximum(total - self.aleatoric, 0.0)
-        return {"mean": self.mean, "total": total, "aleatoric": self.aleatoric, "epistemic": epistemic}
+            total = entropy(mean, over_classes(self.head))
+            epistemic = np.maximum(total - aleatoric, 0.0)
+        four = {"mean": mean, "total": total, "aleatoric": aleatoric, "epistemic": epistemic}
+        return four | {name: values for name, values in self.averages.items() if name not in four}
 
     def rows(self, keep: npt.NDArray[np.intp]) -> "Sum":
         """The same sum for some rows of the batch."""
         spread = self.spread[keep] if self.spread.ndim else self.spread
-        return Sum(self.head, self.draws, self.mean[keep], self.aleatoric[keep], spread)
+        return Sum(self.head, self.draws, {name: values[keep] for name, values in self.averages.items()}, spread)
 
 
 def stacked(sums: list[Sum]) -> Sum:
@@ -86,9 +89,9 @@ def stacked(sums: list[Sum]) -> Sum:
     first = sums[0]
     if first.draws == 0:
         return Sum(first.head)
-    parts = [np.concatenate([getattr(one, name) for one in sums]) for name in ("mean", "aleatoric")]
+    averages = {name: np.concatenate([one.averages[name] for one in sums]) for name in first.averages}
     spread = np.concatenate([one.spread for one in sums]) if first.spread.ndim else first.spread
-    return Sum(first.head, first.draws, parts[0], parts[1], spread)
+    return Sum(first.head, first.draws, averages, spread)
 
 
 def standard_error(head: Head, answer: Mapping[str, Floats], draws: int) -> Floats:

@@ -15,6 +15,9 @@ FORMAT: Final = 1
 NAME = "probrt.json"
 SIGNATURE = "probrt.sig"
 MAX_BYTES = 1 << 20
+QUANTITIES: Final = ("mean", "total", "aleatoric", "epistemic")
+
+ROW_WORDS: Final = ("label", "probability", "set", "interval", "coverage", "overlay")
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -60,7 +63,8 @@ class Head(Record, frozen=True, kw_only=True):
 
     combine: what its uncertainty is, "variance" or "entropy" (nats).
     labels: class names (categorical), or the names of its outputs.
-    outputs: shape of each quantity without the batch; null is a side of any size.
+    outputs: shape of each quantity without the batch; null is a side of any size. What is named beside the
+        four quantities (quantiles, weights of a mixture, ...) is an average over the draws, as `mean` is.
     """
 
     name: HeadName
@@ -69,7 +73,12 @@ class Head(Record, frozen=True, kw_only=True):
     per_position: bool = False
     labels: list[str]
     unit: str = ""
-    outputs: dict[str, list[Positive | None]]
+    outputs: dict[HeadName, list[Positive | None]]
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The outputs beside the four quantities, in the manifest's order."""
+        return tuple(name for name in self.outputs if name not in QUANTITIES)
 
 
 class File(Record, frozen=True, kw_only=True):
@@ -219,6 +228,11 @@ def _check(manifest: Manifest, where: str) -> None:
         absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
         if absent:
             raise BundleError(f"{where}: head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
+        taken = [name for name in head.extra if name in ROW_WORDS]
+        if taken:
+            raise BundleError(
+                f"{where}: head {head.name}: an output may not be named {taken[0]}, which rows have already"
+            )
     for calibration in manifest.calibration:
         for a, b in pairwise(calibration.risk):
             if not (a.threshold < b.threshold and a.kept < b.kept and a.risk <= b.risk):

@@ -2,7 +2,8 @@
 
 Scales of the PNGs, the same for every image: a probability p is 255 p; the entropies of a Bernoulli
 entry are 255 at ln 2 nats, those of a class head at ln(classes). The class map of a class head holds
-the class numbers. Real-valued heads have no natural scale and volumes no picture: they are `.npy`.
+the class numbers. Real-valued heads and outputs beside the four quantities have no natural scale and
+volumes no picture: they are `.npy`.
 """
 
 import math
@@ -57,7 +58,7 @@ class MapFolder:
     def _one(self, head: Head, quantity: str, values: Values, stem: str) -> str | list[str]:
         flat = quantity != "mean" and over_classes(head)
         positions = values.ndim - (0 if flat else 1)
-        if self.format == "npy" or head.combine == "variance" or positions != 2:
+        if self.format == "npy" or head.combine == "variance" or positions != 2 or quantity in head.extra:
             with Path(f"{stem}.npy").open("wb") as stream:
                 np.save(stream, values, allow_pickle=False)
             return f"{stem}.npy"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from probrt.runtime.combine import Sum
 from probrt.runtime.engines import Arrays, Graph
 from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
 from probrt.runtime.images import Pixels, matches, shown
-from probrt.runtime.manifest import File
+from probrt.runtime.manifest import QUANTITIES, File
 
 BATCH = 64
 BATCH_VALUES = 1 << 20
@@ -28,17 +28,19 @@ class Answer:
 
     mean: [batch, outputs], [batch, classes], or with the positions after the batch. The others: [batch]
     for categorical heads, else the shape of `mean`; variances, or entropies in nats.
+    extra: the head's other outputs by name, [batch, ...].
     """
 
     mean: Values
     total: Values | None = None
     aleatoric: Values | None = None
     epistemic: Values | None = None
+    extra: Mapping[str, Values] = field(default_factory=dict)
 
     def quantities(self) -> dict[str, Values]:
         """The quantities that are known, by name."""
-        named = {"mean": self.mean, "total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic}
-        return {name: values for name, values in named.items() if values is not None}
+        four = ((name, getattr(self, name)) for name in QUANTITIES)
+        return {name: values for name, values in four if values is not None} | dict(self.extra)
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,10 @@ class Predictor:
         else:
             number, seed = np.array([samples], np.int32), np.array([self.plan.seed], np.int32)
             arrays = self._run(self.plan.files, {"images": images, "num_samples": number, "seed": seed}, "sample")
-        named = ("mean", "total", "aleatoric", "epistemic")
         return {
-            head.name: {q: arrays[f"{head.name}.{q}"] for q in named if f"{head.name}.{q}" in arrays}
+            head.name: {
+                q: arrays[f"{head.name}.{q}"] for q in (*QUANTITIES, *head.extra) if f"{head.name}.{q}" in arrays
+            }
             for head in self.bundle.manifest.heads
         }
 
@@ -147,7 +150,9 @@ class Predictor:
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes an error row
 def answer_of(quantities: Mapping[str, npt.NDArray[np.floating]]) -> Answer:
     """One head's answer out of its quantities by name."""
-    return Answer(**{name: np.asarray(values, np.float32) for name, values in quantities.items()})
+    single = {name: np.asarray(values, np.float32) for name, values in quantities.items()}
+    four = {name: single.pop(name) for name in QUANTITIES if name in single}
+    return Answer(**four, extra=single)
 
 
 def best_batch(shape: list[int | None]) -> int:
@@ -166,7 +171,9 @@ def joined(parts: list[Prediction]) -> Prediction:
     if len(parts) == 1:
         return parts[0]
     heads = {
-        name: Answer(**{q: np.concatenate([p.heads[name].quantities()[q] for p in parts]) for q in answer.quantities()})
+        name: answer_of(
+            {q: np.concatenate([p.heads[name].quantities()[q] for p in parts]) for q in answer.quantities()}
+        )
         for name, answer in parts[0].heads.items()
     }
     return Prediction(heads, np.concatenate([part.draws for part in parts]))

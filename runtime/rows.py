@@ -14,7 +14,6 @@ from probrt.runtime.manifest import Conformal, Head, Manifest
 from probrt.runtime.predictor import Answer
 
 COVERAGE = 0.9
-QUANTITIES = ("mean", "total", "aleatoric", "epistemic")
 
 Row = dict[str, Any]
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from probrt.runtime.errors import MissingError, StorageError, UsageError
-from probrt.runtime.manifest import Head, Manifest
+from probrt.runtime.manifest import QUANTITIES, Head, Manifest
 from probrt.runtime.overlay import can_overlay
-from probrt.runtime.rows import QUANTITIES, Row
+from probrt.runtime.rows import Row
+
+Column = tuple[str, int]
 
 FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
 
@@ -64,21 +66,19 @@ class Parquet:
 
     GROUP = 4096
 
-    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, Column]) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError:
             raise MissingError(f"{path}: writing Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
         self._path, self._partial = path, path.with_name(path.name + ".partial")
-        types = {"number": pa.float64(), "numbers": pa.list_(pa.float64()), "text": pa.string()}
-        types |= {
-            "flag": pa.bool_(),
-            "texts": pa.list_(pa.string()),
-            "pairs": pa.list_(pa.list_(pa.float64())),
-            "count": pa.int64(),
-        }
-        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+        types = {"number": pa.float64(), "text": pa.string(), "flag": pa.bool_(), "count": pa.int64()}
+
+        def nested(kind: str, depth: int) -> Any:
+            return types[kind] if depth == 0 else pa.list_(nested(kind, depth - 1))
+
+        self._schema = pa.schema([(name, nested(*column)) for name, column in columns.items()])
         self._pa, self._rows = pa, list[Row]()
         self._writer: Any = pq.ParquetWriter(self._partial, self._schema)
 
@@ -109,35 +109,45 @@ def flat(row: Row) -> Row:
     return fields
 
 
-def columns(manifest: Manifest, review: bool, overlay: bool) -> dict[str, str]:
-    """All flat columns of a bundle's rows, with what they hold; review, overlay: whether rows have them."""
-    kinds = {name: "count" if name == "draws" else "text" for name in FIELDS}
-    kinds |= {"review": "flag"} if review else {}
+def columns(manifest: Manifest, review: bool, overlay: bool) -> dict[str, Column]:
+    """All flat columns of a bundle's rows: what they hold, and in how many lists inside each other.
+
+    review, overlay: whether rows have them.
+    """
+    kinds: dict[str, Column] = {name: ("count" if name == "draws" else "text", 0) for name in FIELDS}
+    kinds |= {"review": ("flag", 0)} if review else {}
     for head in manifest.heads:
         for name, kind in _head_columns(head, overlay).items():
             kinds[f"{head.name}.{name}"] = kind
     return kinds
 
 
-def _head_columns(head: Head, overlay: bool) -> dict[str, str]:
+def _head_columns(head: Head, overlay: bool) -> dict[str, Column]:
+    names = (*QUANTITIES, *head.extra)
     if head.per_position:
         several = head.combine == "entropy" and len(head.outputs["mean"]) == len(head.outputs["aleatoric"])
         several = several and (head.outputs["mean"][-1] or 0) > 1
-        kinds = dict.fromkeys(QUANTITIES, "texts" if several else "text")
-        return kinds | ({"overlay": "text"} if overlay and can_overlay(head) else {})
-    kinds = {name: "number" if _single(head, name) else "numbers" for name in QUANTITIES}
+        paths: dict[str, Column] = {name: ("text", int(several and name in QUANTITIES)) for name in names}
+        return paths | ({"overlay": ("text", 0)} if overlay and can_overlay(head) else {})
+    kinds: dict[str, Column] = {name: ("number", _depth(head, name)) for name in names}
     if head.combine == "variance":
-        return kinds | {"interval": "numbers" if _single(head, "mean") else "pairs", "coverage": "number"}
+        return kinds | {"interval": ("number", 1 + _depth(head, "mean")), "coverage": ("number", 0)}
     if len(head.outputs["mean"]) > len(head.outputs["aleatoric"]):
-        return kinds | {"label": "text", "probability": "number", "set": "texts", "coverage": "number"}
-    return kinds | {"label": "texts"}
+        return kinds | {
+            "label": ("text", 0),
+            "probability": ("number", 0),
+            "set": ("text", 1),
+            "coverage": ("number", 0),
+        }
+    return kinds | {"label": ("text", 1)}
 
 
-def _single(head: Head, quantity: str) -> bool:
-    size = 1
-    for side in head.outputs.get(quantity, head.outputs["aleatoric"]):
-        size *= side or 2
-    return size == 1
+def _depth(head: Head, quantity: str) -> int:
+    """Lists inside each other that `rows.numbers` makes: a part of one entry is a number."""
+    sides = list(head.outputs.get(quantity, head.outputs["aleatoric"]))
+    while sides and sides[-1] == 1:
+        sides.pop()
+    return len(sides)
 
 
 def _same_columns(path: Path, names: list[str]) -> None:

@@ -76,6 +76,28 @@ def test_rows_taken_apart_and_stacked_are_the_same_sum() -> None:
             np.testing.assert_array_equal(again.answer()[name], values)
 
 
+def test_other_outputs_are_averaged_over_draws() -> None:
+    head = Head(
+        name="h",
+        likelihood="mixture",
+        combine="variance",
+        labels=["a", "b"],
+        outputs={"mean": [2], "aleatoric": [2], "quantiles": [2, 3], "absent": [4]},
+    )
+    assert head.extra == ("quantiles", "absent")
+    rng = np.random.default_rng(4)
+    (mean, spread), quantiles = draws(REAL, 4, 9), rng.normal(size=(9, 5, 2, 3))
+    summed = Sum(head)
+    for first, size in ((0, 2), (2, 4), (6, 3)):
+        some = slice(first, first + size)
+        part = {f"h.{name}": values for name, values in whole(REAL, mean[some], spread[some]).items()}
+        summed.add(part | {"h.quantiles": quantiles[some].mean(0)}, size)
+    again = stacked([summed.rows(np.array([i])) for i in range(5)]).answer()
+    assert list(again) == ["mean", "total", "aleatoric", "epistemic", "quantiles"]
+    np.testing.assert_allclose(again["quantiles"], quantiles.mean(0), atol=1e-12)
+    np.testing.assert_allclose(again["mean"], mean.mean(0), atol=1e-12)
+
+
 def test_entropy_at_the_borders() -> None:
     np.testing.assert_allclose(entropy(np.array([[1.0, 0.0], [0.5, 0.5]]), True), [0, np.log(2)])
     np.testing.assert_allclose(entropy(np.array([0.0, 0.5, 1.0]), False), [0, np.log(2), 0])
