@@ -97,9 +97,10 @@ def heads(model: Model) -> list[Head]:
             likelihood=type(head).__struct_config__.tag,
             combine=head.combine,
             per_position=head.per_position,
-            labels=list(getattr(head, "labels", [])) or [head.name],
+            labels=list(head.names),
             unit=getattr(head, "unit", ""),
             outputs=head.outputs(model.positions(head)),
+            edges=getattr(head, "edges", []),
         )
         for head in model.heads
     ]

@@ -20,11 +20,11 @@ def images_spec(model: Model) -> tf.TensorSpec:
 
 
 def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
-    """One pass under the reading in force: `mean` and `aleatoric` of every head, nothing epistemic."""
+    """One pass under the reading in force: `mean`, `aleatoric` and extras of every head, nothing epistemic."""
     outputs = {}
-    for name, (mean, aleatoric) in model.moments(images).items():
-        outputs[f"{name}.mean"] = mean
-        outputs[f"{name}.aleatoric"] = aleatoric
+    for name, said in model.moments(images).items():
+        outputs |= {f"{name}.mean": said.mean, f"{name}.aleatoric": said.aleatoric}
+        outputs |= {f"{name}.{extra}": value for extra, value in said.extras.items()}
     return outputs
 
 

@@ -90,7 +90,7 @@ class Signatures:
 
             def one(position: tf.Tensor) -> list[tf.Tensor]:
                 answer = self._draw(images, start, position)
-                return [answer[name][0] for name in names]
+                return [answer[name].mean for name in names]
 
             stacks = tf.map_fn(
                 one, tf.range(number), fn_output_signature=[tf.float32] * len(names), parallel_iterations=1
@@ -178,15 +178,18 @@ class Signatures:
         def after(position: tf.Tensor, running: _Running) -> _Running:
             drawn = self._draw(images, seed, position)
             counted = position < number
+            count = tf.cast(position + 1, tf.float32)
             return {
-                name: _where_rows(
-                    counted, moments.added(running[name], tf.cast(position + 1, tf.float32), drawn[name]), running[name]
+                name: tf.nest.map_structure(
+                    lambda this, that: _where_rows(counted, (this,), (that,))[0],
+                    moments.added(running[name], count, drawn[name]),
+                    running[name],
                 )
                 for name in drawn
             }
 
         first = self._draw(images, seed, tf.constant(0))
-        running = {name: (mean, aleatoric, tf.zeros_like(mean)) for name, (mean, aleatoric) in first.items()}
+        running = {name: moments.first(drawn) for name, drawn in first.items()}
         most = tf.reduce_max(number)
         _, running = tf.while_loop(
             lambda position, _: position < most,
@@ -198,7 +201,7 @@ class Signatures:
         answers = {}
         for head in self.model.heads:
             sums = running[head.name]
-            over = tf.reshape(count, [-1] + [1] * (len(sums[0].shape) - 1))
+            over = tf.reshape(count, [-1] + [1] * (len(sums.mean.shape) - 1))
             answers[head.name] = moments.finished(head, sums, over)
         return named(answers)
 

@@ -65,6 +65,7 @@ class Head(Record, frozen=True, kw_only=True):
     labels: class names (categorical), or the names of its outputs.
     outputs: shape of each quantity without the batch; null is a side of any size. What is named beside the
         four quantities (quantiles, weights of a mixture, ...) is an average over the draws, as `mean` is.
+    edges: of the output `bins`, the inner borders of each output's bins.
     """
 
     name: HeadName
@@ -74,6 +75,7 @@ class Head(Record, frozen=True, kw_only=True):
     labels: list[str]
     unit: str = ""
     outputs: dict[HeadName, list[Positive | None]]
+    edges: list[list[float]] = []
 
     @property
     def extra(self) -> tuple[str, ...]:

@@ -103,6 +103,6 @@ def _log_likelihood(head: AnyHead, drawn: list[tf.Tensor], target: tf.Tensor) ->
 
 def _best(head: AnyHead, totals: np.ndarray) -> Calibration:
     value = float(round(_GRID[int(np.argmax(totals))], 4))
-    if head.combine == "entropy":
-        return Calibration(head=head.name, temperature=value)
-    return Calibration(head=head.name, scale=value)
+    if head.calibrates == "nothing":
+        return Calibration(head=head.name)
+    return Calibration(head=head.name, **{head.calibrates: value})

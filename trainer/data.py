@@ -17,7 +17,7 @@ from probrt.runtime.errors import DataError, ImageError
 from probrt.runtime.images import read_image
 from probrt.runtime.manifest import Input
 from probrt.trainer.config import Config
-from probrt.trainer.heads import AnyHead, Categorical, Normal
+from probrt.trainer.heads import AnyHead
 
 SPLITS = ("train", "validation", "test")
 _LISTED = 20
@@ -53,9 +53,7 @@ def read(config: Config, folder: Path) -> Data:
     """
     root = folder / config.data.folder
     table = root / config.data.table
-    rows = _rows(
-        table, ["file_name", config.data.split, *(column for head in config.heads for column in _columns(head))]
-    )
+    rows = _rows(table, ["file_name", config.data.split, *(column for head in config.heads for column in head.columns)])
     faults: list[str] = []
     with ThreadPoolExecutor() as pool:
         read_rows = list(pool.map(lambda row: _example(*row, root, config, faults), enumerate(rows, start=2)))
@@ -78,14 +76,7 @@ def read(config: Config, folder: Path) -> Data:
 
 def standardised(heads: Sequence[AnyHead], train: Examples) -> tuple[AnyHead, ...]:
     """The heads with the mean and standard deviation of their training targets filled in."""
-    ready = []
-    for head in heads:
-        if isinstance(head, Normal) and not head.centre:
-            values = train.targets[head.name].reshape(-1, head.size)
-            spread = np.maximum(np.nanstd(values, axis=0), 1e-6)
-            head = msgspec.structs.replace(head, centre=np.nanmean(values, axis=0).tolist(), spread=spread.tolist())
-        ready.append(head)
-    return tuple(ready)
+    return tuple(head.standardised(train.targets[head.name]) for head in heads)
 
 
 def batches(examples: Examples, batch: int, seed: tuple[int, int], shift: int) -> tf.data.Dataset:
@@ -131,10 +122,6 @@ def _floating(one: dict) -> dict:
     return {"images": tf.cast(one["images"], tf.float32), "targets": one["targets"]}
 
 
-def _columns(head: AnyHead) -> list[str]:
-    return list(head.labels) if isinstance(head, Normal) and head.labels else [head.target]
-
-
 def _rows(table: Path, needed: list[str]) -> list[dict[str, str]]:
     try:
         with table.open(newline="", encoding="utf-8") as stream:
@@ -175,24 +162,14 @@ def _example(number: int, row: dict[str, str], root: Path, config: Config, fault
 
 
 def _target(head: AnyHead, row: dict[str, str], root: Path, input: Input) -> np.ndarray:
-    cells = [row[column].strip() for column in _columns(head)]
-    if head.per_position:
-        return _map(cells[0], root, input)
-    if isinstance(head, Categorical):
-        if not cells[0]:
-            return np.int32(-1)
-        if cells[0] not in head.labels:
-            raise ValueError(f"class {cells[0]!r} is none of {', '.join(head.labels)}")
-        return np.int32(head.labels.index(cells[0]))
-    return np.array([float(cell) if cell else np.nan for cell in cells], np.float32)
-
-
-def _map(cell: str, root: Path, input: Input) -> np.ndarray:
-    """A mask [height, width, 1] of 0 and 1 from a picture: brighter than half is 1."""
-    if not cell:
-        return np.full([*input.shape[:-1], 1], np.nan, np.float32)
-    grey = msgspec.structs.replace(input, shape=[*input.shape[:-1], 1], colour="grey", resize="none", range=(0, 255))
-    return (read_image((root / cell).read_bytes(), grey) > 127.5).astype(np.float32)
+    cells = [row[column].strip() for column in head.columns]
+    if not head.per_position:
+        return head.parse(cells)
+    sides = input.shape[:-1]
+    if not cells[0]:
+        return head.missing(sides)
+    grey = msgspec.structs.replace(input, shape=[*sides, 1], colour="grey", resize="none", range=(0, 255))
+    return head.from_map(read_image((root / cells[0]).read_bytes(), grey), 255.0)
 
 
 def _stacked(chosen: list[dict], config: Config) -> Examples:

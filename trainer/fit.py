@@ -19,6 +19,7 @@ from probrt.trainer import data, weights
 from probrt.trainer.config import Fit
 from probrt.trainer.data import Examples
 from probrt.trainer.model import Model
+from probrt.trainer.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def evaluator(model: Model, batch: int = 256) -> Callable[[Examples], dict[str, 
     def scored(one: dict) -> dict[str, tf.Tensor]:
         with weights.reading(weights.Mean()):
             moments = model.moments(one["images"])
-        return {head.name: head.metric(moments[head.name][0], one["targets"][head.name]) for head in model.heads}
+        return {head.name: head.metric(moments[head.name].mean, one["targets"][head.name]) for head in model.heads}
 
     def metrics(examples: Examples) -> dict[str, float]:
         scores: dict[str, list[np.ndarray]] = {head.name: [] for head in model.heads}
@@ -87,19 +88,18 @@ def evaluator(model: Model, batch: int = 256) -> Callable[[Examples], dict[str, 
 def _step(
     model: Model, optimizer: keras.optimizers.Optimizer, settings: Fit, count: int, steps: int, seed: int
 ) -> Callable[[dict, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    objective = Objective(model)
     variables = [variable.value for variable in model.network.trainable_variables]
 
     @tf.function(reduce_retracing=True, autograph=False)
     def step_function(one: dict, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape, weights.reading(weights.Fit(seed, step)) as reading:
             channels = model.channels(one["images"], training=True)
-            log_prob = tf.add_n(
-                [head.weight * head.log_prob(channels[head.name], one["targets"][head.name]) for head in model.heads]
-            )
+            each = objective.loss(objective.terms(channels, one["targets"]))
             kl = tf.add_n([weight.kl(reading.value(weight)) for weight in model.weights] or [tf.constant(0.0)])
             risen = tf.cast(step + 1, tf.float32) / max(1.0, settings.kl_warmup * steps)
             kl_weight = settings.kl_weight * tf.minimum(1.0, risen)
-            loss = -tf.reduce_mean(log_prob) + kl_weight * kl / count
+            loss = tf.reduce_mean(each) + objective.penalty() + kl_weight * kl / count
         gradients = tape.gradient(loss, variables)
         optimizer.apply(gradients, model.network.trainable_variables)
         return loss, kl

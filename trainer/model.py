@@ -11,7 +11,7 @@ import tensorflow as tf
 from probrt.runtime.errors import ConfigError
 from probrt.runtime.manifest import Calibration, Input
 from probrt.trainer.backbones import AnyBackbone, Stage, Weights
-from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.weights import RandomWeight, random_weights
 
@@ -39,8 +39,8 @@ class Model:
         answers = self.network(images, training=training)
         return {name: tf.cast(channels, tf.float32) for name, channels in answers.items()}
 
-    def moments(self, images: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Each head's calibrated (mean, aleatoric) under the reading in force."""
+    def moments(self, images: tf.Tensor) -> dict[str, Moments]:
+        """Each head's calibrated moments under the reading in force."""
         answers = self.channels(images)
         return {head.name: head.moments(self._calibrated(head, answers[head.name])) for head in self.heads}
 
@@ -65,7 +65,11 @@ def build(
         low, high = input.range
         features = keras.layers.Rescaling(1.0 / (high - low), -low / (high - low), name="unit")(images)
     last = list(backbone.stages(features, weights).values())[-1]
-    split = HeadSplit([(head.name, head.channels, _upsampling(head, last)) for head in heads], name="heads")
+    split = HeadSplit(
+        [(head.name, head.channels, _upsampling(head, last)) for head in heads],
+        {head.name: head.learned for head in heads if head.learned},
+        name="heads",
+    )
     rank = len(input.shape) - 1
     final = weights.conv(rank, split.channels, final_kernel, "final")(last.features)
     return Model(name, input, tuple(heads), keras.Model(images, split(final), name="network"))

@@ -28,7 +28,7 @@ def channels(head: heads.AnyHead, draw: int = 0) -> tf.Tensor:
 def test_moments_are_those_of_the_likelihood(head: heads.AnyHead) -> None:
     """Rounding only: 1e-5 of values of order one."""
     given = channels(head)
-    mean, aleatoric = head.moments(given)
+    mean, aleatoric, _ = head.moments(given)
     likelihood = head.distribution(given)
     if head.combine == "variance":
         np.testing.assert_allclose(mean, likelihood.mean(), atol=1e-5)
@@ -66,8 +66,8 @@ def test_total_of_many_draws_against_the_mixture(head: heads.AnyHead) -> None:
 @every_head
 def test_running_moments_are_those_of_the_list(head: heads.AnyHead) -> None:
     drawn = [head.moments(channels(head, draw)) for draw in range(7)]
-    running = moments.start(*drawn[0])
-    for count, draw in enumerate(drawn, start=1):
+    running = moments.first(drawn[0])
+    for count, draw in enumerate(drawn[1:], start=2):
         running = moments.added(running, tf.constant(float(count)), draw)
     for name, value in moments.combined(head, drawn).items():
         np.testing.assert_allclose(moments.finished(head, running, tf.constant(7.0))[name], value, rtol=1e-6, atol=2e-6)
@@ -96,6 +96,6 @@ def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
 def test_calibration_of_one_changes_nothing_and_of_two_spreads(head: heads.AnyHead) -> None:
     given = channels(head)
     np.testing.assert_allclose(head.calibrated(given, 1.0, 1.0), given, atol=1e-6)
-    _, before = head.moments(given)
-    _, after = head.moments(head.calibrated(given, 2.0, 2.0))
+    before = head.moments(given).aleatoric
+    after = head.moments(head.calibrated(given, 2.0, 2.0)).aleatoric
     assert (after.numpy() > before.numpy()).all()
