@@ -136,6 +136,12 @@ def _written(model: Model, posterior: Posterior | None, stage: Path, doing: Call
         doing(f"mean.{format}")
         (stage / f"mean.{format}").write_bytes(convert(mean, f"mean.{format}"))
         keep(f"mean.{format}", format, "mean")
+    if posterior and all(weight.posterior.in_graph for weight in model.weights):
+        sampled = graphs.sampled_function(model, posterior)
+        for format, convert in _CONVERTERS.items():
+            doing(f"sampled.{format}")
+            (stage / f"sampled.{format}").write_bytes(convert(sampled, f"sampled.{format}"))
+            keep(f"sampled.{format}", format, "sampled")
     for chunk, first in enumerate(range(0, len(posterior.order) if posterior else 0, CHUNK)):
         indices = posterior.order[first : first + CHUNK]
         draws = graphs.draws_function(model, posterior.seed, indices)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from probrt.runtime.manifest import Posterior
 from probrt.trainer import moments, weights
 from probrt.trainer.model import Model
 
@@ -61,3 +62,29 @@ def draws_function(model: Model, seed: int, indices: Sequence[int]) -> Callable[
         return chunk_outputs(model, readings, images)
 
     return tf.function(draws, input_signature=[images_spec(model)], autograph=False)
+
+
+def sampled_function(model: Model, posterior: Posterior) -> Callable[..., Outputs]:
+    """The `sampled` variant: one chunk of draws made in the graph, those at positions `start`, `start` + 1, …
+
+    seed and start are int32 vectors of length 1; with the bundle's seed a position means the bank's
+    order, then the unused indices ascending; with any other seed, index = position.
+    """
+    chunk, table = posterior.chunk, tf.constant(index_table(posterior), tf.int32)
+
+    def sampled(images: tf.Tensor, seed: tf.Tensor, start: tf.Tensor) -> Outputs:
+        positions = start[0] + tf.range(chunk)
+        listed = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
+        own = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
+        readings = weights.draws(model.network, seed[0], tf.where(own, listed, positions), chunk)
+        return chunk_outputs(model, readings, images)
+
+    one = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]
+    return tf.function(sampled, input_signature=[images_spec(model), *one], autograph=False)
+
+
+def index_table(posterior: Posterior) -> np.ndarray:
+    """Index of each position up to `max_samples` for the bundle's own seed."""
+    used = set(posterior.order)
+    unused = [index for index in range(posterior.max_samples + len(used)) if index not in used]
+    return np.array([*posterior.order, *unused][: posterior.max_samples], np.int32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from probrt.exporter.graphs import Outputs, chunk_outputs, images_spec, mean_outputs, named
+from probrt.exporter.graphs import Outputs, chunk_outputs, images_spec, index_table, mean_outputs, named
 from probrt.runtime.manifest import Posterior
 from probrt.trainer import moments, weights
 from probrt.trainer.model import Model
@@ -220,13 +220,6 @@ def encodable(model: Model) -> bool:
     """Whether pictures can be decoded inside the graph: fixed size, two dimensions, 8 bits."""
     shape = model.input.shape
     return len(shape) == 3 and None not in shape and model.input.colour != "none" and model.input.range == (0, 255)
-
-
-def index_table(posterior: Posterior) -> np.ndarray:
-    """Index of each position up to `max_samples` for the bundle's own seed."""
-    used = set(posterior.order)
-    unused = [index for index in range(posterior.max_samples + len(used)) if index not in used]
-    return np.array([*posterior.order, *unused][: posterior.max_samples], np.int32)
 
 
 def _per_row(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

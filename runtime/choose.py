@@ -147,6 +147,9 @@ def _files(bundle: Bundle, engine: Engine, request: Request) -> tuple[str, tuple
     for variant, fit in (("draws", _bank), ("sampled", _sampled)):
         if request.variant not in (None, variant):
             continue
+        if variant == "sampled" and not engine.words:
+            reasons.append("computes no 32-bit words, so no draws in the graph")
+            continue
         files = _listed(bundle, engine, variant, request.precision)
         if not files:
             reasons.append(f"no {_kind(engine, request)} file of variant {variant}")

@@ -36,8 +36,10 @@ def test_files(bundle: Exported, engine: str, rows: int) -> None:
     images = bundle.images[:rows]
     posterior = bundle.bundle.manifest.posterior
     files = [file for file in bundle.bundle.manifest.files if file.format == ENGINES[engine].format]
-    assert {file.variant for file in files} == {"mean", "draws"}
+    assert {file.variant for file in files} == {"mean", "draws", "sampled"}
     for file in files:
+        if file.variant == "sampled":
+            continue
         answer = loaded(bundle, ENGINES[engine], [file])({"images": images})
         if file.variant == "mean":
             expected = bundle.reference.mean(images)
@@ -47,6 +49,18 @@ def test_files(bundle: Exported, engine: str, rows: int) -> None:
             expected = bundle.reference.draws(images, posterior.seed, posterior.order[first : first + count])
             assert all(answer[f"{head.name}.epistemic"].max() > 0 for head in bundle.model.heads)
         close(answer, expected)
+
+
+@every_case
+@pytest.mark.parametrize("engine", [name for name, engine in ENGINES.items() if engine.words and name != "tensorflow"])
+def test_sampled_files(bundle: Exported, engine: str) -> None:
+    """Draws made in the graph are those of the model, for every seed and from any position on."""
+    files = [file for file in bundle.bundle.files(ENGINES[engine].format) if file.variant == "sampled"]
+    graph = loaded(bundle, ENGINES[engine], files)
+    for seed, start in ((3, 0), (2**31 - 1, 11)):
+        asked = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
+        answer = graph({"images": bundle.images, **asked})
+        close(answer, bundle.reference.draws(bundle.images, seed, range(start, start + 8)))
 
 
 @pytest.fixture(scope="module")

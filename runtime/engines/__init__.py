@@ -52,6 +52,7 @@ class Engine:
     needs: the top-level module that has to be importable; extra: what brings it ("" for the base install).
     speed: place in the order of measured throughput, lowest first; start: seconds of import and start.
     devices: names that it may offer; `devices()` of the module says which are here.
+    words: whether it computes with 32-bit words exactly, as `sampled` files need.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Engine:
     devices: tuple[str, ...]
     speed: int
     start: float
+    words: bool = True
 
     @property
     def installed(self) -> bool:
@@ -83,7 +85,17 @@ class Engine:
 
 
 BUILT_IN = (
-    Engine("openvino", "probrt.runtime.engines.openvino", "onnx", "openvino", "openvino", ("cpu", "gpu"), 1, 0.6),
+    Engine(
+        "openvino",
+        "probrt.runtime.engines.openvino",
+        "onnx",
+        "openvino",
+        "openvino",
+        ("cpu", "gpu"),
+        1,
+        0.6,
+        words=False,  # it shifts uint32 as if it had a sign, and fuses integer chains into float32
+    ),
     Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu",), 2, 0.15),
     Engine(
         "onnxruntime",

@@ -36,7 +36,11 @@ class Dense(ProbabilisticLayer):
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The product itself, linear in inputs and kernel."""
-        return tf.tensordot(inputs, kernel, 1) if len(inputs.shape) > 2 else tf.matmul(inputs, kernel)
+        if len(inputs.shape) > 2:
+            return tf.tensordot(inputs, kernel, 1)
+        # In three dimensions: of a plain product with a kernel made in the graph, the TFLite converter
+        # drops the relu that follows it.
+        return tf.squeeze(tf.matmul(tf.expand_dims(inputs, 0), tf.expand_dims(kernel, 0)), 0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)
