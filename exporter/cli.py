@@ -15,6 +15,11 @@ def export(
     ] = Path("artifacts"),
     draws: Annotated[int, typer.Option(help="Posterior draws in the bank, a multiple of 8.")] = 32,
     seed: Annotated[int, typer.Option(help="The bundle's own seed, 0 or more.")] = 0,
+    formats: Annotated[str, typer.Option(help="Of savedmodel, tflite, onnx.")] = "savedmodel,tflite,onnx",
+    precisions: Annotated[
+        str, typer.Option(help="Of float32, float16, dynamic, int8; the last two are for the posterior mean.")
+    ] = "float32",
+    variants: Annotated[str, typer.Option(help="Of mean, draws, sampled.")] = "mean,draws,sampled",
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
 ) -> int:
     """Turn a trained model into a bundle whose every file was checked against the model."""
@@ -33,17 +38,26 @@ def export(
     from probrt.runtime.hush import hush
 
     with console.status("loading TensorFlow"), hush():
+        from probrt.exporter import formats as table
         from probrt.exporter.export import Request
         from probrt.exporter.export import export as export_model
     from probrt.exporter.summary import differences_table, files_table, next_commands
 
+    request = Request(
+        draws,
+        seed,
+        version,
+        table.chosen(formats, table.FORMATS, "--formats"),
+        table.chosen(precisions, tuple(table.BY_PRECISION), "--precisions"),
+        table.chosen(variants, table.VARIANTS, "--variants"),
+    )
     checked = []
     try:
         with console.status("exporting") as status:
             exported = export_model(
                 model,
                 artifacts,
-                Request(draws, seed, version),
+                request,
                 doing=lambda step: status.update(f"exporting: {step}"),
                 checked=checked.append,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,31 +9,34 @@ from pathlib import Path
 
 import msgspec
 
-from probrt.exporter import graphs, parity, savedmodel
-from probrt.exporter.onnx import onnx
+from probrt.exporter import parity
+from probrt.exporter.files import Writer
+from probrt.exporter.formats import FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
-from probrt.exporter.tflite import tflite
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError
-from probrt.runtime.manifest import NAME, File, Format, Head, Manifest, Posterior, Provenance, Variant, encode
+from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
 from probrt.runtime.manifest import Model as Named
 from probrt.trainer import store
 from probrt.trainer.model import Model
 
 CHUNK = 8
 MAX_SAMPLES = 1024
-_CONVERTERS = {"tflite": tflite, "onnx": onnx}
+_REPRESENTATIVE = 64
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to export: `draws` in the bank, a multiple of CHUNK, and the bundle's own seed."""
+    """What to export: `draws` in the bank, a multiple of CHUNK, the bundle's own seed, and which files."""
 
     draws: int = 32
     seed: int = 0
     version: int | None = None
+    formats: tuple[str, ...] = FORMATS
+    precisions: tuple[str, ...] = ("float32",)
+    variants: tuple[str, ...] = VARIANTS
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,19 @@ def export(
     home = artifacts / model.name
     version = request.version or next_version(home)
     posterior = _posterior(model, request)
+    chosen = graph_files(request.formats, request.precisions, request.variants, variants(model))
+    kept = store.images(folder)
+    low, high = model.input.range or (0.0, 1.0)
     with staged(home, version) as stage:
-        files = _written(model, posterior, stage, doing)
+        representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
+        writer = Writer(model, heads(model), posterior, representative, stage, doing)
+        files = writer.saved_model() if "savedmodel" in request.formats else []
+        files += writer.graphs(chosen)
         manifest = Manifest(
             probrt=importlib.metadata.version("probrt"),
             model=Named(name=model.name, version=version),
             input=model.input,
-            heads=heads(model),
+            heads=list(writer.heads),
             files=files,
             posterior=posterior,
             calibration=list(model.calibration),
@@ -76,8 +84,7 @@ def export(
         (stage / NAME).write_bytes(encode(manifest))
         doing("checking every file against the model")
         found = []
-        low, high = model.input.range or (0.0, 1.0)
-        images = parity.checking_images(store.images(folder), low, high)
+        images = parity.checking_images(kept, low, high)
         for difference in parity.differences(Bundle.open(stage), Reference(model, manifest.heads), images):
             checked(difference)
             found.append(difference)
@@ -106,6 +113,13 @@ def heads(model: Model) -> list[Head]:
     ]
 
 
+def variants(model: Model) -> tuple[str, ...]:
+    """The variants that a model has: only families whose draws can be made in a graph have `sampled`."""
+    if not model.weights:
+        return ("mean",)
+    return VARIANTS if all(weight.posterior.in_graph for weight in model.weights) else ("mean", "draws")
+
+
 def _posterior(model: Model, request: Request) -> Posterior | None:
     if not model.weights:
         return None
@@ -116,41 +130,6 @@ def _posterior(model: Model, request: Request) -> Posterior | None:
         samples=request.draws,
         max_samples=MAX_SAMPLES,
     )
-
-
-def _written(model: Model, posterior: Posterior | None, stage: Path, doing: Callable[[str], None]) -> list[File]:
-    """Every file of a bundle, written into `stage`."""
-    files = []
-
-    def keep(name: str, format: Format, variant: Variant, draws: tuple[int, int] | None = None) -> None:
-        data = (stage / name).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        files.append(File(path=name, bytes=len(data), sha256=digest, format=format, variant=variant, draws=draws))
-
-    doing("SavedModel")
-    savedmodel.save(model, posterior, stage)
-    for path in sorted(path for path in stage.rglob("*") if path.is_file()):
-        keep(path.relative_to(stage).as_posix(), "savedmodel", "sampled" if posterior else "mean")
-    mean = graphs.mean_function(model)
-    for format, convert in _CONVERTERS.items():
-        doing(f"mean.{format}")
-        (stage / f"mean.{format}").write_bytes(convert(mean, f"mean.{format}"))
-        keep(f"mean.{format}", format, "mean")
-    if posterior and all(weight.posterior.in_graph for weight in model.weights):
-        sampled = graphs.sampled_function(model, posterior)
-        for format, convert in _CONVERTERS.items():
-            doing(f"sampled.{format}")
-            (stage / f"sampled.{format}").write_bytes(convert(sampled, f"sampled.{format}"))
-            keep(f"sampled.{format}", format, "sampled")
-    for chunk, first in enumerate(range(0, len(posterior.order) if posterior else 0, CHUNK)):
-        indices = posterior.order[first : first + CHUNK]
-        draws = graphs.draws_function(model, posterior.seed, indices)
-        for format, convert in _CONVERTERS.items():
-            name = f"draws-{chunk:02d}.{format}"
-            doing(name)
-            (stage / name).write_bytes(convert(draws, name))
-            keep(name, format, "draws", (first, len(indices)))
-    return files
 
 
 def _provenance(request: Request) -> dict[str, object]:

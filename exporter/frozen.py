@@ -33,5 +33,5 @@ def frozen(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dict[
 def save(function: Callable[..., dict[str, tf.Tensor]], folder: Path) -> None:
     """Writes a frozen function as a SavedModel with the one signature `serving_default`."""
     module = tf.Module()
-    module.answer = frozen(function)
+    module.answer = function
     tf.saved_model.save(module, folder, signatures={"serving_default": module.answer})

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 
-from probrt.exporter.frozen import frozen
 from probrt.runtime.errors import ParityError, one_line
 
 OPSET = 18
+# Its optimisers copy the whole graph before each pass, to go on without a pass that fails: four tenths of an
+# export's time, and here a fault is a fault.
+os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
 
 
-def onnx(function: Callable[..., dict[str, tf.Tensor]], name: str) -> bytes:
-    """The bytes of an ONNX file for a tf.function; ParityError names the file and the op that does not convert."""
+def onnx(function: Callable[..., dict[str, tf.Tensor]], name: str) -> Any:
+    """The ONNX model of a frozen function; ParityError names the file and the op that does not convert."""
     import onnx as onnx_package
     import tf2onnx
 
-    constant = frozen(function)
     with _errors_of_tf2onnx() as errors:
         try:
             model, _ = tf2onnx.convert.from_function(
-                constant, input_signature=list(constant.input_signature), opset=OPSET
+                function, input_signature=list(function.input_signature), opset=OPSET
             )
         except Exception as error:  # tf2onnx raises whatever its handlers raise
             raise ParityError(f"{name}: does not convert to ONNX: {one_line(error)[:300]}") from None
@@ -31,6 +34,14 @@ def onnx(function: Callable[..., dict[str, tf.Tensor]], name: str) -> bytes:
         # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and calls it success.
         raise ParityError(f"{name}: does not convert to ONNX: {' '.join(errors[0].split())[:300]}")
     onnx_package.checker.check_model(model)
+    return model
+
+
+def with_metadata(model: Any, name: str, value: bytes) -> bytes:
+    """The bytes of an ONNX model with a metadata property, which any ONNX reader can look up by its name."""
+    import onnx as onnx_package
+
+    onnx_package.helper.set_model_props(model, {name: value.decode()})
     return bytes(model.SerializeToString())
 
 

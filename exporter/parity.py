@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from probrt.exporter.formats import BY_PRECISION, Kind
 from probrt.exporter.reference import Answer, Reference
 from probrt.exporter.signatures import encodable
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Graph, engines
-from probrt.runtime.errors import MissingError
+from probrt.runtime.errors import MissingError, ProbrtError, one_line
 from probrt.runtime.manifest import File, Parity, Posterior
 
-# Of a difference, as a part of the largest reference value (or of 1, if that is larger). Float32 graphs
-# differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers.
-TOLERANCES = {"float32": 1e-4}
+Inputs = dict[str, np.ndarray]
+
 # How far the average spread between draws may lie from the model's, as a part of it; below _SMALL, in
 # the unit of the quantity, rounding alone can be that much.
 _SPREAD = 0.02
 _SMALL = 1e-4
 _OTHER_SEED = 11
 _FEWER = 5
+_THREADS = 2
 _ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 
 
@@ -38,30 +40,30 @@ class Difference:
 
 def differences(bundle: Bundle, reference: Reference, images: np.ndarray) -> Iterator[Difference]:
     """Every file of an unpublished bundle against the model, on raw images [count, *input.shape]."""
-    threads = 2
     posterior = bundle.manifest.posterior
     expected_mean = reference.mean(images)
+
+    @functools.cache
+    def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Answer]:
+        """The calls that a file is asked, and what the model says to them."""
+        if variant == "mean":
+            return [{"images": images}], expected_mean
+        if variant == "draws":
+            first, count = draws or (0, 0)
+            indices = posterior.order[first : first + count]
+            return [{"images": images}], reference.draws(images, posterior.seed, indices)
+        return _asked_of_sampled(reference, posterior, images)
+
     for file in bundle.manifest.files:
-        if file.format == "savedmodel" or file.precision not in TOLERANCES:
-            continue
-        graph = _graph(bundle, [file], threads)
-        inputs = {"images": images}
-        tolerance = TOLERANCES[file.precision]
-        if file.variant == "mean":
-            expected = expected_mean
-        elif file.variant == "sampled":
-            asked, expected = _asked_of_sampled(reference, posterior, images)
-            yield _difference(file.path, "", _joined([graph(inputs | one) for one in asked]), expected, tolerance)
-            continue
-        else:
-            first, count = file.draws or (0, 0)
-            expected = reference.draws(images, posterior.seed, posterior.order[first : first + count])
-        yield _difference(file.path, "", graph(inputs), expected, tolerance)
+        if file.format != "savedmodel":
+            calls, expected = wanted(file.variant, file.draws)
+            run = functools.partial(_answered, bundle, file, calls)
+            yield _difference(file.path, "", run, expected, BY_PRECISION[file.precision])
     saved = bundle.files("savedmodel")
     if saved:
-        graph = _graph(bundle, saved, threads)
+        graph = _graph(bundle, saved)
         for signature, answer, expected in _signatures(bundle, graph, reference, images, expected_mean):
-            yield _difference("saved_model.pb", signature, answer(), expected, TOLERANCES["float32"])
+            yield _difference("saved_model.pb", signature, answer, expected, BY_PRECISION["float32"])
 
 
 def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) -> np.ndarray:
@@ -71,14 +73,20 @@ def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) 
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _asked_of_sampled(reference: Reference, posterior: Posterior, images: np.ndarray) -> tuple[list[dict], Answer]:
-    """Two calls, of the bundle's own seed and of another from an odd position on, and what the model says to both."""
-    asked, answers = [], []
+def _answered(bundle: Bundle, file: File, calls: list[Inputs]) -> Answer:
+    graph = _graph(bundle, [file])
+    return _joined([graph(call) for call in calls])
+
+
+def _asked_of_sampled(reference: Reference, posterior: Posterior, images: np.ndarray) -> tuple[list[Inputs], Answer]:
+    """Two calls, of the bundle's own seed and of another from an odd position on."""
+    calls, answers = [], []
     for seed, start in ((posterior.seed, 0), (_OTHER_SEED, _FEWER)):
         indices = posterior.order if seed == posterior.seed else range(start + posterior.chunk)
-        asked.append({"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)})
+        asked = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
+        calls.append({"images": images, **asked})
         answers.append(reference.draws(images, seed, indices[start : start + posterior.chunk]))
-    return asked, _joined(answers)
+    return calls, _joined(answers)
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
@@ -108,8 +116,14 @@ def _signatures(
         yield "encoded", lambda: graph({"image_bytes": pictures}, "encoded"), decoded
 
 
-def _difference(file: str, signature: str, answer: Answer, expected: Answer, tolerance: float) -> Difference:
+def _difference(file: str, signature: str, run: Callable[[], Answer], expected: Answer, kind: Kind) -> Difference:
     rows, faults = [], []
+    try:
+        answer = run()
+    except ProbrtError:
+        raise
+    except Exception as error:  # every engine has exceptions of its own
+        return Difference(f"{file} {signature}".strip(), (), (f"does not run: {one_line(error)[:300]}",))
     for name in sorted({*answer, *expected}):
         if name not in answer or name not in expected:
             faults.append(f"{name} is {'missing' if name in expected else 'one too many'}")
@@ -121,40 +135,53 @@ def _difference(file: str, signature: str, answer: Answer, expected: Answer, tol
         if not np.isfinite(got).all():
             faults.append(f"{name} is not finite")
             continue
-        largest = max(1.0, float(np.abs(want).max()))
+        allowed = kind.tolerance * max(1.0, float(np.abs(want).max()))
         absolute = float(np.abs(got - want).max())
         output = f"{signature}:{name}" if signature else name
+        ranking = None if name.endswith(".mean") else _ranking(got, want)
         rows.append(
             Parity(
                 file=file,
                 output=output,
                 absolute=absolute,
                 relative=absolute / max(float(np.abs(want).max()), 1e-30),
-                tolerance=tolerance * largest,
+                tolerance=allowed,
+                ranking=ranking,
             )
         )
-        if absolute > tolerance * largest:
-            faults.append(f"{name} differs by {absolute:.2g}, allowed {tolerance * largest:.2g}")
+        if absolute > allowed:
+            faults.append(f"{name} differs by {absolute:.2g}, allowed {allowed:.2g}")
+        if ranking is not None and ranking < kind.ranking:
+            faults.append(f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {kind.ranking:g})")
         if name.endswith(".epistemic"):
-            faults += _spread_faults(name, got, want)
+            faults += _spread_faults(name, got, want, max(_SPREAD, kind.tolerance))
     return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults))
 
 
-def _spread_faults(name: str, got: np.ndarray, want: np.ndarray) -> list[str]:
+def _spread_faults(name: str, got: np.ndarray, want: np.ndarray, allowed: float) -> list[str]:
     """Sampling must be seen: spread between draws, and as much of it as the model has."""
     if got.max() <= 0:
         return [f"{name} is 0 everywhere: the draws are all alike"]
-    if want.mean() > _SMALL and abs(got.mean() / want.mean() - 1) > _SPREAD:
+    if want.mean() > _SMALL and abs(got.mean() / want.mean() - 1) > allowed:
         return [f"{name} is {got.mean():.3g} on average, the model's is {want.mean():.3g}"]
     return []
 
 
-def _graph(bundle: Bundle, files: Sequence[File], threads: int) -> Graph:
+def _ranking(got: np.ndarray, want: np.ndarray) -> float | None:
+    """Spearman's rank correlation over images of an uncertainty (its average per image); None where all are alike."""
+    ours, theirs = (values.reshape(len(values), -1).mean(1) for values in (got, want))
+    if theirs.std() <= _SMALL or ours.std() == 0:
+        return None
+    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (ours, theirs)]
+    return float(np.clip(np.corrcoef(*ranks)[0, 1], -1.0, 1.0))
+
+
+def _graph(bundle: Bundle, files: Sequence[File]) -> Graph:
     name = _ENGINES[files[0].format]
     engine = next(one for one in engines() if one.name == name)
     if not engine.installed:
         raise MissingError(f"checking {files[0].path} needs {name}, not installed; {engine.install}")
-    return engine.load_module().load(bundle, list(files), "cpu", threads)
+    return engine.load_module().load(bundle, list(files), "cpu", _THREADS)
 
 
 def _png(image: np.ndarray) -> bytes:

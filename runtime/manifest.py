@@ -140,13 +140,18 @@ class Calibration(Record, frozen=True, kw_only=True):
 
 
 class Parity(Record, frozen=True, kw_only=True):
-    """Largest difference of one output of one file from the model under the same reading."""
+    """Largest difference of one output of one file from the model under the same reading.
+
+    ranking: rank correlation (Spearman) of an uncertainty with the model's, over the images; null for means and
+        where the images are all alike.
+    """
 
     file: str
     output: str
     absolute: Annotated[float, Meta(ge=0)]
     relative: Annotated[float, Meta(ge=0)]
     tolerance: Annotated[float, Meta(gt=0)]
+    ranking: Annotated[float, Meta(ge=-1, le=1)] | None = None
 
 
 class Provenance(Record, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from probrt.exporter.export import Request, export
+from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.manifest import Input
@@ -24,6 +25,8 @@ from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model, build
 
 DRAWS = 8
+# The cases that are exported in every precision, the others in float32.
+REPRESENTATIVE = ("digits", "layers1d", "layers2d_dynamic", "layers3d", "dense")
 SLANT = heads.Normal(name="slant", centre=[3.0], spread=[0.5])
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)
@@ -62,7 +65,8 @@ def exported(case: Case, folder: Path) -> Exported:
     kept = rng.uniform(low, high, (8, *_sides(made.input))).astype(np.float32)
     store.save(made, folder / "model", kept, {})
     model, _ = store.load(folder / "model")
-    found = export(folder / "model", folder / "artifacts", Request(draws=DRAWS))
+    precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
+    found = export(folder / "model", folder / "artifacts", Request(draws=DRAWS, precisions=precisions))
     images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
     return Exported(made, model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
 

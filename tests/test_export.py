@@ -15,6 +15,7 @@ import tensorflow as tf
 from cases import BY_NAME
 
 from probrt.exporter import export as exporting
+from probrt.exporter import files
 from probrt.exporter.export import Request, export
 from probrt.exporter.publish import next_version
 from probrt.runtime.bundle import Bundle
@@ -102,10 +103,8 @@ def test_a_file_that_says_something_else_is_not_published(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A converter that writes other draws than it was asked for is caught by the gate."""
-    right = exporting.graphs.draws_function
-    monkeypatch.setattr(
-        exporting.graphs, "draws_function", lambda model, seed, indices: right(model, seed + 1, indices)
-    )
+    right = files.graphs.draws_function
+    monkeypatch.setattr(files.graphs, "draws_function", lambda model, seed, indices: right(model, seed + 1, indices))
     found = []
     with pytest.raises(ParityError, match=r"draws-00\.\w+: .* differs by"):
         export(model, tmp_path / "artifacts", REQUEST, checked=found.append)
@@ -115,12 +114,13 @@ def test_a_file_that_says_something_else_is_not_published(
 
 def test_an_op_that_does_not_convert_is_named(tmp_path: Path) -> None:
     """tf2onnx logs it, writes a broken file and calls it success; probrt does not."""
+    from probrt.exporter.frozen import frozen
     from probrt.exporter.onnx import onnx
 
     spec = [tf.TensorSpec([None, 3], tf.float32, name="images")]
     function = tf.function(lambda images: {"a.mean": tf.math.lgamma(images)}, input_signature=spec)
     with pytest.raises(ParityError, match=r"mean\.onnx: does not convert to ONNX: .*Lgamma"):
-        onnx(function, "mean.onnx")
+        onnx(frozen(function), "mean.onnx")
 
 
 def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path: Path) -> None:
