@@ -1,7 +1,7 @@
 """Estimators: how a layer uses a random weight while training.
 
-Each takes `op`, linear in both its arguments, the inputs [batch, …, channels], the weight and the
-`Fit` reading in force, and returns the layer's outputs [batch, …, channels].
+Each takes `op`, linear in both its arguments, `affine`, which is `op` and the layer's bias, the inputs
+[batch, …, channels], the weight and the `Fit` reading in force, and returns the outputs [batch, …, channels].
 """
 
 from __future__ import annotations
@@ -11,43 +11,44 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from probrt.trainer import noise
+from probrt.trainer import philox
 from probrt.trainer.posteriors import Normal, Posterior
 
 if TYPE_CHECKING:
     from probrt.trainer.weights import Fit, Linear, RandomWeight
 
 
-def reparameterization(op: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
+def reparameterization(op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
     """One draw shared by the whole batch (Kingma and Welling 2014)."""
-    return op(inputs, tf.cast(fit.value(weight), inputs.dtype))
+    return affine(inputs, tf.cast(fit.value(weight), inputs.dtype))
 
 
-def flipout(op: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
+def flipout(op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
     """Random signs per example and channel decorrelate the examples (Wen et al. 2018, eq. 4).
 
     y = op(x, centre) + op(x * r, deviation) * s; right only where a weight is symmetric about its centre.
     """
     centre, deviation = weight.split(fit.noise(weight))
-    outputs = op(inputs, tf.cast(centre, inputs.dtype))
+    outputs = affine(inputs, tf.cast(centre, inputs.dtype))
     channels_in, channels_out = inputs.shape[-1], outputs.shape[-1]
-    drawn = noise.signs(*_stream(weight, inputs, fit), max(channels_in, channels_out))
-    signs_in = _spread(drawn[0][:, :channels_in], inputs)
-    signs_out = _spread(drawn[1][:, :channels_out], inputs)
-    return outputs + op(inputs * signs_in, tf.cast(deviation, inputs.dtype)) * signs_out
+    drawn = philox.row_signs(*_stream(weight, inputs, fit), channels_in + channels_out)
+    turned = op(_times(inputs, drawn[:, :channels_in]), tf.cast(deviation, inputs.dtype))
+    return outputs + _times(turned, drawn[:, channels_in:])
 
 
-def local_reparameterization(op: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
+def local_reparameterization(
+    op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit
+) -> tf.Tensor:
     """Normal outputs drawn in place of normal weights (Kingma, Salimans and Welling 2015, eq. 6).
 
     y ~ Normal(op(x, mean), sqrt(op(x^2, variance))); exact where each weight meets an example once.
     """
-    outputs = op(inputs, tf.cast(weight.mean(), inputs.dtype))
+    outputs = affine(inputs, tf.cast(weight.mean(), inputs.dtype))
     wide = tf.cast(inputs, tf.float32)
     variance = op(tf.square(wide), tf.square(weight.scale()))
-    normals = _spread(noise.row_normals(*_stream(weight, wide, fit), outputs.shape[-1]), wide)
+    normals = philox.row_normals(*_stream(weight, wide, fit), outputs.shape[-1])
     # The square root has no gradient at 0, where an example's inputs are all 0.
-    return outputs + tf.cast(tf.sqrt(variance + 1e-12) * normals, outputs.dtype)
+    return outputs + tf.cast(_times(tf.sqrt(variance + 1e-12), normals), outputs.dtype)
 
 
 def resolved(estimator: str, posterior: Posterior | None, once: bool) -> str:
@@ -86,13 +87,21 @@ def _stream(weight: RandomWeight, inputs: tf.Tensor, fit: Fit) -> tuple:
     return fit.seed, noise_id(str(weight.id), "examples"), fit.step, fit.first_row, tf.shape(inputs)[0]
 
 
-def _spread(drawn: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-    """[batch, channels] as [batch, 1, …, channels] of the dtype of the inputs."""
-    rank = len(inputs.shape)
-    return tf.cast(tf.reshape(drawn, [-1] + [1] * (rank - 2) + [drawn.shape[-1]]), inputs.dtype)
+def _times(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """[batch, *space, channels] times [batch, channels].
+
+    By whole lines, for a product broadcast over the channels alone takes half as long again.
+    """
+    factors = tf.cast(factors, values.dtype)
+    if len(values.shape) == 2:
+        return values * factors
+    channels = values.shape[-1]
+    line = values.shape[-2] or tf.shape(values)[-2]
+    lines = tf.reshape(values, [tf.shape(values)[0], -1, line * channels])
+    return tf.reshape(lines * tf.tile(factors, [1, line])[:, None], tf.shape(values))
 
 
-ESTIMATORS: dict[str, Callable[[Linear, tf.Tensor, RandomWeight, Fit], tf.Tensor]] = {
+ESTIMATORS: dict[str, Callable[[Linear, Linear, tf.Tensor, RandomWeight, Fit], tf.Tensor]] = {
     "reparameterization": reparameterization,
     "flipout": flipout,
     "local_reparameterization": local_reparameterization,

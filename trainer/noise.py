@@ -58,26 +58,6 @@ def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ..
     return _shaped(_unit(words), size, shape)
 
 
-def signs(
-    seed: tf.Tensor, weight: int, index: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor, channels: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two sets of random signs, float32 [rows, channels], one stream per example: row r is example first_row + r."""
-    row = tf.range(first_row, first_row + rows)
-    element = row[:, None] * channels + tf.range(channels)[None, :]
-    words = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
-    first, second = (tf.bitwise.right_shift(word, tf.constant(31, tf.uint32)) for word in words)
-    return 1.0 - 2.0 * tf.cast(first, tf.float32), 1.0 - 2.0 * tf.cast(second, tf.float32)
-
-
-def row_normals(
-    seed: tf.Tensor, weight: int, index: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor, channels: int
-) -> tf.Tensor:
-    """Standard normals, float32 [rows, channels], one stream per example: row r is example first_row + r."""
-    element = tf.range(first_row, first_row + rows)[:, None] * channels + tf.range(channels)[None, :]
-    first, second = threefry(_key(seed, weight), (_word(index), tf.cast(element, tf.uint32)))
-    return tf.sqrt(-2.0 * tf.math.log(_unit(first))) * tf.cos((2.0 * math.pi) * _unit(second))
-
-
 def _words(seed: tf.Tensor, weight: int, index: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Words [count] of one index, or [draws, count] of several."""
     elements = tf.constant(np.arange(count, dtype=np.uint32))

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from probrt.trainer import noise
+from probrt.trainer import noise, philox
 from probrt.trainer.posteriors import Posterior
 from probrt.trainer.priors import Prior
 
@@ -88,9 +88,9 @@ class Reading:
         """The weight under this reading, float32 `weight.shape`."""
         raise TypeError(f"{type(self).__name__} gives no weights")
 
-    def linear(self, op: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
-        """`op(inputs, weight)`; only `Fit` looks at the estimator."""
-        return op(inputs, tf.cast(self.value(weight), inputs.dtype))
+    def apply(self, op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
+        """`affine(inputs, weight)`, which is `op` and a bias; only `Fit` looks at the estimator."""
+        return affine(inputs, tf.cast(self.value(weight), inputs.dtype))
 
 
 class Mean(Reading):
@@ -133,7 +133,7 @@ class Constant(Reading):
 
 @dataclass(frozen=True)
 class Fit(Reading):
-    """One training step: draw (seed, step), used as each layer's estimator says.
+    """One training step: a draw of its own, named by (seed, step), used as each layer's estimator says.
 
     first_row: global position of the batch's first row, so that Flipout's signs do not depend on
         how a batch is split among replicas.
@@ -146,9 +146,11 @@ class Fit(Reading):
     made: dict[int, tf.Tensor] = field(default_factory=dict)
 
     def noise(self, weight: RandomWeight) -> tf.Tensor:
-        """The noise of this step's draw."""
+        """The noise of this step's draw: Philox, for no step's draw is ever exported."""
         if weight.id not in self.made:
-            self.made[weight.id] = weight.noise(self.seed, self.step)
+            source = philox.normal if weight.posterior.noise == "normal" else philox.uniform
+            shape = weight.posterior.noise_shape(weight.shape)
+            self.made[weight.id] = source(self.seed, weight.id, self.step, shape)
         return self.made[weight.id]
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
@@ -156,10 +158,10 @@ class Fit(Reading):
             self.drawn[weight.id] = weight.sample(self.noise(weight))
         return self.drawn[weight.id]
 
-    def linear(self, op: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
+    def apply(self, op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, estimator: str) -> tf.Tensor:
         from probrt.trainer.estimators import ESTIMATORS
 
-        return ESTIMATORS[estimator](op, inputs, weight, self)
+        return ESTIMATORS[estimator](op, affine, inputs, weight, self)
 
 
 @contextmanager
@@ -189,11 +191,24 @@ def read(weight: "RandomWeight | keras.Variable | None") -> tf.Tensor | None:
     return None if weight is None else tf.convert_to_tensor(weight)
 
 
-def linear(op: Linear, inputs: tf.Tensor, weight: "RandomWeight | keras.Variable", estimator: str) -> tf.Tensor:
-    """`op(inputs, weight)` under the reading in force; `op` is linear in both arguments."""
+def applied(
+    op: Linear,
+    inputs: tf.Tensor,
+    weight: "RandomWeight | keras.Variable",
+    estimator: str,
+    bias: "RandomWeight | keras.Variable | None" = None,
+) -> tf.Tensor:
+    """`op(inputs, weight) + bias` under the reading in force; `op` is linear in both arguments."""
+    added = read(bias)
+
+    def affine(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        # The bias is added right behind the product, where TensorFlow fuses the two.
+        outputs = op(inputs, kernel)
+        return outputs if added is None else tf.nn.bias_add(outputs, tf.cast(added, outputs.dtype))
+
     if isinstance(weight, RandomWeight):
-        return current().linear(op, inputs, weight, estimator)
-    return op(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
+        return current().apply(op, affine, inputs, weight, estimator)
+    return affine(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
 
 
 def random_weights(model: keras.Layer) -> list[RandomWeight]:

@@ -14,7 +14,7 @@ from probrt.trainer.estimators import refusal, resolved
 from probrt.trainer.posteriors import Normal, Posterior, RankOne, posterior
 from probrt.trainer.priors import LearnedNormal, Moped, Prior, prior
 from probrt.trainer.priors import Normal as NormalPrior
-from probrt.trainer.weights import RandomWeight, noise_id, read
+from probrt.trainer.weights import RandomWeight, noise_id
 
 Weight = RandomWeight | keras.Variable
 PosteriorLike = Posterior | Mapping[str, Any] | None
@@ -99,11 +99,6 @@ class ProbabilisticLayer(keras.Layer):
                 f"{self.name}: local_reparameterization is exact only for {why}; use estimator 'flipout' or 'auto'"
             )
         self.estimator_in_use = resolved(self.estimator, self.kernel_posterior, once)
-
-    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs [batch, …, channels] plus the bias, through the activation."""
-        bias = read(self.bias)
-        return self.activation(outputs if bias is None else outputs + tf.cast(bias, outputs.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer, fan_in
 from probrt.trainer.layers.windows import convolved, length
-from probrt.trainer.weights import linear
+from probrt.trainer.weights import applied
 
 
 class Window(ProbabilisticLayer):
@@ -93,7 +93,7 @@ class Conv(Window):
         self.bias = self.add_bias(self.filters, fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.finished(linear(self.op, inputs, self.kernel, self.estimator_in_use))
+        return self.activation(applied(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution itself, linear in inputs and kernel."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from probrt.trainer.layers.base import fan_in
 from probrt.trainer.layers.conv import Window, at_least_one
 from probrt.trainer.layers.windows import convolved, depthwise, length
-from probrt.trainer.weights import linear
+from probrt.trainer.weights import applied
 
 
 class _Depthwise(Window):
@@ -55,7 +55,7 @@ class DepthwiseConv2D(_Depthwise):
         self.bias = self.add_bias(channels * self.depth_multiplier, math.prod(self.kernel_size))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.finished(linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use))
+        return self.activation(applied(self.depthwise_op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.sides(input_shape), input_shape[-1] * self.depth_multiplier)
@@ -83,8 +83,8 @@ class SeparableConv2D(_Depthwise):
         self.bias = self.add_bias(self.filters, fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        features = linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
-        return self.finished(linear(self.pointwise_op, features, self.pointwise, self.estimator_in_use))
+        features = applied(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
+        return self.activation(applied(self.pointwise_op, features, self.pointwise, self.estimator_in_use, self.bias))
 
     def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The 1x1 convolution, linear in inputs and kernel."""
