@@ -32,7 +32,9 @@ def predict(
     engine: Annotated[str, typer.Option(help="auto, litert, onnxruntime, openvino, tensorflow.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, gpu, directml, coreml.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, float16, dynamic or int8 files.")] = "float32",
-    maps: Annotated[str, typer.Option(help="Per-position heads: png, npy, or none to leave them out.")] = "png",
+    maps: Annotated[
+        str, typer.Option(help="Per-position heads: auto, png, npy, nifti, or none to leave them out.")
+    ] = "auto",
     overlay: Annotated[
         bool,
         typer.Option("--overlay", help="2-D per-position heads: a picture with the answer laid over the image too."),
@@ -46,6 +48,9 @@ def predict(
     max_risk: Annotated[
         float | None, typer.Option(help="Flag rows for review so that the others err at most so often, e.g. 0.02.")
     ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="What sets and intervals hold, of the calibrated ones; default: 0.9.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run's --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but faults.")] = False,
@@ -55,17 +60,22 @@ def predict(
     from probrt.runtime.choose import FEW, Request, choose
     from probrt.runtime.inputs import Skipped
     from probrt.runtime.inputs import images as find_images
-    from probrt.runtime.maps import MapFolder
+    from probrt.runtime.maps import FORMATS, MapFolder
     from probrt.runtime.overlay import can_overlay
     from probrt.runtime.predict import RowMaker, run
     from probrt.runtime.predictor import Predictor
     from probrt.runtime.progress import Ranking, progress, say
     from probrt.runtime.review import review
+    from probrt.runtime.rows import promises
     from probrt.runtime.writers import open_writer
 
-    if maps not in ("png", "npy", "none"):
-        raise UsageError(f"--maps {maps}: choose png, npy or none")
+    if maps not in FORMATS:
+        raise UsageError(f"--maps {maps}: choose one of {', '.join(FORMATS)}")
     opened = Bundle.open(bundle or default_bundle())
+    if maps == "nifti" and not any(
+        head.per_position and len(head.outputs["mean"]) == 4 for head in opened.manifest.heads
+    ):
+        raise UsageError("--maps nifti: the bundle has no head per voxel; choose auto or npy")
     if overlay and (maps == "none" or not any(can_overlay(head) for head in opened.manifest.heads)):
         raise UsageError("--overlay: needs maps of a 2-D class or Bernoulli head per position; leave it out")
     _check_out(out, overwrite, resume)
@@ -77,6 +87,7 @@ def predict(
         raise UsageError(f"--tolerance {tolerance}: the posterior mean has no draws to add")
     limits = tolerances(tolerance, opened.manifest) if tolerance else {}
     reviewed = None if max_risk is None else review(opened.manifest, max_risk, plan.samples)
+    promised = promises(opened.manifest, coverage)
     draws = None if limits else plan.samples
     done = _continued(out, names, opened, plan.engine.name, draws, reviewed is not None) if resume else None
     if not quiet:
@@ -86,13 +97,13 @@ def predict(
     predictor = Predictor(opened, plan, batch_size, threads)
     answering = Adaptive(predictor, limits) if limits else Fixed(predictor)
     map_saver = None if maps == "none" else MapFolder(map_folder, maps, overlay)
-    rows = RowMaker(opened, plan.engine.name, map_saver, done.rows if done else 0, reviewed)
+    rows = RowMaker(opened, plan.engine.name, map_saver, promised, reviewed, done.rows if done else 0)
     total = few
     if total is None and sys.stderr.isatty() and "-" not in images and not quiet:
         total = sum(1 for _ in find_images(images, Skipped(), (Path(out), map_folder), recursive))
     ranking, shown, start = Ranking(), progress(quiet, total), time.monotonic()
     writer = open_writer(
-        out, opened.manifest, append=bool(done and done.size), review=reviewed is not None, overlay=overlay
+        out, opened.manifest, append=bool(done and done.size), review=reviewed is not None, maps=map_saver
     )
     written = 0
 

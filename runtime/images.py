@@ -29,7 +29,7 @@ from PIL import Image, UnidentifiedImageError
 
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.manifest import Input
-from probrt.runtime.volumes import decode_volume, is_volume
+from probrt.runtime.volumes import is_volume, read_volume
 
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 1 << 30
@@ -72,10 +72,14 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image as the model takes it: float32 of `input.shape`; and how many frames its file had."""
+    """One image as the model takes it: float32 of `input.shape`.
+
+    frames: how many its file had. affine: of a NIfTI volume, [4, 4].
+    """
 
     pixels: Pixels
     frames: int = 1
+    affine: npt.NDArray[np.float64] | None = None
 
 
 def read_image(source: str | os.PathLike[str] | bytes, input: Input) -> Pixels:
@@ -114,7 +118,8 @@ def decode(data: bytes, input: Input) -> Decoded:
     if data.startswith(NUMPY_MAGIC):
         return Decoded(fitted(_numpy_array(data), input))
     if input.colour == "none" and is_volume(data):
-        return Decoded(fitted(decode_volume(data), input))
+        voxels, affine = read_volume(data)
+        return Decoded(fitted(voxels, input), affine=affine)
     return _picture(data, input)
 
 

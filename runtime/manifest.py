@@ -118,8 +118,11 @@ class Conformal(Record, frozen=True, kw_only=True):
 
 
 class RiskPoint(Record, frozen=True, kw_only=True):
-    """On the validation split: of the examples whose total uncertainty is at most `threshold` (nats), the share
-    `kept` of all, the share `risk` had another likeliest class than the true one."""
+    """On the validation split: of the examples whose total uncertainty, averaged over a head's outputs and
+    positions, is at most `threshold`, the share `kept` of all, the share `risk` was wrong.
+
+    Wrong is another likeliest class than the true one; of a head per position, the share of positions.
+    """
 
     threshold: Annotated[float, Meta(ge=0)]
     kept: Annotated[float, Meta(gt=0, le=1)]
@@ -129,7 +132,7 @@ class RiskPoint(Record, frozen=True, kw_only=True):
 class Calibration(Record, frozen=True, kw_only=True):
     """How a head was calibrated; temperature and scale already act inside the graphs.
 
-    risk: the risk-coverage curve of a class head; threshold, kept and risk rise from point to point.
+    risk: the risk-coverage curve of a head; threshold, kept and risk rise from point to point.
     """
 
     head: HeadName

@@ -1,15 +1,16 @@
 """The run of `probrt predict`: files in, one row each out, in the order of the input."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from probrt.runtime.answering import Answering
 from probrt.runtime.bundle import Bundle
+from probrt.runtime.manifest import Conformal
 from probrt.runtime.maps import MapFolder
 from probrt.runtime.predictor import Prediction, Predictor
-from probrt.runtime.review import Review
-from probrt.runtime.rows import Row, at, conformal_of, head_row
+from probrt.runtime.review import Answers, Review
+from probrt.runtime.rows import Row, at, head_row
 from probrt.runtime.stream import Batch, Loaded, Loader
 from probrt.runtime.writers import Writer
 
@@ -25,17 +26,26 @@ class Tally:
 
 
 class RowMaker:
-    """Rows of one run: what is the same in each, and where its maps go."""
+    """Rows of one run: what is the same in each, and where its maps go.
+
+    promises: of `rows.promises`; first: rows that are there already, behind which the maps' numbers go on.
+    """
 
     def __init__(
-        self, bundle: Bundle, engine: str, maps: MapFolder | None, first: int, review: Review | None = None
+        self,
+        bundle: Bundle,
+        engine: str,
+        maps: MapFolder | None,
+        promises: Mapping[str, Conformal],
+        review: Review | None = None,
+        first: int = 0,
     ) -> None:
         self._manifest = bundle.manifest
         self._same: Row = {"engine": engine, "bundle": bundle.label}
         self._maps = maps
         self._first = first
         self._review = review
-        self._conformal = conformal_of(bundle.manifest)
+        self._promises = promises
 
     def good(self, image: Loaded, prediction: Prediction, index: int) -> Row:
         """The row of one image of a batch; an error row if its answer is not finite."""
@@ -45,20 +55,20 @@ class RowMaker:
         heads = {}
         for head in self._manifest.heads:
             if not head.per_position:
-                heads[head.name] = head_row(head, answers[head.name], self._conformal.get(head.name))
-            elif self._maps is not None and image.pixels is not None:
+                heads[head.name] = head_row(head, answers[head.name], self._promises.get(head.name))
+            elif self._maps is not None:
                 number = self._first + image.index
-                heads[head.name] = self._maps.save(head, answers[head.name], number, self._manifest.input, image.pixels)
+                heads[head.name] = self._maps.save(head, answers[head.name], number, self._manifest.input, image)
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
-        return self._whole(row | {"draws": int(prediction.draws[index])}, heads)
+        return self._whole(row | {"draws": int(prediction.draws[index])}, heads, answers)
 
     def bad(self, image: Loaded, reason: str) -> Row:
         """The row of an image without an answer."""
         row: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
-        return self._whole(row | {"draws": None}, None)
+        return self._whole(row | {"draws": None}, None, None)
 
-    def _whole(self, row: Row, heads: Row | None) -> Row:
-        flag = {} if self._review is None else {"review": self._review.flagged({"heads": heads})}
+    def _whole(self, row: Row, heads: Row | None, answers: Answers | None) -> Row:
+        flag = {} if self._review is None else {"review": self._review.flagged(answers)}
         return row | self._same | flag | {"heads": heads}
 
 

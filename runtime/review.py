@@ -3,25 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from probrt.runtime.errors import UsageError
 from probrt.runtime.manifest import Manifest
-from probrt.runtime.rows import Row
+
+Answers = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
 class Review:
-    """Head -> the largest total uncertainty, in nats, that is let through unseen."""
+    """Head -> the largest total uncertainty, averaged over outputs and positions, that is let through unseen."""
 
     thresholds: Mapping[str, float]
 
-    def flagged(self, row: Row) -> bool:
-        """Whether any head is above its threshold; an error row is, because nobody else looks at it."""
-        heads = row["heads"]
-        return heads is None or any(not heads[name]["total"] <= top for name, top in self.thresholds.items())
+    def flagged(self, answers: Answers | None) -> bool:
+        """Whether any head of an image is above its threshold; an error row is, because nobody else looks at it."""
+        if answers is None:
+            return True
+        return any(not answers[name]["total"].mean(dtype=np.float64) <= top for name, top in self.thresholds.items())
 
 
 def review(manifest: Manifest, max_risk: float, samples: int) -> Review:
-    """The largest threshold of each class head whose error rate on the validation split was at most `max_risk`.
+    """Of each head with a curve, the largest threshold whose risk on the validation split was at most `max_risk`.
 
     It is an empirical rate of the split, no bound (Geifman and El-Yaniv 2017 say what a bound would take).
     UsageError if the bundle holds no curve, or none that comes down to this risk; or if `samples`, the draws
@@ -35,8 +40,8 @@ def review(manifest: Manifest, max_risk: float, samples: int) -> Review:
     if not curves:
         kinds = ", ".join(f"{head.name} ({head.likelihood})" for head in manifest.heads)
         raise UsageError(
-            f"--max-risk {max_risk:g}: the bundle holds no risk curve, which `probrt train` writes for categorical "
-            f"heads without positions; its heads: {kinds}; rank the rows by `total` instead"
+            f"--max-risk {max_risk:g}: the bundle holds no risk curve, which `probrt train` writes for heads that can "
+            f"be wrong; its heads: {kinds}; rank the rows by `total` instead"
         )
     thresholds = {}
     for name, curve in curves.items():

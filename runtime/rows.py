@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.combine import over_classes
-from probrt.runtime.errors import BundleError
+from probrt.runtime.errors import BundleError, UsageError
 from probrt.runtime.manifest import Conformal, Head, Manifest
 from probrt.runtime.predictor import Answer
 
@@ -18,26 +18,26 @@ COVERAGE = 0.9
 Row = dict[str, Any]
 
 
-def head_row(head: Head, answer: Mapping[str, npt.NDArray[np.float32]], conformal: Conformal | None) -> Row:
+def head_row(head: Head, answer: Mapping[str, npt.NDArray[np.float32]], promise: Conformal | None) -> Row:
     """What a row says under one head that has no positions; arrays without the batch.
 
     A quantity of one entry is a number, of several a list. Class heads add label and probability, and
     the conformal set if calibrated; Bernoulli heads the labels at 0.5 or more; real-valued heads an
-    interval: conformal if calibrated, else that of a normal with variance total, and its coverage.
+    interval and its coverage, by `promise` (of `promises`).
     """
     row: Row = {name: numbers(values) for name, values in answer.items()}
     mean = answer["mean"].astype(np.float64)
     if head.combine == "variance":
-        if "total" in answer or "aleatoric" in answer:
-            spread = np.sqrt(answer.get("total", answer.get("aleatoric")).astype(np.float64))  # type: ignore[union-attr]
-            low, high, coverage = interval(mean, spread, conformal)
+        if promise is not None and ("total" in answer or "aleatoric" in answer):
+            variance = answer.get("total", answer.get("aleatoric"))
+            low, high = interval(mean, np.sqrt(np.asarray(variance, np.float64)), promise)
             row["interval"] = [numbers(low), numbers(high)] if mean.size == 1 else numbers(np.stack([low, high], -1))
-            row["coverage"] = coverage
+            row["coverage"] = promise.coverage
     elif over_classes(head):
         best = int(mean.argmax())
         row |= {"label": head.labels[best], "probability": number(mean[best])}
-        if conformal is not None:
-            row |= {"set": [head.labels[i] for i in class_set(mean, conformal)], "coverage": conformal.coverage}
+        if promise is not None:
+            row |= {"set": [head.labels[i] for i in class_set(mean, promise)], "coverage": promise.coverage}
     else:
         row["label"] = [label for label, p in zip(head.labels, mean.ravel(), strict=False) if p >= 0.5]
     return row
@@ -55,20 +55,14 @@ def number(value: float) -> float:
 
 
 def interval(
-    mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64], conformal: Conformal | None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
-    """Lower and upper end and their coverage.
+    mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64], promise: Conformal
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Lower and upper end: mean ± threshold · root of total variance (scaled), or ± threshold (absolute).
 
-    scaled: mean ± threshold · root of total variance; absolute: mean ± threshold (split conformal,
-    Lei et al. 2018); without calibration the quantile of a normal.
+    Split conformal prediction, Lei et al. 2018.
     """
-    if conformal is None:
-        half, coverage = spread * NormalDist().inv_cdf(0.5 + COVERAGE / 2), COVERAGE
-    elif conformal.method == "scaled":
-        half, coverage = spread * conformal.threshold, conformal.coverage
-    else:
-        half, coverage = np.full_like(mean, conformal.threshold), conformal.coverage
-    return mean - half, mean + half, coverage
+    half = spread * promise.threshold if promise.method == "scaled" else np.full_like(mean, promise.threshold)
+    return mean - half, mean + half
 
 
 def class_set(probabilities: npt.NDArray[np.float64], conformal: Conformal) -> list[int]:
@@ -84,25 +78,37 @@ def class_set(probabilities: npt.NDArray[np.float64], conformal: Conformal) -> l
     return [i for i, sum_before in zip(order, before, strict=True) if sum_before < conformal.threshold] or order[:1]
 
 
-def conformal_of(manifest: Manifest, coverage: float | None = None) -> dict[str, Conformal]:
-    """Each calibrated head's threshold: of the coverage asked for, else of COVERAGE, else its first.
+def promises(manifest: Manifest, coverage: float | None = None) -> dict[str, Conformal]:
+    """What makes each head's sets or intervals: its calibrated threshold at the coverage asked for.
 
-    Raises BundleError for a method that this version does not know.
+    If none is asked for, that of COVERAGE, else its first. A real-valued head without any has the quantile of
+    a normal; another head without any has none.
+    Raises UsageError for a coverage that a calibrated head has not, BundleError for a method that this version
+    does not know.
     """
-    found = {}
+    wanted = COVERAGE if coverage is None else coverage
+    if not 0 < wanted < 1:
+        raise UsageError(f"--coverage {wanted:g}: a share, above 0 and below 1, e.g. 0.9")
+    normal = Conformal(coverage=wanted, method="scaled", threshold=NormalDist().inv_cdf(0.5 + wanted / 2))
+    found = {head.name: normal for head in manifest.heads if head.combine == "variance"}
     for calibration in manifest.calibration:
+        if not calibration.conformal:
+            continue
         head = manifest.head(calibration.head)
-        known = ("scaled", "absolute") if head.combine == "variance" else ("lac", "aps")
-        wanted = COVERAGE if coverage is None else coverage
         choices = [c for c in calibration.conformal if math.isclose(c.coverage, wanted)]
-        choices = choices or (calibration.conformal if coverage is None else [])
-        for choice in choices[:1]:
-            if choice.method not in known:
-                raise BundleError(
-                    f"calibration of {head.name}: method {choice.method!r} is unknown (known: {', '.join(known)}); "
-                    "upgrade probrt"
-                )
-            found[head.name] = choice
+        if not choices and coverage is not None:
+            has = ", ".join(f"{c.coverage:g}" for c in calibration.conformal)
+            raise UsageError(f"--coverage {coverage:g}: {head.name} is calibrated for {has}; choose one of them")
+        choice = (choices or calibration.conformal)[0]
+        known = ("scaled", "absolute") if head.combine == "variance" else ("lac", "aps")
+        if choice.method not in known:
+            raise BundleError(
+                f"calibration of {head.name}: method {choice.method!r} is unknown (known: {', '.join(known)}); "
+                "upgrade probrt"
+            )
+        found[head.name] = choice
+    if coverage is not None and not found:
+        raise UsageError(f"--coverage {coverage:g}: no head of the bundle is calibrated; leave it out")
     return found
 
 

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.images import Pixels, decode, read_bytes
 from probrt.runtime.manifest import Input
@@ -13,7 +16,10 @@ from probrt.runtime.manifest import Input
 
 @dataclass(frozen=True)
 class Loaded:
-    """One file of the input: its place in the order, and its pixels or the reason why there are none."""
+    """One file of the input: its place in the order, and its pixels or the reason why there are none.
+
+    affine: of a NIfTI volume, [4, 4].
+    """
 
     index: int
     name: str
@@ -21,6 +27,7 @@ class Loaded:
     pixels: Pixels | None = None
     frames: int = 1
     error: str = ""
+    affine: npt.NDArray[np.float64] | None = None
 
 
 def load(index: int, name: str, input: Input) -> Loaded:
@@ -34,7 +41,7 @@ def load(index: int, name: str, input: Input) -> Loaded:
         return Loaded(index, name, digest, error=str(error))
     except MemoryError:
         return Loaded(index, name, digest, error="needs more memory than there is")
-    return Loaded(index, name, digest, decoded.pixels, decoded.frames)
+    return Loaded(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
-"""NIfTI volumes, for training and for prediction.
+"""NIfTI volumes, for training and for prediction, and the maps that answer them.
 
 The voxel grid is turned to the closest canonical orientation (left to right, back to front, feet to
 head) and handed on as [depth, height, width, channels], depth from feet to head; values are scaled by
 the header's slope and intercept. It is not resampled: voxel sizes are the caller's to harmonise.
+A map goes back the same way, onto the voxel grid of the file that it answers.
 """
 
+import gzip
 import io
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +29,12 @@ def is_volume(data: bytes) -> bool:
 
 def decode_volume(data: bytes) -> npt.NDArray[np.float32]:
     """Voxels [depth, height, width, channels] float32; ImageError if the file is damaged or too large."""
-    try:
-        import nibabel
-    except ImportError:
-        raise MissingError("reading NIfTI needs nibabel: pip install 'probrt[volumes]'") from None
+    return read_volume(data)[0]
+
+
+def read_volume(data: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Voxels as of `decode_volume`, and the file's affine [4, 4], from its own voxel indices to millimetres."""
+    nibabel = _nibabel()
     if data[:2] == GZIP:
         data = _inflated(data)
     try:
@@ -45,7 +51,32 @@ def decode_volume(data: bytes) -> npt.NDArray[np.float32]:
         raise ImageError(f"not a readable NIfTI volume: {one_line(error)}") from None
     if voxels.ndim == 3:
         voxels = voxels[..., np.newaxis]
-    return np.ascontiguousarray(voxels.transpose(2, 1, 0, 3))
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0, 3)), np.array(loaded.affine, np.float64)
+
+
+def encode_volume(values: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], sides: Sequence[int]) -> bytes:
+    """A compressed NIfTI file of a map, on the voxel grid of the volume that it answers.
+
+    values: [depth, height, width] or [depth, height, width, outputs]; affine: the volume's, of `read_volume`;
+    sides: the volume's [depth, height, width]. Where the map is coarser, its affine is scaled with it.
+    """
+    nibabel = _nibabel()
+    orientations = nibabel.orientations
+    turn = orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], orientations.io_orientation(affine))
+    grid = orientations.apply_orientation(values.transpose(2, 1, 0, *range(3, values.ndim)), turn)
+    whole = orientations.apply_orientation(np.empty(tuple(sides)[::-1], bool), turn).shape
+    factors = np.array(whole) / grid.shape[:3]
+    scaling = np.diag([*factors, 1.0])
+    scaling[:3, 3] = (factors - 1) / 2  # the middle of a coarser voxel
+    return gzip.compress(nibabel.Nifti1Image(grid, affine @ scaling).to_bytes(), 1, mtime=0)
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError:
+        raise MissingError("NIfTI needs nibabel: pip install 'probrt[volumes]'") from None
+    return nibabel
 
 
 def _inflated(data: bytes) -> bytes:

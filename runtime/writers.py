@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from probrt.runtime.errors import MissingError, StorageError, UsageError
 from probrt.runtime.manifest import QUANTITIES, Head, Manifest
+from probrt.runtime.maps import MapFolder
 from probrt.runtime.overlay import can_overlay
 from probrt.runtime.rows import Row
 
@@ -109,27 +110,29 @@ def flat(row: Row) -> Row:
     return fields
 
 
-def columns(manifest: Manifest, review: bool, overlay: bool) -> dict[str, Column]:
+def columns(manifest: Manifest, review: bool, maps: MapFolder | None) -> dict[str, Column]:
     """All flat columns of a bundle's rows: what they hold, and in how many lists inside each other.
 
-    review, overlay: whether rows have them.
+    review: whether rows have that flag; maps: where per-position answers go.
     """
     kinds: dict[str, Column] = {name: ("count" if name == "draws" else "text", 0) for name in FIELDS}
     kinds |= {"review": ("flag", 0)} if review else {}
     for head in manifest.heads:
-        for name, kind in _head_columns(head, overlay).items():
+        for name, kind in (_map_columns(head, maps) if head.per_position else _head_columns(head)).items():
             kinds[f"{head.name}.{name}"] = kind
     return kinds
 
 
-def _head_columns(head: Head, overlay: bool) -> dict[str, Column]:
-    names = (*QUANTITIES, *head.extra)
-    if head.per_position:
-        several = head.combine == "entropy" and len(head.outputs["mean"]) == len(head.outputs["aleatoric"])
-        several = several and (head.outputs["mean"][-1] or 0) > 1
-        paths: dict[str, Column] = {name: ("text", int(several and name in QUANTITIES)) for name in names}
-        return paths | ({"overlay": ("text", 0)} if overlay and can_overlay(head) else {})
-    kinds: dict[str, Column] = {name: ("number", _depth(head, name)) for name in names}
+def _map_columns(head: Head, maps: MapFolder | None) -> dict[str, Column]:
+    if maps is None:
+        return {}
+    paths: dict[str, Column] = dict.fromkeys(QUANTITIES, ("text", int(maps.lists(head))))
+    paths |= dict.fromkeys(head.extra, ("text", 0))
+    return paths | ({"overlay": ("text", 0)} if maps.overlay and can_overlay(head) else {})
+
+
+def _head_columns(head: Head) -> dict[str, Column]:
+    kinds: dict[str, Column] = {name: ("number", _depth(head, name)) for name in (*QUANTITIES, *head.extra)}
     if head.combine == "variance":
         return kinds | {"interval": ("number", 1 + _depth(head, "mean")), "coverage": ("number", 0)}
     if len(head.outputs["mean"]) > len(head.outputs["aleatoric"]):
@@ -153,14 +156,18 @@ def _depth(head: Head, quantity: str) -> int:
 def _same_columns(path: Path, names: list[str]) -> None:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         if next(csv.reader(stream), []) != names:
-            raise UsageError(f"--resume: {path} has other columns; give the same --overlay as before, or --overwrite")
+            raise UsageError(
+                f"--resume: {path} has other columns; give the same --maps and --overlay as before, or --overwrite"
+            )
 
 
-def open_writer(path: str, manifest: Manifest, append: bool, review: bool = False, overlay: bool = False) -> Writer:
+def open_writer(
+    path: str, manifest: Manifest, append: bool, review: bool = False, maps: MapFolder | None = None
+) -> Writer:
     """The writer that the suffix asks for; `-` is JSON lines on standard output.
 
-    `append` continues a file of whole rows; `review`, `overlay`: whether rows hold these. UsageError for another
-    suffix, StorageError if it cannot be opened.
+    append: continue a file of whole rows; review, maps: as for `columns`. UsageError for another suffix,
+    StorageError if it cannot be opened.
     """
     if path == "-":
         return JsonLines(sys.stdout)
@@ -173,11 +180,11 @@ def open_writer(path: str, manifest: Manifest, append: bool, review: bool = Fals
             return JsonLines(target.open(mode, encoding="utf-8"))
         if suffix == ".csv":
             if append:
-                _same_columns(target, list(columns(manifest, review, overlay)))
+                _same_columns(target, list(columns(manifest, review, maps)))
             stream = target.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
-            return Csv(stream, list(columns(manifest, review, overlay)), header=not append)
+            return Csv(stream, list(columns(manifest, review, maps)), header=not append)
         if suffix == ".parquet":
-            return Parquet(target, columns(manifest, review, overlay))
+            return Parquet(target, columns(manifest, review, maps))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
     raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")

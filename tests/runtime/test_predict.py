@@ -163,7 +163,7 @@ def test_lists_globs_and_standard_input(
         (["imgs", "--samples", "0"], "at least 1"),
         (["imgs", "--samples", "x"], "--samples"),
         (["imgs", "--colour", "red"], "--colour"),
-        (["imgs", "--maps", "gif"], "choose png, npy or none"),
+        (["imgs", "--maps", "gif"], "choose one of auto, png"),
         (["imgs", "--tolerance", "-1"], "a positive number"),
         (["imgs", "--out", "p.xlsx", "--overwrite"], "ends in .jsonl, .csv or .parquet"),
         (["imgs", "--bundle", "empty"], "no bundle here"),

@@ -1,4 +1,4 @@
-"""`probrt predict --max-risk`: which rows are for review, in every format, and what cannot be."""
+"""`probrt predict --max-risk` and `--coverage`: what a row promises, in every format, and what cannot be."""
 
 import csv
 import json
@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from probrt.runtime import cli
 from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import Calibration, RiskPoint
+from probrt.runtime.manifest import Calibration, Conformal, RiskPoint
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:
@@ -88,7 +89,7 @@ def test_what_cannot_be_reviewed_says_what_can(
     bundle: Bundle, reviewed: tuple[Bundle, float], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for opened, words, message in (
-        (bundle, ("--max-risk", 0.02), "the bundle holds no risk curve, which `probrt train` writes for categorical"),
+        (bundle, ("--max-risk", 0.02), "the bundle holds no risk curve, which `probrt train` writes for heads"),
         (reviewed[0], ("--max-risk", 0.005), "shape errs in 0.0100 of its most certain 10% already; ask for that"),
         (reviewed[0], ("--max-risk", 0.05, "--variant", "mean"), "the posterior mean knows no total uncertainty"),
         (reviewed[0], ("--max-risk", 1.5), "from 0 to below 1"),
@@ -99,3 +100,59 @@ def test_what_cannot_be_reviewed_says_what_can(
         assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_heads_of_every_kind_are_reviewed_by_the_average_of_their_total(
+    bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[..., Bundle]
+) -> None:
+    """ink is a map, slant a real number: a threshold is on the mean over positions, and on the variance."""
+    assert predict(bundle, tmp_path / "plain.jsonl", pictures, "--maps", "npy") == 0
+    found = [row["heads"] for row in rows(tmp_path / "plain.jsonl")]
+    ink = [float(np.load(heads["ink"]["total"]).mean()) for heads in found]
+    slant = [heads["slant"]["total"] for heads in found]
+    middles = [float(np.median(values)) for values in (ink, slant)]
+    folder = tmp_path / "risky" / "1"
+    shutil.copytree(bundle.path, folder)
+    curves = [[RiskPoint(threshold=middle, kept=0.5, risk=0.1)] for middle in middles]
+    calibration = [Calibration(head=name, risk=curve) for name, curve in zip(("ink", "slant"), curves, strict=True)]
+    risky = rewrite(folder, calibration=calibration)
+    assert predict(risky, tmp_path / "p.jsonl", pictures, "--max-risk", 0.1, "--maps", "none") == 0
+    expected = [a > middles[0] or b > middles[1] for a, b in zip(ink, slant, strict=True)]
+    assert [row["review"] for row in rows(tmp_path / "p.jsonl")] == expected
+    assert 0 < sum(expected) < 20
+
+
+def test_coverage_chooses_among_the_calibrated_ones(
+    bundle: Bundle,
+    pictures: Path,
+    tmp_path: Path,
+    rewrite: Callable[..., Bundle],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "sure" / "1"
+    shutil.copytree(bundle.path, folder)
+    sets = [Conformal(coverage=c, method="lac", threshold=t) for c, t in ((0.5, 0.2), (0.9, 0.999))]
+    halves = [Conformal(coverage=c, method="absolute", threshold=t) for c, t in ((0.5, 1.0), (0.9, 2.0))]
+    calibration = [Calibration(head="shape", conformal=sets), Calibration(head="slant", conformal=halves)]
+    sure = rewrite(folder, calibration=calibration)
+    widths = {}
+    for coverage in ((), ("--coverage", 0.9), ("--coverage", 0.5)):
+        out = tmp_path / f"p{len(widths)}.jsonl"
+        assert predict(sure, out, pictures, "--maps", "none", *coverage) == 0
+        heads = [row["heads"] for row in rows(out)]
+        assert {head["coverage"] for one in heads for head in one.values()} == {coverage[1] if coverage else 0.9}
+        low, high = heads[0]["slant"]["interval"]
+        widths[coverage] = (round(high - low, 4), sum(len(one["shape"]["set"]) for one in heads))
+    assert [width for width, _ in widths.values()] == [4.0, 4.0, 2.0]
+    assert widths[()] == widths[("--coverage", 0.9)]
+    assert widths[()][1] > widths[("--coverage", 0.5)][1]
+    for coverage, message in ((0.8, "shape is calibrated for 0.5, 0.9; choose one"), (1.0, "above 0 and below 1")):
+        assert predict(sure, tmp_path / "no.jsonl", pictures, "--coverage", coverage) == 2
+        assert message in capsys.readouterr().err
+    # A real-valued head without calibration: the quartiles of a normal.
+    plain = rewrite(folder, calibration=[])
+    assert predict(plain, tmp_path / "n.jsonl", pictures / "00.png", "--coverage", 0.5, "--maps", "none") == 0
+    (row,) = rows(tmp_path / "n.jsonl")
+    low, high = row["heads"]["slant"]["interval"]
+    assert (high - low) / 2 == pytest.approx(0.6744898 * row["heads"]["slant"]["total"] ** 0.5, rel=1e-5)
+    assert "set" not in row["heads"]["shape"]
