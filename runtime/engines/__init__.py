@@ -96,7 +96,7 @@ BUILT_IN = (
         0.6,
         words=False,  # it shifts uint32 as if it had a sign, and fuses integer chains into float32
     ),
-    Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu",), 2, 0.15),
+    Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu", "gpu"), 2, 0.15),
     Engine(
         "onnxruntime",
         "probrt.runtime.engines.onnxruntime",

@@ -1,14 +1,19 @@
-"""LiteRT (TFLite files) on the CPU."""
+"""LiteRT (TFLite files) on the CPU, or through its CompiledModel on a GPU."""
 
 import contextlib
+import ctypes.util
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import ai_edge_litert
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle import Bundle
-from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines import Arrays, Graph, absent_device, damaged
 from probrt.runtime.hush import hush
 from probrt.runtime.manifest import File
 
@@ -20,7 +25,12 @@ def version() -> str:
 
 
 def devices() -> tuple[str, ...]:
-    return ("cpu",)
+    """`gpu` where the accelerator and a graphics driver are; whether it answers is known when a file is loaded."""
+    accelerator = next(Path(ai_edge_litert.__path__[0]).glob("libLiteRt*Accelerator.*"), None)
+    driver = not sys.platform.startswith("linux") or (
+        ctypes.util.find_library("vulkan") and any(Path(path).exists() for path in ("/dev/dri", "/dev/nvidia0"))
+    )
+    return ("gpu", "cpu") if accelerator and driver else ("cpu",)
 
 
 class LiteRT:
@@ -43,12 +53,62 @@ class LiteRT:
         return answer
 
 
-def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> LiteRT:
-    """A graph of the one file in `files`."""
-    if device != "cpu":
+class Compiled:
+    """One TFLite file on an accelerator, in float32; compiled once, sized anew when the batch's size changes."""
+
+    def __init__(self, content: bytes, accelerator: str) -> None:
+        from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
+
+        # What the GPU cannot do runs on the CPU; half precision would not be the answer that was checked.
+        wanted = HardwareAccelerator[accelerator] | HardwareAccelerator.CPU
+        options = Options(hardware_accelerators=wanted, gpu_options=GpuOptions(enforce_f32=True))
+        with hush():
+            self._model = CompiledModel.from_buffer(content, options=options)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._buffers: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+        shapes = {name: values.shape for name, values in inputs.items()}
+        with hush():
+            if shapes != self._shapes:
+                self._size(signature, shapes)
+            given, taken = self._buffers
+            for name, values in inputs.items():
+                given[name].write(np.ascontiguousarray(values))
+            self._model.run_by_name(signature, given, taken)
+            answer: dict[str, npt.NDArray[np.float32]] = {}
+            for name, details in self._model.get_output_tensor_details(signature).items():
+                shape = tuple(details["shape"])
+                answer[name] = taken[name].read(int(np.prod(shape)), np.float32).reshape(shape)
+        return answer
+
+    def _size(self, signature: str, shapes: dict[str, tuple[int, ...]]) -> None:
+        model = self._model
+        for name, shape in shapes.items():
+            if tuple(model.get_input_tensor_details(signature)[name]["shape"]) != shape:
+                model.resize_input_tensor_by_name(signature, name, shape, strict=False)
+        names = model.get_signature_list()[signature]
+        self._buffers = (
+            {name: model.create_input_buffer_by_name(signature, name) for name in names["inputs"]},
+            {name: model.create_output_buffer_by_name(signature, name) for name in names["outputs"]},
+        )
+        self._shapes = shapes
+
+
+def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> Graph:
+    """A graph of the one file in `files`; MissingError if no GPU answers."""
+    if device not in devices():
         raise absent_device("litert", device, devices())
     content = bundle.read(files[0])
     try:
-        return LiteRT(content, threads)
+        if device == "cpu":
+            return LiteRT(content, threads)
+        LiteRT(content, threads)  # what is damaged is an error here; CompiledModel would end the process
     except (ValueError, RuntimeError) as error:
         raise damaged(files[0], error) from None
+    with hush():
+        try:
+            return Compiled(content, "GPU")
+        except (ValueError, RuntimeError):
+            pass  # not raised from here: it would hold what prints its end
+    raise absent_device("litert", device, ("cpu",))

@@ -1,6 +1,9 @@
 """Every engine and variant of a real bundle: the same draws, the same numbers; and what is refused."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +58,44 @@ def cut(prediction: Prediction, count: int) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("name", ["mean", "draws-00", "sampled"])
+def test_litert_s_compiled_model_gives_what_its_interpreter_gives(bundle: Bundle, name: str) -> None:
+    """On its CPU side: the same buffers and sizes as on a GPU, which is not to be had everywhere."""
+    from probrt.runtime.engines.litert import Compiled, LiteRT
+
+    (file,) = (file for file in bundle.manifest.files if file.path == f"{name}.tflite")
+    content = bundle.read(file)
+    compiled, interpreted = Compiled(content, "CPU"), LiteRT(content, 1)
+    more = {"seed": np.array([7], np.int32), "start": np.array([4], np.int32)} if name == "sampled" else {}
+    for batch in (5, 2, 1, 5):
+        inputs = {"images": images[:batch], **more}
+        answer, expected = compiled(inputs), interpreted(inputs)
+        assert answer.keys() == expected.keys()
+        for output, values in expected.items():
+            np.testing.assert_allclose(answer[output], values, atol=1e-5, err_msg=output)
+
+
+def test_a_gpu_that_does_not_answer_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    """With the accelerator's library, and a Vulkan that is told of no driver."""
+    script = (
+        "import sys; from probrt.runtime.bundle import Bundle; from probrt.runtime.engines import litert;"
+        "from probrt.runtime.errors import MissingError;"
+        "litert.devices = lambda: ('gpu', 'cpu'); bundle = Bundle.open(sys.argv[1]);"
+        "\ntry: litert.load(bundle, bundle.files('tflite', 'mean'), 'gpu', 1)"
+        "\nexcept MissingError as error: print(error)"
+    )
+    nothing = {name: str(tmp_path / "none.json") for name in ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, bundle.path],
+        env=os.environ | nothing,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "litert finds no device gpu here (it has: cpu); see `probrt doctor`\n"
+
+
 def test_mean_knows_no_epistemic_part(reference: dict[str, Prediction]) -> None:
     for answer in reference["mean"].heads.values():
         assert answer.epistemic is None
@@ -99,6 +140,7 @@ def test_what_can_be_honoured_decides_the_engine(bundle: Bundle) -> None:
         ({"engine": "abacus"}, UsageError, "choose auto or one of openvino, litert"),
         ({"precision": "int8"}, UsageError, "no int8 onnx file"),
         ({"engine": "litert", "device": "cuda"}, MissingError, "no device cuda here"),
+        ({"engine": "litert", "device": "directml"}, MissingError, "no device directml here"),
         ({"engine": "onnxruntime", "device": "cuda"}, MissingError, "no device cuda here"),
         ({"engine": "openvino", "device": "gpu"}, MissingError, "no device gpu here"),
         ({"engine": "tensorflow", "device": "cuda"}, MissingError, "no device cuda here"),
