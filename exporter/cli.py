@@ -20,6 +20,9 @@ def export(
         str, typer.Option(help="Of float32, float16, dynamic, int8; the last two are for the posterior mean.")
     ] = "float32",
     variants: Annotated[str, typer.Option(help="Of mean, draws, sampled.")] = "mean,draws,sampled",
+    select: Annotated[
+        bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise 0, 1, 2, ...")
+    ] = True,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
 ) -> int:
     """Turn a trained model into a bundle whose every file was checked against the model."""
@@ -41,7 +44,7 @@ def export(
         from probrt.exporter import formats as table
         from probrt.exporter.export import Request
         from probrt.exporter.export import export as export_model
-    from probrt.exporter.summary import differences_table, files_table, next_commands
+    from probrt.exporter.summary import bank_table, differences_table, files_table, next_commands
 
     request = Request(
         draws,
@@ -50,6 +53,7 @@ def export(
         table.chosen(formats, table.FORMATS, "--formats"),
         table.chosen(precisions, tuple(table.BY_PRECISION), "--precisions"),
         table.chosen(variants, table.VARIANTS, "--variants"),
+        select,
     )
     checked = []
     try:
@@ -64,6 +68,8 @@ def export(
     finally:
         if checked:
             console.print(differences_table(checked))
+    if exported.bundle.manifest.posterior and exported.bundle.manifest.posterior.selection:
+        console.print(bank_table(exported.bundle.manifest.posterior.selection))
     console.print(files_table(exported.bundle))
     console.print(next_commands(exported.bundle), soft_wrap=True)
     return 0

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from probrt.exporter import parity
 from probrt.exporter.files import Writer
 from probrt.exporter.formats import FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
+from probrt.exporter.select import Chosen, chosen
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError
 from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
@@ -37,6 +39,7 @@ class Request:
     formats: tuple[str, ...] = FORMATS
     precisions: tuple[str, ...] = ("float32",)
     variants: tuple[str, ...] = VARIANTS
+    select: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,16 @@ def export(
     model, card = store.load(folder)
     home = artifacts / model.name
     version = request.version or next_version(home)
-    posterior = _posterior(model, request)
-    chosen = graph_files(request.formats, request.precisions, request.variants, variants(model))
+    graphs = graph_files(request.formats, request.precisions, request.variants, variants(model))
     kept = store.images(folder)
     low, high = model.input.range or (0.0, 1.0)
+    doing("choosing the draws of the bank")
+    posterior = _posterior(model, kept, request)
     with staged(home, version) as stage:
         representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
         writer = Writer(model, heads(model), posterior, representative, stage, doing)
         files = writer.saved_model() if "savedmodel" in request.formats else []
-        files += writer.graphs(chosen)
+        files += writer.graphs(graphs)
         manifest = Manifest(
             probrt=importlib.metadata.version("probrt"),
             model=Named(name=model.name, version=version),
@@ -120,15 +124,19 @@ def variants(model: Model) -> tuple[str, ...]:
     return VARIANTS if all(weight.posterior.in_graph for weight in model.weights) else ("mean", "draws")
 
 
-def _posterior(model: Model, request: Request) -> Posterior | None:
+def _posterior(model: Model, kept: np.ndarray, request: Request) -> Posterior | None:
     if not model.weights:
         return None
+    bank = Chosen(list(range(request.draws)), None)
+    if request.select and {"savedmodel", "draws"} & {*request.formats, *request.variants}:
+        bank = chosen(model, heads(model), kept, request.seed, request.draws, CHUNK)
     return Posterior(
         seed=request.seed,
-        order=list(range(request.draws)),
+        order=bank.order,
         chunk=CHUNK,
         samples=request.draws,
         max_samples=MAX_SAMPLES,
+        selection=bank.selection,
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from probrt.exporter.parity import Difference
 from probrt.runtime.bundle import Bundle
+from probrt.runtime.manifest import Selection
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
@@ -42,6 +43,18 @@ def files_table(bundle: Bundle) -> Table:
         draws = sum(file.draws[1] for file in files if file.draws) or ("any" if variant == "sampled" else "")
         size = sum(file.bytes for file in files) / 1e6
         table.add_row(format, variant, precision, str(count), str(draws), f"{size:.1f}")
+    return table
+
+
+def bank_table(selection: Selection) -> Table:
+    """How the bank's first draws compare with independent ones, on images not used for choosing."""
+    verdict = "kept" if selection.kept else "no better than plain order, which was kept"
+    table = Table(title=f"bank chosen from {selection.pool} draws: {verdict}", title_justify="left")
+    for column in ("draws", "images", "error of the mean", "independent", "error of the spread", "independent"):
+        table.add_column(column, justify="left" if column == "images" else "right")
+    for one in selection.errors:
+        values = (one.mean, one.independent_mean, one.spread, one.independent_spread)
+        table.add_row(str(one.draws), one.images, *(f"{value:.3f}" for value in values))
     return table
 
 

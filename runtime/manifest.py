@@ -95,6 +95,30 @@ class File(Record, frozen=True, kw_only=True):
     draws: tuple[Natural, Positive] | None = None
 
 
+class BankError(Record, frozen=True, kw_only=True):
+    """How far the first draws of a bank are from the pool they were chosen from, on images not used for choosing.
+
+    mean: root mean square difference of the predictive mean, as a part of the standard deviation between draws
+        (1 / sqrt(n) for n independent draws), averaged over heads; spread: of the epistemic uncertainty, as a part
+        of its size. independent_mean, independent_spread: the same of as many independent draws.
+    """
+
+    draws: Positive
+    images: Literal["training", "shifted"]
+    mean: float
+    spread: float
+    independent_mean: float
+    independent_spread: float
+
+
+class Selection(Record, frozen=True, kw_only=True):
+    """How the order of a bank was chosen: from how many draws, and whether it was better than plain order and kept."""
+
+    pool: Positive
+    kept: bool
+    errors: list[BankError]
+
+
 class Posterior(Record, frozen=True, kw_only=True):
     """Which draws the bundle gives.
 
@@ -107,6 +131,7 @@ class Posterior(Record, frozen=True, kw_only=True):
     chunk: Positive
     samples: Positive
     max_samples: Positive
+    selection: Selection | None = None
 
 
 class Conformal(Record, frozen=True, kw_only=True):

@@ -66,7 +66,8 @@ def exported(case: Case, folder: Path) -> Exported:
     store.save(made, folder / "model", kept, {})
     model, _ = store.load(folder / "model")
     precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
-    found = export(folder / "model", folder / "artifacts", Request(draws=DRAWS, precisions=precisions))
+    request = Request(draws=DRAWS, precisions=precisions, select=case.name == "digits")
+    found = export(folder / "model", folder / "artifacts", request)
     images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
     return Exported(made, model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
 

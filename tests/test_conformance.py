@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from cases import CASES, DRAWS, Exported
+from cases import CASES, Exported
 
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
@@ -80,9 +80,9 @@ def asked(number: list[int], seed: list[int]) -> dict[str, np.ndarray]:
 
 @every_case
 def test_savedmodel(bundle: Exported, saved: Graph) -> None:
-    images, reference = bundle.images, bundle.reference
+    images, reference, order = bundle.images, bundle.reference, bundle.bundle.manifest.posterior.order
     close(saved({"images": images}, "mean"), reference.mean(images))
-    close(saved({"images": images}, "serving_default"), reference.draws(images, 0, range(DRAWS)))
+    close(saved({"images": images}, "serving_default"), reference.draws(images, 0, order))
     close(saved({"images": images, **asked([5], [3])}, "sample"), reference.draws(images, 3, range(5)))
     each = reference.each(images, 3, range(5))
     drawn = saved({"images": images, **asked([5], [3])}, "draws")

@@ -22,7 +22,7 @@ from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
 
-REQUEST = Request(draws=8)
+REQUEST = Request(draws=8, select=False)
 
 
 @pytest.fixture(scope="module")
