@@ -24,8 +24,9 @@ from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
-from probrt.trainer.posteriors import Normal
+from probrt.trainer.posteriors import Laplace, LogNormal, Normal, Posterior
 from probrt.trainer.posteriors.base import rho_of
+from probrt.trainer.priors import Named, Prior
 from probrt.trainer.priors import Normal as NormalPrior
 from probrt.trainer.weights import RandomWeight
 
@@ -35,6 +36,8 @@ _ESTIMATORS = {
     "Reparameterization": "reparameterization",
     "Flipout": "flipout",
 }
+# Those that have a location and a scale per weight, as ours have.
+_FAMILIES = {"Normal": Normal, "Laplace": Laplace, "LogNormal": LogNormal}
 _CONVS = {"Conv1D": layers.Conv1D, "Conv2D": layers.Conv2D, "Conv3D": layers.Conv3D}
 _PLAIN = {
     "Activation", "Add", "Average", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "BatchNormalization",
@@ -118,18 +121,21 @@ def _probabilistic(old: Any, kind: str) -> keras.Layer:
         "name": old.name,
         "use_bias": old.bias_posterior is not None,
         "activation": _activation(old),
-        "kernel_posterior": Normal(),
+        "kernel_posterior": _family(old.kernel_posterior, f"{old.name}: kernel posterior"),
         "kernel_prior": _prior(old.kernel_prior, f"{old.name}: kernel"),
-        "bias_posterior": Normal() if _random(old.bias_posterior) else None,
-        "bias_prior": _prior(old.bias_prior, f"{old.name}: bias") if _random(old.bias_posterior) else None,
+        "bias_posterior": _family(old.bias_posterior, f"{old.name}: bias posterior"),
+        "bias_prior": _prior(old.bias_prior, f"{old.name}: bias"),
         "estimator": estimator,
     }
-    if family == "Dense":
-        return layers.Dense(old.units, **settings)
-    if old.data_format != "channels_last":
-        raise ConfigError(f"{old.name}: data_format {old.data_format!r} cannot be adopted; use channels_last")
-    window = {key: getattr(old, key) for key in ("kernel_size", "strides", "padding", "dilation_rate")}
-    return _CONVS[family](old.filters, **window, **settings)
+    try:
+        if family == "Dense":
+            return layers.Dense(old.units, **settings)
+        if old.data_format != "channels_last":
+            raise ConfigError(f"{old.name}: data_format {old.data_format!r} cannot be adopted; use channels_last")
+        window = {key: getattr(old, key) for key in ("kernel_size", "strides", "padding", "dilation_rate")}
+        return _CONVS[family](old.filters, **window, **settings)
+    except ValueError as error:  # a prior that does not hold the posterior, an estimator that it cannot have
+        raise ConfigError(f"{one_line(error)}; it cannot be adopted") from None
 
 
 def _activation(old: Any) -> str:
@@ -141,46 +147,60 @@ def _activation(old: Any) -> str:
     return name
 
 
-def _random(posterior: Any) -> bool:
-    return posterior is not None and "Deterministic" not in type(_single(posterior)).__name__
-
-
 def _single(distribution: Any) -> Any:
-    return getattr(distribution, "distribution", distribution)
+    """The distribution of one weight, inside tfp.layers' Independent."""
+    while type(distribution).__name__ == "Independent":  # a LogNormal has a distribution inside too
+        distribution = distribution.distribution
+    return distribution
 
 
-def _normal(distribution: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    single = _single(distribution)
-    if type(single).__name__ != "Normal":
-        raise ConfigError(f"{where}: a {type(single).__name__} distribution cannot be adopted; use a normal one")
-    return np.asarray(single.loc, np.float32), np.asarray(single.scale, np.float32)
+def _family(distribution: Any, where: str) -> Posterior | None:
+    """The family of a posterior; None for a deterministic weight."""
+    kind = type(_single(distribution)).__name__
+    if distribution is None or "Deterministic" in kind:
+        return None
+    if kind not in _FAMILIES:
+        raise ConfigError(f"{where}: {kind} cannot be adopted; use one of {', '.join(_FAMILIES)} or Deterministic")
+    return _FAMILIES[kind]()
 
 
-def _prior(distribution: Any, where: str) -> NormalPrior:
-    """The layer's prior where it is one normal for all weights; it matters to training alone."""
+def _prior(distribution: Any, where: str) -> Prior | None:
+    """The layer's prior where it is one distribution for all weights; it matters to training alone."""
     if distribution is None:
-        return NormalPrior()
-    loc, scale = _normal(distribution, f"{where} prior")
-    if np.ptp(loc) > 0 or np.ptp(scale) > 0:
-        raise ConfigError(f"{where} prior: normals that differ between weights cannot be adopted; use one for all")
-    return NormalPrior(float(loc.flat[0]), float(scale.flat[0]))
+        return None
+    single = _single(distribution)
+    kind = type(single).__name__
+    settings = {}
+    for name in type(single).parameter_properties():
+        value = single.parameters.get(name)
+        if value is not None:
+            values = np.asarray(value, np.float32)
+            if np.ptp(values) > 0:
+                raise ConfigError(f"{where} prior: its {name} differs between weights; use one for all")
+            settings[name] = float(values.flat[0])
+    try:
+        return Named(kind, settings) if kind != "Normal" else NormalPrior(**settings)
+    except (ValueError, TypeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{where} prior: {kind} cannot be adopted ({one_line(error)[:200]})") from None
 
 
 def _copy(old: Any, new: keras.Layer) -> None:
     if not isinstance(new, ProbabilisticLayer):
         new.set_weights(old.get_weights())
         return
-    _set(new.kernel, old.kernel_posterior, f"{old.name}: kernel posterior")
-    if isinstance(new.bias, RandomWeight):
-        _set(new.bias, old.bias_posterior, f"{old.name}: bias posterior")
-    elif new.bias is not None:
-        new.bias.assign(np.asarray(_single(old.bias_posterior).loc))
+    _set(new.kernel, old.kernel_posterior)
+    if new.bias is not None:
+        _set(new.bias, old.bias_posterior)
 
 
-def _set(weight: RandomWeight, distribution: Any, where: str) -> None:
-    loc, scale = _normal(distribution, where)
+def _set(weight: RandomWeight | keras.Variable, distribution: Any) -> None:
+    single = _single(distribution)
+    loc = np.asarray(single.loc, np.float32)
+    if not isinstance(weight, RandomWeight):
+        weight.assign(loc)
+        return
     weight.parameters["loc"].assign(loc)
-    weight.parameters["rho"].assign(rho_of(scale))
+    weight.parameters["rho"].assign(rho_of(np.asarray(single.scale, np.float32)))
 
 
 def _built(builder: str) -> Any:

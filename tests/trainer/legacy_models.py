@@ -11,6 +11,25 @@ import tensorflow_probability as tfp
 import tf_keras
 
 
+def laplace(dtype, shape, name, trainable, add_variable):
+    """A posterior that is no normal."""
+    loc = add_variable(f"{name}_loc", shape, dtype=dtype, initializer="glorot_normal")
+    rho = add_variable(f"{name}_untransformed_scale", shape, dtype=dtype, initializer="zeros")
+    scale = tfp.util.DeferredTensor(rho, lambda value: 0.1 * tf.nn.softplus(value), name="scale")
+    return tfp.distributions.Independent(tfp.distributions.Laplace(loc, scale), len(shape))
+
+
+def gamma_model() -> tf_keras.Model:
+    """Holds a posterior that ours have not."""
+
+    def gamma(dtype, shape, name, trainable, add_variable):
+        rate = tfp.util.DeferredTensor(add_variable(f"{name}_rate", shape, dtype=dtype), tf.nn.softplus)
+        return tfp.distributions.Independent(tfp.distributions.Gamma(2.0, rate), len(shape))
+
+    first = tfp.layers.DenseReparameterization(3, kernel_posterior_fn=gamma, kernel_divergence_fn=None, name="first")
+    return tf_keras.Sequential([tf_keras.Input((3,)), first])
+
+
 def image_model() -> tf_keras.Model:
     """Flipout and reparameterised convolutions with a branch; 3 channels out."""
     images = tf_keras.Input((8, 8, 2))
@@ -19,6 +38,19 @@ def image_model() -> tf_keras.Model:
     features = tf_keras.layers.MaxPooling2D(2)(tf_keras.layers.Add()([first, second]))
     features = tfp.layers.Convolution2DReparameterization(
         5, 3, bias_posterior_fn=tfp.layers.default_mean_field_normal_fn()
+    )(features)
+    features = tfp.layers.Convolution2DReparameterization(
+        5,
+        1,
+        activation="tanh",
+        kernel_posterior_fn=laplace,
+        kernel_prior_fn=lambda dtype, shape, *_: tfp.distributions.Independent(
+            tfp.distributions.StudentT(3.0, tf.zeros(shape, dtype), 0.5), len(shape)
+        ),
+        kernel_divergence_fn=None,
+    )(features)
+    features = tfp.layers.Convolution2DReparameterization(
+        4, 1, kernel_posterior_fn=tfp.layers.default_mean_field_normal_fn(is_singular=True), kernel_divergence_fn=None
     )(features)
     features = tf_keras.layers.Flatten()(features)
     features = tfp.layers.DenseFlipout(6, activation="tanh")(features)
@@ -65,7 +97,8 @@ def write(name: str, folder: str, runs: int) -> None:
     answers = np.stack([answer().numpy() for _ in range(runs)])
     for layer in model.layers:
         if hasattr(layer, "kernel_posterior"):
-            layer.kernel_posterior.distribution._scale = 0.0 * layer.kernel_posterior.distribution.scale
+            if "Deterministic" not in type(layer.kernel_posterior.distribution).__name__:
+                layer.kernel_posterior.distribution._scale = 0.0 * layer.kernel_posterior.distribution.scale
             if "Deterministic" not in type(layer.bias_posterior.distribution).__name__:
                 layer.bias_posterior.distribution._scale = 0.0 * layer.bias_posterior.distribution.scale
     centre = model(images, training=False).numpy()

@@ -63,10 +63,13 @@ def test_what_cannot_be_adopted_is_named(tmp_path):
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from probrt.trainer.adopt import _built, converted\n"
-        "for builder in ('legacy_models:lambda_model', 'legacy_models:nothing'):\n"
+        "for builder in ('legacy_models:lambda_model', 'legacy_models:gamma_model', 'legacy_models:nothing'):\n"
         "    try: converted(_built(builder))\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
     )
     lines = run("-c", code, str(HERE)).stdout.splitlines()
     assert lines[0] == "ConfigError lambda: a Lambda layer cannot be adopted; build the model without it"
-    assert lines[1].startswith("ConfigError legacy_models:nothing: no such function")
+    assert lines[1].startswith(
+        "ConfigError first: kernel posterior: Gamma cannot be adopted; use one of Normal, Laplace"
+    )
+    assert lines[2].startswith("ConfigError legacy_models:nothing: no such function")

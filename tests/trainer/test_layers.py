@@ -10,7 +10,7 @@ import tensorflow as tf
 from families import POSTERIORS, PRIORS
 
 from probrt.trainer import layers
-from probrt.trainer.posteriors import Normal
+from probrt.trainer.posteriors import Laplace, Normal
 from probrt.trainer.weights import Draw, Fit, Mean, constants, random_weights, reading
 
 _1D, _2D, _3D = (2, 9, 4), (2, 8, 7, 4), (2, 5, 6, 5, 4)
@@ -119,6 +119,30 @@ def test_priors_come_back_from_a_config(name):
     again = layers.Conv1D.from_config(layer.get_config())
     assert again.kernel_prior == PRIORS[name]
     assert again.get_config() == layer.get_config()
+
+
+def test_the_kernels_of_a_separable_convolution_have_families_of_their_own():
+    layer = layers.SeparableConv2D(
+        4, 3, name="s", kernel_posterior={"name": "gamma"}, kernel_prior={"name": "log_normal"},
+        pointwise_posterior=Laplace(), pointwise_prior={"name": "student_t"},
+    )  # fmt: skip
+    again = layers.SeparableConv2D.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    again.build((None, 6, 6, 2))
+    assert [type(one.posterior).__name__ for one in again.random_weights] == ["Gamma", "Laplace"]
+    assert [type(one.prior).__name__ for one in again.random_weights] == ["LogNormal", "StudentT"]
+    assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "flipout")
+    with reading(Fit(3, 1)):
+        assert again(tf.ones((2, 6, 6, 2))).shape == (2, 6, 6, 4)
+    half = layers.SeparableConv2D(4, 3, pointwise_posterior=None)
+    half.build((None, 6, 6, 2))
+    assert [one.name.split("/")[1] for one in half.random_weights] == ["depthwise"]
+    same = layers.SeparableConv2D(4, 3, kernel_posterior=Laplace(), kernel_prior={"name": "cauchy"})
+    assert (same.pointwise_posterior, same.pointwise_prior) == (same.kernel_posterior, same.kernel_prior)
+    with pytest.raises(ValueError, match="s: pointwise_posterior: flipout needs a posterior symmetric"):
+        layers.SeparableConv2D(4, 3, name="s", estimator="flipout", pointwise_posterior={"name": "gamma"})
+    with pytest.raises(ValueError, match="s: pointwise_prior: LogNormal lives on"):
+        layers.SeparableConv2D(4, 3, name="s", pointwise_prior={"name": "log_normal"})
 
 
 def test_mixed_bfloat16_trains():

@@ -51,10 +51,10 @@ class ProbabilisticLayer(keras.Layer):
         super().__init__(**kwargs)
         self.use_bias = use_bias
         self.activation = keras.activations.get(activation)
-        self.kernel_posterior = _family(kernel_posterior, posterior, f"{self.name}: kernel_posterior")
-        self.kernel_prior = _prior(kernel_prior, self.kernel_posterior, f"{self.name}: kernel_prior")
-        self.bias_posterior = _family(bias_posterior, posterior, f"{self.name}: bias_posterior")
-        self.bias_prior = _prior(bias_prior, self.bias_posterior, f"{self.name}: bias_prior")
+        self.kernel_posterior = chosen_posterior(kernel_posterior, f"{self.name}: kernel_posterior")
+        self.kernel_prior = chosen_prior(kernel_prior, self.kernel_posterior, f"{self.name}: kernel_prior")
+        self.bias_posterior = chosen_posterior(bias_posterior, f"{self.name}: bias_posterior")
+        self.bias_prior = chosen_prior(bias_prior, self.bias_posterior, f"{self.name}: bias_prior")
         self.estimator = estimator
         self.noise_ids = dict(noise_ids or {})
         self.random_weights: list[RandomWeight] = []
@@ -105,10 +105,10 @@ class ProbabilisticLayer(keras.Layer):
             **super().get_config(),
             "use_bias": self.use_bias,
             "activation": keras.activations.serialize(self.activation),
-            "kernel_posterior": _record(self.kernel_posterior),
-            "kernel_prior": _record(self.kernel_prior),
-            "bias_posterior": _record(self.bias_posterior),
-            "bias_prior": _record(self.bias_prior),
+            "kernel_posterior": record(self.kernel_posterior),
+            "kernel_prior": record(self.kernel_prior),
+            "bias_posterior": record(self.bias_posterior),
+            "bias_prior": record(self.bias_prior),
             "estimator": self.estimator,
             "noise_ids": self.noise_ids,
         }
@@ -139,18 +139,23 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return max(1, math.prod(shape[:-1]))
 
 
+def chosen_posterior(given: PosteriorLike, where: str) -> Posterior | None:
+    """A posterior out of itself or its record; ValueError says what is wrong with it."""
+    return _family(given, posterior, where)
+
+
 def _family(given: Any, convert: Any, where: str) -> Any:
     """A family out of itself or its record; both are checked, for msgspec checks only what it converts."""
     if given is None:
         return None
-    settings = dict(given) if isinstance(given, Mapping) else _record(given)
+    settings = dict(given) if isinstance(given, Mapping) else record(given)
     try:
         return convert(settings)
     except msgspec.ValidationError as error:
         raise ValueError(f"{where}: {settings}: {error}") from None
 
 
-def _prior(given: Any, family: Posterior | None, where: str) -> Prior | None:
+def chosen_prior(given: PriorLike, family: Posterior | None, where: str) -> Prior | None:
     """The prior of a random weight, its own default if none is given; ValueError if the two do not fit."""
     if family is None:
         return None
@@ -181,5 +186,6 @@ def _fitting(low: float, high: float) -> str:
     return f"Uniform(low={low:g}, high={high:g}) or Normal"
 
 
-def _record(family: msgspec.Struct | None) -> dict[str, Any] | None:
+def record(family: msgspec.Struct | None) -> dict[str, Any] | None:
+    """What a layer's config holds of a family."""
     return None if family is None else msgspec.to_builtins(family)

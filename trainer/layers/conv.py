@@ -53,10 +53,14 @@ class Window(ProbabilisticLayer):
 
     def settle(self, input_shape: tuple[int | None, ...]) -> None:
         """Fixes the estimator: a window of size 1 on a map of size 1 meets an example once."""
-        once = all(side == 1 for side in (*self.kernel_size, *input_shape[1:-1]))
         self.settle_estimator(
-            once, f"windows of size 1 on maps of size 1, not {self.kernel_size} on {tuple(input_shape[1:-1])}"
+            self.once(input_shape),
+            f"windows of size 1 on maps of size 1, not {self.kernel_size} on {tuple(input_shape[1:-1])}",
         )
+
+    def once(self, input_shape: tuple[int | None, ...]) -> bool:
+        """Whether each weight meets an example once."""
+        return all(side == 1 for side in (*self.kernel_size, *input_shape[1:-1]))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import fan_in
+from probrt.trainer.estimators import refusal, resolved
+from probrt.trainer.layers.base import PosteriorLike, PriorLike, chosen_posterior, chosen_prior, fan_in, record
 from probrt.trainer.layers.conv import Window, at_least_one
 from probrt.trainer.layers.windows import convolved, depthwise, length
 from probrt.trainer.weights import applied
@@ -65,26 +66,43 @@ class DepthwiseConv2D(_Depthwise):
 class SeparableConv2D(_Depthwise):
     """A depthwise convolution, then 1x1 filters: [batch, height, width, in] → [batch, height, width, filters].
 
-    kernel_posterior and kernel_prior are those of both kernels, each with parameters of its own.
+    kernel_posterior and kernel_prior are the depthwise kernel's. pointwise_posterior, pointwise_prior: the 1x1
+        kernel's, likewise; left at "kernel" they are of the same family, with parameters of their own.
     """
 
-    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        pointwise_posterior: PosteriorLike | Literal["kernel"] = "kernel",
+        pointwise_prior: PriorLike | Literal["kernel"] = "kernel",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(kernel_size, **kwargs)
         self.filters = at_least_one(filters, f"{self.name}: filters")
+        family = self.kernel_posterior if pointwise_posterior == "kernel" else pointwise_posterior
+        self.pointwise_posterior = chosen_posterior(family, f"{self.name}: pointwise_posterior")
+        over = kwargs.get("kernel_prior") if pointwise_prior == "kernel" else pointwise_prior
+        self.pointwise_prior = chosen_prior(over, self.pointwise_posterior, f"{self.name}: pointwise_prior")
+        if reason := refusal(self.estimator, self.pointwise_posterior):
+            raise ValueError(f"{self.name}: pointwise_posterior: {reason}")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.settle(input_shape)
+        self.pointwise_estimator = resolved(self.estimator, self.pointwise_posterior, self.once(input_shape))
         self.kernel = self.add_depthwise("depthwise", channels)
         shape = (1, 1, channels * self.depth_multiplier, self.filters)
         self.pointwise = self.add_posterior_weight(
-            "pointwise", shape, fan_in(shape), self.kernel_posterior, self.kernel_prior
+            "pointwise", shape, fan_in(shape), self.pointwise_posterior, self.pointwise_prior
         )
         self.bias = self.add_bias(self.filters, fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         features = applied(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
-        return self.activation(applied(self.pointwise_op, features, self.pointwise, self.estimator_in_use, self.bias))
+        return self.activation(
+            applied(self.pointwise_op, features, self.pointwise, self.pointwise_estimator, self.bias)
+        )
 
     def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The 1x1 convolution, linear in inputs and kernel."""
@@ -94,4 +112,9 @@ class SeparableConv2D(_Depthwise):
         return (input_shape[0], *self.sides(input_shape), self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters}
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "pointwise_posterior": record(self.pointwise_posterior),
+            "pointwise_prior": record(self.pointwise_prior),
+        }
