@@ -20,12 +20,14 @@ from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError
 from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
 from probrt.runtime.manifest import Model as Named
+from probrt.runtime.vetting import saved_model_ops
 from probrt.trainer import store
 from probrt.trainer.model import Model
 
 CHUNK = 8
 MAX_SAMPLES = 1024
 _REPRESENTATIVE = 64
+_GRAPH = "saved_model.pb"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
 
 
@@ -83,6 +85,7 @@ def export(
             files=files,
             posterior=posterior,
             calibration=list(model.calibration),
+            ops=saved_model_ops((stage / _GRAPH).read_bytes()) if (stage / _GRAPH).exists() else None,
             provenance=Provenance(training=card.provenance, export=_provenance(request)),
         )
         (stage / NAME).write_bytes(encode(manifest))

@@ -170,12 +170,14 @@ def _afterthoughts(several_frames: int, skipped: str, worst: list[tuple[float, s
 
 
 def verify(bundle: BundleArgument) -> int:
-    """Check every byte of a bundle: manifest, listing, links, and the digest of each file."""
+    """Check every byte of a bundle: manifest, listing, links, each file's digest, and what its graphs may do."""
+    from probrt.runtime.vetting import vet
+
     opened = Bundle.open(bundle)
     faults = []
     for file in opened.manifest.files:
         try:
-            opened.check(file)
+            vet(opened, file)
         except ProbrtError as error:
             faults.append(str(error))
     if faults:

@@ -190,6 +190,11 @@ class Provenance(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
+    """What `probrt.json` holds.
+
+    ops: the operations that the SavedModel may hold, a part of probrt's own list; null is all of that list.
+    """
+
     format: Literal[1] = FORMAT
     probrt: str
     model: Model
@@ -199,6 +204,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     posterior: Posterior | None
     calibration: list[Calibration] = []
     parity: list[Parity] = []
+    ops: list[str] | None = None
     provenance: Provenance
 
     def head(self, name: str) -> Head:

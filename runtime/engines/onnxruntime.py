@@ -9,6 +9,7 @@ import onnxruntime as ort
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
 from probrt.runtime.manifest import File
+from probrt.runtime.vetting import vet_onnx
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -51,6 +52,7 @@ def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> On
     if device == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA's libraries where pip puts them
     content = bundle.read(files[0])
+    vet_onnx(content, files[0].path)
     try:
         graph = OnnxRuntime(content, PROVIDERS[device], threads)
     except Exception as error:  # the library has an exception class for every status, none with a public base

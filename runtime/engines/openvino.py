@@ -10,6 +10,7 @@ import openvino as ov
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
 from probrt.runtime.manifest import File
+from probrt.runtime.vetting import vet_onnx
 
 KEPT = 4
 
@@ -66,6 +67,7 @@ def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> Op
     if device not in devices():
         raise absent_device("openvino", device, devices())
     content = bundle.read(files[0])
+    vet_onnx(content, files[0].path)
     try:
         return OpenVino(content, device, threads)
     except RuntimeError as error:

@@ -10,6 +10,7 @@ from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Arrays, absent_device, damaged
 from probrt.runtime.hush import hush
 from probrt.runtime.manifest import File
+from probrt.runtime.vetting import vet_saved_model
 
 with hush():
     import tensorflow as tf
@@ -47,6 +48,8 @@ def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> Te
         raise absent_device("tensorflow", device, devices())
     for file in files:
         bundle.check(file)
+        if file.path == "saved_model.pb":
+            vet_saved_model(bundle.read(file), file.path, bundle.manifest.ops)
     with contextlib.suppress(RuntimeError):  # TensorFlow is already running with threads of its own
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     try:
