@@ -6,13 +6,14 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from probrt.runtime.errors import InputError, MissingError, UsageError, one_line
+from probrt.runtime.readers import read_rows
 
 SIDE = 72
 QUANTITIES = ("epistemic", "total", "aleatoric", "probability")
@@ -20,7 +21,7 @@ PAGE = Path(__file__).with_name("report.html")
 
 
 def report(
-    predictions: Annotated[str, typer.Argument(help="Rows of `probrt predict`, .jsonl.")],
+    predictions: Annotated[str, typer.Argument(help="Rows of `probrt predict`: .jsonl, .csv or .parquet.")],
     out: Annotated[str, typer.Option(help="The page; default: beside the rows, .html.")] = "",
     labels: Annotated[str, typer.Option(help="CSV of true labels: file_name and a column per head.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
@@ -36,7 +37,7 @@ def report(
     truth = true_labels(Path(labels)) if labels else {}
     # The pixels were measured when they were predicted; a thumbnail of a large file is no news.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
-    items = [item(row, truth) for row in rows(source)]
+    items = [item(row, truth) for row in read_rows(source)]
     if not items:
         raise InputError(f"{source}: holds no rows")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -48,24 +49,13 @@ def report(
     return 0
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; InputError for a line that is none."""
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row["file"], str) or not isinstance(row["heads"], (dict, type(None))):
-                    raise TypeError
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{path}: line {number} is no row of predictions (JSONL)") from None
-            yield row
-
-
 def item(row: dict[str, Any], truth: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """What the page needs of one row: numbers per head, small pictures, the true labels if known."""
     known = truth.get(row["file"]) or truth.get(os.path.basename(row["file"])) or {}  # noqa: PTH119
     entry: dict[str, Any] = {"file": one_line(ValueError(row["file"])), "error": row.get("error"), "heads": {}}
     entry["image"] = thumbnail(row["file"])
+    if "review" in row:
+        entry["review"] = row["review"]
     for name, values in (row["heads"] or {}).items():
         head = {key: value for key, value in values.items() if key not in ("mean", *QUANTITIES)}
         if is_map(values):
@@ -76,10 +66,23 @@ def item(row: dict[str, Any], truth: Mapping[str, Mapping[str, str]]) -> dict[st
         head["mean"] = values["mean"]
         if name in known:
             head["truth"] = known[name]
-            if isinstance(values.get("label"), str):
-                head["wrong"] = known[name] != values["label"]
+            if (wrong := is_wrong(values, known[name])) is not None:
+                head["wrong"] = wrong
         entry["heads"][name] = head
     return entry
+
+
+def is_wrong(values: Mapping[str, Any], truth: str) -> bool | None:
+    """Whether the likeliest label is not the true one, or a number lies outside its interval; None if unknown."""
+    if isinstance(values.get("label"), str):
+        return bool(truth != values["label"])
+    ends = values.get("interval")
+    if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
+        return None
+    try:
+        return not float(ends[0]) <= float(truth) <= float(ends[1])
+    except ValueError:  # no number: the target is missing
+        return None
 
 
 def is_map(values: Mapping[str, Any]) -> bool:
