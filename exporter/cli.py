@@ -24,6 +24,7 @@ def export(
         bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise 0, 1, 2, ...")
     ] = True,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
+    auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
 ) -> int:
     """Turn a trained model into a bundle whose every file was checked against the model."""
     if draws < 8 or draws % 8 or draws > 1024:
@@ -54,6 +55,7 @@ def export(
         table.chosen(precisions, tuple(table.BY_PRECISION), "--precisions"),
         table.chosen(variants, table.VARIANTS, "--variants"),
         select,
+        auxiliary,
     )
     checked = []
     try:

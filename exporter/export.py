@@ -33,7 +33,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx",
 
 @dataclass(frozen=True)
 class Request:
-    """What to export: `draws` in the bank, a multiple of CHUNK, the bundle's own seed, and which files."""
+    """What to export: `draws` in the bank, a multiple of CHUNK, the bundle's own seed, which files, and whether auxiliary heads are kept."""
 
     draws: int = 32
     seed: int = 0
@@ -42,6 +42,7 @@ class Request:
     precisions: tuple[str, ...] = ("float32",)
     variants: tuple[str, ...] = VARIANTS
     select: bool = True
+    auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def export(
     if any file says something else than the model.
     """
     model, card = store.load(folder)
+    model = model if request.auxiliary else model.without_auxiliary()
     home = artifacts / model.name
     version = request.version or next_version(home)
     graphs = graph_files(request.formats, request.precisions, request.variants, variants(model))

@@ -31,10 +31,10 @@ def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
 
 def chunk_outputs(model: Model, readings: Sequence[weights.Reading], images: tf.Tensor) -> Outputs:
     """All quantities of every head over the draws of some readings, unrolled in one graph."""
-    draws = []
+    draws, shared = [], model.shared(images)
     for one in readings:
         with weights.reading(one):
-            draws.append(model.moments(images))
+            draws.append(model.moments_after(shared))
     return named({head.name: moments.combined(head, [draw[head.name] for draw in draws]) for head in model.heads})
 
 

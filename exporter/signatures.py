@@ -87,9 +87,10 @@ class Signatures:
             start = self._scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
             rows, images = tf.shape(images)[0], _never_empty(images)
+            shared = self.model.shared(images)
 
             def one(position: tf.Tensor) -> list[tf.Tensor]:
-                answer = self._draw(images, start, position)
+                answer = self._draw(shared, start, position)
                 return [answer[name].mean for name in names]
 
             stacks = tf.map_fn(
@@ -136,9 +137,9 @@ class Signatures:
         ]
         return tf.function(function, input_signature=specs, autograph=False)
 
-    def _draw(self, images: tf.Tensor, seed: tf.Tensor, position: tf.Tensor) -> dict[str, moments.Moments]:
+    def _draw(self, shared: list[tf.Tensor], seed: tf.Tensor, position: tf.Tensor) -> dict[str, moments.Moments]:
         with weights.reading(weights.Draw(seed, self._index(seed, position))):
-            return self.model.moments(images)
+            return self.model.moments_after(shared)
 
     def _index(self, seed: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """With the bundle's seed the bank's order, then the unused indices ascending; else the position."""
@@ -174,9 +175,10 @@ class Signatures:
 
     def _running(self, images: tf.Tensor, number: tf.Tensor, seed: tf.Tensor) -> Outputs:
         """All heads over `number` [rows] draws of one seed; memory does not grow with the number."""
+        shared = self.model.shared(images)
 
         def after(position: tf.Tensor, running: _Running) -> _Running:
-            drawn = self._draw(images, seed, position)
+            drawn = self._draw(shared, seed, position)
             counted = position < number
             count = tf.cast(position + 1, tf.float32)
             return {
@@ -188,7 +190,7 @@ class Signatures:
                 for name in drawn
             }
 
-        first = self._draw(images, seed, tf.constant(0))
+        first = self._draw(shared, seed, tf.constant(0))
         running = {name: moments.first(drawn) for name, drawn in first.items()}
         most = tf.reduce_max(number)
         _, running = tf.while_loop(

@@ -19,7 +19,7 @@ from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.manifest import Input
-from probrt.trainer import backbones, heads, layers, posteriors, priors, store
+from probrt.trainer import backbones, heads, layers, posteriors, priors, store, weights
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model, build
@@ -30,6 +30,7 @@ REPRESENTATIVE = ("digits", "layers1d", "layers2d_dynamic", "layers3d", "dense")
 SLANT = heads.Normal(name="slant", centre=[3.0], spread=[0.5])
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)
+TISSUE = heads.Categorical(name="tissue", labels=["a", "b", "c"], per_position=True)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,42 @@ def _digits() -> Model:
     return build("digits", input, [DIGIT, SLANT, INK], backbone, backbones.Weights(), 3)
 
 
+def built(
+    name: str,
+    shape: Sequence[int | None],
+    chosen: Sequence[heads.AnyHead],
+    backbone: backbones.AnyBackbone,
+    **more: Any,
+) -> Case:
+    """A model of a backbone and these heads; raw values in [-1, 1] unless `more` says other things of the input."""
+
+    def make() -> Model:
+        settings = {"colour": "none", "resize": "none", "range": (-1.0, 1.0), **more}
+        return settled(build(name, Input(shape=list(shape), **settings), chosen, backbone, backbones.Weights()))
+
+    return Case(name, make, frozenset({type(backbone)}))
+
+
+def settled(model: Model) -> Model:
+    """The model with batch normalisations that know one batch: in a deep new network all signal would vanish."""
+    low, high = model.input.range or (-1.0, 1.0)
+    images = np.random.default_rng(1).uniform(low, high, (8, *_sides(model.input))).astype(np.float32)
+    norms = [one for one in model.network._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    with weights.reading(weights.Fit(0, 0)):
+        model.channels(images, training=True)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return model
+
+
+def small_features(images: Any, making: backbones.Weights, width: int) -> Any:
+    """A backbone of the user's own."""
+    return keras.layers.ReLU(name="own_relu")(making.conv(2, width, 3, "own")(images))
+
+
 def _sides(input: Input) -> list[int]:
     return [side or 8 for side in input.shape]
 
@@ -203,6 +240,57 @@ CASES: tuple[Case, ...] = (
         of(layers.Conv2D, 3, 1, kernel_prior=priors.Horseshoe()),
         of(layers.Conv2D, 3, 1, kernel_prior=priors.Named("Gumbel", {"loc": 0.0, "scale": 1.0})),
         of(layers.Conv2D, 3, 1, kernel_posterior=posteriors.Beta(), kernel_prior=priors.Uniform()),
+    ),
+    built(
+        "heads_of_features",
+        [6],
+        [
+            DIGIT,
+            heads.Ordinal(name="grade", labels=["low", "middle", "high", "top"]),
+            heads.Laplace(name="tilt", scale="learned"),
+            heads.StudentT(name="shift", scale=0.3),
+            heads.LogNormal(name="size"),
+            heads.MultivariateNormal(name="place", labels=["x", "y", "z"]),
+            heads.MultivariateNormal(name="corner", labels=["x", "y", "z"], covariance="low_rank"),
+            heads.NormalMixture(name="angle", labels=["a", "b"], bins=8, centre=[0.0, 1.0], spread=[1.0, 2.0]),
+            heads.Poisson(name="count", centre=[3.0], spread=[2.0]),
+            heads.NegativeBinomial(name="spots"),
+            heads.Beta(name="share"),
+        ],
+        backbones.DenseStack(widths=(8,)),
+        range=None,
+    ),
+    built(
+        "own_function",
+        [8, 8, 2],
+        [DIGIT, heads.Box(name="box"), heads.Normal(name="slant", own=heads.Own(widths=(3,)))],
+        backbones.Custom(function="cases:small_features", arguments={"width": 4}),
+    ),
+    built(
+        "unet2d_dynamic",
+        [None, None, 2],
+        [DIGIT, TISSUE, heads.BernoulliMixture(name="ink", per_position=True)],
+        backbones.UNet(widths=(4, 6, 6), depth=1),
+    ),
+    built(
+        "unet3d_odd",
+        [5, 6, 7, 1],
+        [DIGIT, TISSUE],
+        backbones.UNet(widths=(3, 4), depth=1, normalisation="group"),
+    ),
+    built(
+        "residual_dropout",
+        [9, 8, 2],
+        [DIGIT, heads.Normal(name="slant", stage="stage1"), heads.Normal(name="help", stage="stage1", auxiliary=True)],
+        backbones.Residual(widths=(4, 6), blocks=1, dropout=0.3, mc_dropout=True),
+    ),
+    built(
+        "pretrained",
+        [32, 32, 3],
+        [DIGIT],
+        backbones.Pretrained(model="MobileNetV2", bayesian_last=1),
+        colour="rgb",
+        range=(0.0, 255.0),
     ),
 )
 BY_NAME = {case.name: case for case in CASES}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,7 +16,7 @@ from probrt.runtime.manifest import Calibration, Input
 from probrt.trainer.backbones import AnyBackbone, Stage, Weights
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.layers.split import HeadSplit
-from probrt.trainer.weights import RandomWeight, random_weights
+from probrt.trainer.weights import Mean, RandomWeight, random_weights, reading
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,56 @@ class Model:
 
     def moments(self, images: tf.Tensor) -> dict[str, Moments]:
         """Each head's calibrated moments under the reading in force."""
-        answers = self.channels(images)
+        return self._moments(self.channels(images))
+
+    def shared(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """What no random weight has a part in, to be computed once for all draws."""
+        with reading(Mean()):
+            return self._parts[0](images, training=False)
+
+    def moments_after(self, shared: list[tf.Tensor]) -> dict[str, Moments]:
+        """Each head's calibrated moments under the reading in force, from what `shared` gives."""
+        answers = self._parts[1](shared, training=False)
+        return self._moments({name: tf.cast(channels, tf.float32) for name, channels in answers.items()})
+
+    def _moments(self, answers: dict[str, tf.Tensor]) -> dict[str, Moments]:
         return {head.name: head.moments(self._calibrated(head, answers[head.name])) for head in self.heads}
 
     def positions(self, head: AnyHead) -> list[int | None]:
         """The sides of a head's answers after the batch; none for a pooled head."""
         return list(self.network.output[head.name].shape[1:-1]) if head.per_position else []
+
+    def head_variables(self, head: AnyHead) -> list[keras.Variable]:
+        """The trained variables of a head's own layers; none for one that shares the final convolution."""
+        own = [layer for layer in self.network.layers if layer.name.startswith(_own_name(head, ""))]
+        return [variable for layer in own for variable in layer.trainable_variables]
+
+    def without_auxiliary(self) -> Model:
+        """The model with the heads that are there to be answered."""
+        heads = tuple(head for head in self.heads if not head.auxiliary)
+        if len(heads) == len(self.heads):
+            return self
+        names = {head.name for head in heads}
+        network = keras.Model(
+            self.network.input, {name: self.network.output[name] for name in sorted(names)}, name=self.network.name
+        )
+        calibration = tuple(one for one in self.calibration if one.head in names)
+        return dataclasses.replace(self, heads=heads, network=network, calibration=calibration)
+
+    @cached_property
+    def _parts(self) -> tuple[keras.Model, keras.Model]:
+        """The network cut where the first random weights come in."""
+        drawn: set[int] = set()
+        border: dict[int, keras.KerasTensor] = {}
+        for depth in sorted(self.network._nodes_by_depth, reverse=True):
+            for node in self.network._nodes_by_depth[depth]:
+                random = any(getattr(layer, "random_weights", ()) for layer in _layers(node.operation))
+                if random or any(id(one) in drawn for one in node.input_tensors):
+                    drawn |= {id(one) for one in node.outputs}
+                    border |= {id(one): one for one in node.input_tensors if id(one) not in drawn}
+        border |= {id(one): one for one in self.network.output.values() if id(one) not in drawn}
+        cut = list(border.values())
+        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output)
 
     def _calibrated(self, head: AnyHead, channels: tf.Tensor) -> tf.Tensor:
         for found in self.calibration:
@@ -55,33 +102,88 @@ class Model:
         return channels
 
 
+def _layers(operation: Any) -> list[keras.Layer]:
+    return list(operation._flatten_layers()) if isinstance(operation, keras.Layer) else []
+
+
 def build(
     name: str, input: Input, heads: Sequence[AnyHead], backbone: AnyBackbone, weights: Weights, final_kernel: int = 1
 ) -> Model:
-    """A new model: images scaled to [0, 1], the backbone, and one final convolution split among the heads."""
+    """A new model: scaled images, the backbone, and on each stage that heads read one final convolution, split
+    among those that have no layers of their own.
+
+    Raises ConfigError for a stage that is not there, or a head that its stage cannot serve.
+    """
     images = keras.Input(input.shape, name="images")
-    features = images
-    if input.range is not None:
-        low, high = input.range
-        features = keras.layers.Rescaling(1.0 / (high - low), -low / (high - low), name="unit")(images)
-    last = list(backbone.stages(features, weights).values())[-1]
-    split = HeadSplit(
-        [(head.name, head.channels, _upsampling(head, last)) for head in heads],
+    stages = backbone.stages(_scaled(images, input), weights)
+    last = list(stages)[-1]
+    shared: dict[tuple[str, bool], list[AnyHead]] = {}
+    outputs: dict[str, Any] = {}
+    for head in heads:
+        stage = head.stage or last
+        if stage not in stages:
+            raise ConfigError(f"heads: {head.name}: no stage {stage!r}; the backbone has {', '.join(stages)}")
+        if head.own is None:
+            shared.setdefault((stage, head.auxiliary), []).append(head)
+        else:
+            outputs |= _own(head, stages[stage], weights, sides=input.shape[:-1])
+    for (stage, auxiliary), group in shared.items():
+        name_of_final = "final" if stage == last and not auxiliary else f"final_{stage}{'_aux' * auxiliary}"
+        split = _split(group, stages[stage], input.shape[:-1], "heads" + name_of_final[5:])
+        rank = len(stages[stage].features.shape) - 2
+        final = weights.conv(rank, split.channels, final_kernel, name_of_final)
+        outputs |= split(final(stages[stage].features))
+    ordered = {head.name: outputs[head.name] for head in heads}
+    return Model(name, input, tuple(heads), keras.Model(images, ordered, name="network"))
+
+
+def _scaled(images: keras.KerasTensor, input: Input) -> keras.KerasTensor:
+    """Images from 0 to 1, or, where the input's range is not known, of about mean 0 and variance 1 per channel."""
+    if input.range is None:
+        return keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False, synchronized=True, name="unit")(
+            images
+        )
+    low, high = input.range
+    return keras.layers.Rescaling(1.0 / (high - low), -low / (high - low), name="unit")(images)
+
+
+def _own(head: AnyHead, stage: Stage, weights: Weights, sides: Sequence[int | None]) -> Mapping[str, Any]:
+    own = head.own
+    weights = own.weights or weights
+    features, rank = stage.features, len(stage.features.shape) - 2
+    for number, width in enumerate(own.widths, start=1):
+        features = weights.conv(rank, width, own.kernel, _own_name(head, f"conv{number}"))(features)
+        features = keras.layers.Activation(own.activation, name=_own_name(head, own.activation + str(number)))(features)
+    split = _split([head], stage, sides, _own_name(head, "split"))
+    return split(weights.conv(rank, split.channels, own.final_kernel, _own_name(head, "final"))(features))
+
+
+def _own_name(head: AnyHead, part: str) -> str:
+    # Two hyphens, because a head's name may be the beginning of another's.
+    return f"head--{head.name}--{part}"
+
+
+def _split(heads: Sequence[AnyHead], stage: Stage, sides: Sequence[int | None], name: str) -> HeadSplit:
+    return HeadSplit(
+        [(head.name, head.channels, _upsampling(head, stage, sides)) for head in heads],
         {head.name: head.learned for head in heads if head.learned},
-        name="heads",
+        name=name,
     )
-    rank = len(input.shape) - 1
-    final = weights.conv(rank, split.channels, final_kernel, "final")(last.features)
-    return Model(name, input, tuple(heads), keras.Model(images, split(final), name="network"))
 
 
-def _upsampling(head: AnyHead, stage: Stage) -> int:
+def _upsampling(head: AnyHead, stage: Stage, sides: Sequence[int | None]) -> int:
     if not head.per_position:
         return 0
-    sides = stage.features.shape[1:-1]
+    if len(stage.features.shape) == 2:
+        raise ConfigError(f"heads: {head.name}: per_position needs a feature map, and its stage has feature vectors")
     if stage.stride > 1 and (len(sides) != 2 or None in sides):
         raise ConfigError(
             f"heads: {head.name}: a head per position on a stage of stride {stage.stride} needs fixed two-dimensional "
-            "images; use a backbone that keeps the size"
+            'images; use a backbone that keeps the size, such as "unet"'
+        )
+    if stage.stride > 1 and any(side % stage.stride for side in sides):
+        raise ConfigError(
+            f"heads: {head.name}: a head per position on a stage of stride {stage.stride} needs sides that it divides, "
+            f'not {list(sides)}; resize the images, or use a backbone that keeps the size, such as "unet"'
         )
     return stage.stride

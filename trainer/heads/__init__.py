@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probrt.trainer.heads.base import Head, Moments
+from probrt.trainer.heads.base import Head, Moments, Own
 from probrt.trainer.heads.bernoulli import Bernoulli, BernoulliMixture
 from probrt.trainer.heads.categorical import Categorical, Ordinal
 from probrt.trainer.heads.counts import NegativeBinomial, Poisson
@@ -44,6 +44,7 @@ __all__ = [
     "Normal",
     "NormalMixture",
     "Ordinal",
+    "Own",
     "Poisson",
     "StudentT",
 ]

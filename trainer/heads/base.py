@@ -15,6 +15,7 @@ import tensorflow as tf
 from msgspec import Meta, Struct
 
 from probrt.runtime.manifest import Combine, HeadName
+from probrt.trainer.backbones.base import Activation, Weights
 
 Positive = Annotated[float, Meta(gt=0)]
 Sides = Sequence[int | None]
@@ -32,12 +33,33 @@ class Moments(NamedTuple):
     extras: dict[str, tf.Tensor] = {}
 
 
+class Own(Struct, frozen=True, forbid_unknown_fields=True):
+    """Layers of a head's own, instead of a share of the final convolution.
+
+    widths: filters of convolutions before its final one. kernel: their window. final_kernel: the final one's.
+    weights: how they get their weights; as the rest of the network unless given.
+    learning_rate: a factor on the fit's, for these layers.
+    optimizer: of these layers; the fit's unless given.
+    """
+
+    widths: tuple[Annotated[int, Meta(ge=1)], ...] = ()
+    kernel: Annotated[int, Meta(ge=1)] = 3
+    final_kernel: Annotated[int, Meta(ge=1)] = 1
+    activation: Activation = "relu"
+    weights: Weights | None = None
+    learning_rate: Positive = 1.0
+    optimizer: Literal["adam", "adamw", "sgd"] | None = None
+
+
 class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="likelihood"):
     """What every head states.
 
     column: of the table that holds its target; the head's name unless given.
     weight: of its negative log-likelihood in the loss.
     per_position: one answer per pixel instead of one per image.
+    stage: of the backbone, whose features the head reads; the last unless given.
+    own: layers of its own; without, it shares the final convolution of all heads on its stage.
+    auxiliary: only helps to train: left out of bundles unless asked for.
     """
 
     combine: ClassVar[Combine]
@@ -48,6 +70,9 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     column: str = ""
     weight: Positive = 1.0
     per_position: bool = False
+    stage: str = ""
+    own: Own | None = None
+    auxiliary: bool = False
 
     @property
     def channels(self) -> int:

@@ -113,7 +113,7 @@ class BernoulliMixture(YesNoHead, frozen=True, kw_only=True, tag="bernoulli_mixt
 
     def moments(self, channels: tf.Tensor) -> Moments:
         mixing, logits = self._mixing_and_logits(channels)
-        probabilities = tf.reduce_sum(tf.nn.softmax(mixing)[..., None] * tf.sigmoid(logits), axis=-2)
+        probabilities = tf.reduce_sum(tf.expand_dims(tf.nn.softmax(mixing), -1) * tf.sigmoid(logits), axis=-2)
         return Moments(probabilities, tf.maximum(self.total(probabilities), 0.0))
 
     def calibrated(self, channels: tf.Tensor, temperature: float, scale: float) -> tf.Tensor:

@@ -47,9 +47,10 @@ class NormalMixture(RealHead, frozen=True, kw_only=True, tag="normal_mixture"):
         logits, location, scale = self._parts(channels)
         share = tf.nn.softmax(logits)
         mean = tf.reduce_sum(share * location, axis=-1)
-        variance = tf.reduce_sum(share * (tf.square(scale) + tf.square(location - mean[..., None])), axis=-1)
+        variance = tf.reduce_sum(share * (tf.square(scale) + tf.square(location - tf.expand_dims(mean, -1))), axis=-1)
         edges = tf.constant(self.edges, tf.float32)[:, None, :]
-        below = tf.reduce_sum(share[..., None] * _normal_cdf((edges - location[..., None]) / scale[..., None]), axis=-2)
+        location, scale = tf.expand_dims(location, -1), tf.expand_dims(scale, -1)
+        below = tf.reduce_sum(tf.expand_dims(share, -1) * _normal_cdf((edges - location) / scale), axis=-2)
         none, all_of_it = tf.zeros_like(below[..., :1]), tf.ones_like(below[..., :1])
         bins = tf.concat([below, all_of_it], -1) - tf.concat([none, below], -1)
         return Moments(mean, variance, {"bins": tf.maximum(bins, 0.0)})

@@ -44,12 +44,11 @@ class MultivariateNormal(RealHead, frozen=True, kw_only=True, tag="multivariate_
         location, diagonal, off = self._parts(channels)
         eye = tf.eye(self.size)
         if self.covariance == "full":
-            factor = off + diagonal[..., None] * eye
-            covariance = tf.reduce_sum(factor[..., :, None, :] * factor[..., None, :, :], axis=-1)
+            covariance = _outer(off + tf.expand_dims(diagonal, -1) * eye)
         else:
-            covariance = tf.square(diagonal)[..., None] * eye
+            covariance = tf.expand_dims(tf.square(diagonal), -1) * eye
             if self.covariance == "low_rank":
-                covariance += tf.reduce_sum(off[..., :, None, :] * off[..., None, :, :], axis=-1)
+                covariance += _outer(off)
         return Moments(location, tf.reduce_sum(covariance * eye, axis=-1), {"covariance": covariance})
 
     def calibrated(self, channels: tf.Tensor, temperature: float, scale: float) -> tf.Tensor:
@@ -80,3 +79,8 @@ class MultivariateNormal(RealHead, frozen=True, kw_only=True, tag="multivariate_
             return location * spread + centre, diagonal, off
         off = tf.reshape(off, tf.concat([tf.shape(location)[:-1], [size, columns]], 0)) * spread[:, None]
         return location * spread + centre, diagonal, off
+
+
+def _outer(factor: tf.Tensor) -> tf.Tensor:
+    """factor factorᵀ over the last two axes, in ops that every format has for any rank."""
+    return tf.reduce_sum(tf.expand_dims(factor, -2) * tf.expand_dims(factor, -3), axis=-1)

@@ -1,0 +1,26 @@
+"""Backbones: the shared part of a network, from raw images to named stages."""
+
+from __future__ import annotations
+
+from probrt.trainer.backbones.base import Backbone, Stage, Weights
+from probrt.trainer.backbones.conv import ConvStack
+from probrt.trainer.backbones.custom import Custom
+from probrt.trainer.backbones.dense import DenseStack
+from probrt.trainer.backbones.pretrained import Pretrained
+from probrt.trainer.backbones.residual import Residual
+from probrt.trainer.backbones.unet import UNet
+
+AnyBackbone = ConvStack | DenseStack | Residual | UNet | Pretrained | Custom
+
+__all__ = [
+    "AnyBackbone",
+    "Backbone",
+    "ConvStack",
+    "Custom",
+    "DenseStack",
+    "Pretrained",
+    "Residual",
+    "Stage",
+    "UNet",
+    "Weights",
+]

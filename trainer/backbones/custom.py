@@ -1,0 +1,61 @@
+"""A backbone of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import msgspec
+
+from probrt.runtime.errors import ConfigError, one_line
+from probrt.trainer.backbones.base import Backbone, Stage, Weights
+
+
+class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
+    """A function that makes the features: `function(images, weights, **arguments)`.
+
+    It gets the scaled images, a Keras tensor [batch, *space, channels], and the [weights] of the config, whose
+    `conv(rank, filters, kernel, name)` makes layers as asked for there. It gives the features, a Keras tensor, or
+    {stage name: features} with the last for the heads. Only layers that Keras or probrt knows come back after
+    saving.
+
+    function: module:function; the module lies beside the config, or is installed.
+    arguments: handed on as they are.
+    """
+
+    function: str
+    arguments: dict[str, Any] = {}
+    folder: str = ""
+
+    def located(self, folder: Path) -> Self:
+        return msgspec.structs.replace(self, folder=str(folder.resolve()))
+
+    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+        made = self._function()(images, weights, **self.arguments)
+        found = made if isinstance(made, Mapping) else {"features": made}
+        stages = {}
+        for name, features in found.items():
+            if not isinstance(features, keras.KerasTensor):
+                raise ConfigError(
+                    f"backbone.function: {self.function} gives a {type(features).__name__}, no Keras tensor"
+                )
+            sides = images.shape[1:2] + features.shape[1:2]
+            pooled = len(features.shape) < 3 or None in sides
+            stages[name] = Stage(features, 1 if pooled else round(sides[0] / sides[1]))
+        return stages
+
+    def _function(self) -> Any:
+        module, _, name = self.function.partition(":")
+        sys.path.insert(0, self.folder or str(Path.cwd()))
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"backbone.function: {self.function}: no such function ({one_line(error)}); name it as module:function"
+            ) from None
+        finally:
+            sys.path.pop(0)

@@ -1,0 +1,134 @@
+"""Any network of keras.applications, with weights of its own training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+from msgspec import Meta
+
+from probrt.runtime.errors import ConfigError, one_line
+from probrt.trainer.backbones.base import Backbone, Stage, Weights, space_of
+from probrt.trainer.bayesian import to_bayesian
+from probrt.trainer.estimators import ESTIMATORS
+
+
+class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
+    """A network of keras.applications by its name, without its classifier; 2-D images of three channels.
+
+    model: such as "MobileNetV2" or "EfficientNetB0". weights: "none", "imagenet" (fetched by Keras), or a file,
+        relative to the config; it must change every kernel. frozen: not fitted further, but for the Bayesian layers.
+    bayesian_last: so many of the last layers become Bayesian around their weights (MOPED), with the posterior and
+        the estimator of [weights]; delta: their standard deviation as a share of each weight.
+    taps: names of layers that are stages too, for heads that ask for one.
+    """
+
+    model: str
+    weights: str = "none"
+    frozen: bool = False
+    bayesian_last: Annotated[int, Meta(ge=0)] = 0
+    delta: Annotated[float, Meta(gt=0)] = 0.1
+    taps: tuple[str, ...] = ()
+
+    def located(self, folder: Path) -> Self:
+        if self.weights in ("none", "imagenet"):
+            return self
+        return msgspec.structs.replace(self, weights=str(folder / self.weights))
+
+    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+        space_of(images, "keras", (2,))
+        if images.shape[-1] != 3:
+            raise ConfigError(
+                'backbone: keras networks take three channels: set input.colour = "rgb" and shape [.., .., 3]'
+            )
+        network = self._network(list(images.shape[1:]))
+        names = [layer.name for layer in network.layers]
+        for tap in self.taps:
+            if tap not in names:
+                raise ConfigError(f"backbone.taps: {self.model} has no layer {tap!r}; it has {', '.join(names)}")
+        if self.bayesian_last:
+            network = to_bayesian(
+                network,
+                last=self.bayesian_last,
+                delta=self.delta,
+                posterior=weights.posterior,
+                estimator=weights.estimator if weights.estimator in ESTIMATORS else "auto",
+            )
+        wanted = {**{tap: network.get_layer(tap).output for tap in self.taps}, "top": network.output}
+        tapped = keras.Model(network.input, wanted)
+        # Laid out in the whole network rather than as one layer in it: what no draw changes can then be run once.
+        features = tapped._run_through_graph(Prepared(self.model, name="prepared")(images), lambda layer: layer)
+        return {name: Stage(one, _stride(images, one)) for name, one in features.items()}
+
+    def _network(self, shape: list[int | None]) -> keras.Model:
+        make = applications().get(self.model)
+        if make is None:
+            raise ConfigError(f"backbone.model: no network {self.model!r}; keras has {', '.join(applications())}")
+        try:
+            network = make(
+                include_top=False, weights="imagenet" if self.weights == "imagenet" else None, input_shape=shape
+            )
+        except (ValueError, OSError) as error:
+            what = "weights" if "etch" in str(error) else "model"
+            raise ConfigError(f"backbone.{what}: {self.model} for images {shape}: {one_line(error)[:300]}") from None
+        if self.weights not in ("none", "imagenet"):
+            load_weights(network, Path(self.weights))
+        if self.frozen:
+            for layer in network.layers:
+                layer.trainable = False
+        return network
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class Prepared(keras.Layer):
+    """Images scaled to [0, 1] as a network of keras.applications takes them.
+
+    model: the network's name; its own `preprocess_input` of values from 0 to 255 is applied.
+    """
+
+    def __init__(self, model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        module = getattr(keras.applications, applications()[self.model].__module__.rsplit(".", 1)[1])
+        return module.preprocess_input(images * 255.0)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "model": self.model}
+
+
+def applications() -> dict[str, Any]:
+    """The networks of keras.applications by name."""
+    found = vars(keras.applications)
+    return {name: make for name, make in sorted(found.items()) if name[0].isupper() and callable(make)}
+
+
+def load_weights(network: keras.Model, file: Path) -> None:
+    """Loads a weights file; ConfigError if it does not fit, or leaves a kernel as it was."""
+    before = {one.path: np.array(one) for one in network.weights if "kernel" in one.name}
+    try:
+        network.load_weights(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"backbone.weights: {file}: {one_line(error)[:300]}") from None
+    # Loading by name can succeed and change nothing.
+    same = [one.path for one in network.weights if one.path in before and np.array_equal(before[one.path], one)]
+    if same:
+        raise ConfigError(
+            f"backbone.weights: {file}: {len(same)} of {len(before)} kernels were not changed, {same[0]} among them: "
+            "the file is of another network"
+        )
+
+
+def _stride(images: keras.KerasTensor, features: keras.KerasTensor) -> int:
+    """How many pixels each position spans; 1 where a side is not known."""
+    sides = images.shape[1], features.shape[1]
+    return 1 if None in sides or len(features.shape) < 3 else round(sides[0] / sides[1])

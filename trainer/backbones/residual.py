@@ -1,0 +1,40 @@
+"""A residual network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Weights, Widths, space_of
+
+
+class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
+    """Residual blocks of two convolutions (He et al. 2016), each stage but the first begun with stride 2; 1-D to 3-D.
+
+    widths: filters per stage. blocks: per stage.
+    """
+
+    widths: Widths = (32, 64, 128)
+    blocks: Positive = 2
+    normalisation: Literal["none", "batch", "group"] = "batch"
+
+    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+        space_of(images, "residual", (1, 2, 3))
+        features = self.convolved(images, weights, self.widths[0], "stem")
+        found = {}
+        for number, width in enumerate(self.widths, start=1):
+            for block in range(1, self.blocks + 1):
+                strides = 2 if number > 1 and block == 1 else 1
+                features = self._block(features, weights, width, f"stage{number}_block{block}", strides)
+            found[f"stage{number}"] = Stage(features, 2 ** (number - 1))
+        return found
+
+    def _block(self, features: Any, weights: Weights, width: int, name: str, strides: int) -> Any:
+        inner = self.convolved(features, weights, width, f"{name}_conv1", strides=strides)
+        inner = self.convolved(inner, weights, width, f"{name}_conv2", activated=False)
+        if strides > 1 or features.shape[-1] != width:
+            rank = len(features.shape) - 2
+            features = weights.conv(rank, width, 1, f"{name}_shortcut", strides=strides)(features)
+        return self.activated(keras.layers.Add(name=f"{name}_add")([features, inner]), name)

@@ -1,0 +1,68 @@
+"""Dropout of whole channels, in draws too if asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probrt.trainer import noise, weights
+from probrt.trainer.posteriors.dropout import Dropout
+from probrt.trainer.priors import Normal
+from probrt.trainer.weights import RandomWeight, noise_id
+
+
+@keras.saving.register_keras_serializable(package="probrt")
+class ChannelDropout(keras.Layer):
+    """[batch, *space, channels] with a share of the channels set to 0 and the rest scaled up.
+
+    While fitting, each example has a mask of its own. in_draws: every draw has one mask too, shared by batch and
+    positions, so that a draw is one network (Gal and Ghahramani 2016); else draws and the mean drop nothing.
+    rate: share dropped, above 0 and below 1.
+    """
+
+    def __init__(self, rate: float, in_draws: bool = False, noise_ids: dict[str, int] | None = None, **kw: Any) -> None:
+        super().__init__(**kw)
+        if not 0 < rate < 1:
+            raise ValueError(f"{self.name}: rate is {rate}, must be above 0 and below 1")
+        self.rate, self.in_draws = rate, in_draws
+        self.noise_ids = dict(noise_ids or {})
+        self.random_weights: list[RandomWeight] = []
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.mask = RandomWeight(
+            id=self.noise_ids.setdefault("mask", noise_id(self.name, "mask")),
+            name=f"{self.name}/mask",
+            shape=(input_shape[-1],),
+            posterior=Dropout(self.rate),
+            prior=Normal(),
+            parameters={
+                "mean": self.add_weight(name="mean", shape=input_shape[-1:], initializer="ones", trainable=False)
+            },
+            prior_parameters={},
+        )
+        if self.in_draws:
+            self.random_weights.append(self.mask)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        reading = weights.current()
+        if isinstance(reading, weights.Fit):
+            channels = self.mask.shape[0]
+            made = noise.row_normals(
+                reading.seed, self.mask.id, reading.step, reading.first_row, tf.shape(inputs)[0], channels
+            )
+            kept = self.mask.posterior.from_normal(made)
+            kept = tf.reshape(kept, [-1, *[1] * (len(inputs.shape) - 2), channels])
+        elif self.in_draws:
+            kept = reading.value(self.mask)
+        else:
+            return inputs
+        return inputs * tf.cast(kept, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"rate": self.rate, "in_draws": self.in_draws, "noise_ids": self.noise_ids}
+        return {**super().get_config(), **own}
