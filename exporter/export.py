@@ -33,7 +33,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx",
 
 @dataclass(frozen=True)
 class Request:
-    """What to export: `draws` in the bank, a multiple of CHUNK, the bundle's own seed, which files, and whether auxiliary heads are kept."""
+    """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not."""
 
     draws: int = 32
     seed: int = 0

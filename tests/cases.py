@@ -35,11 +35,15 @@ TISSUE = heads.Categorical(name="tissue", labels=["a", "b", "c"], per_position=T
 
 @dataclass(frozen=True)
 class Case:
-    """A small model by name; `make` builds it anew, with the same variables each time."""
+    """A small model by name; `make` builds it anew, with the same variables each time.
+
+    heavy: too slow for every run; `make stress` has it.
+    """
 
     name: str
     make: Callable[[], Model]
     covers: frozenset[type] = field(default_factory=frozenset)
+    heavy: bool = False
 
     def model(self) -> Model:
         """The model, its random state fixed by the case's name."""
@@ -148,7 +152,7 @@ def built(
         settings = {"colour": "none", "resize": "none", "range": (-1.0, 1.0), **more}
         return settled(build(name, Input(shape=list(shape), **settings), chosen, backbone, backbones.Weights()))
 
-    return Case(name, make, frozenset({type(backbone)}))
+    return Case(name, make, frozenset({type(backbone)}), isinstance(backbone, backbones.Pretrained))
 
 
 def settled(model: Model) -> Model:

@@ -19,7 +19,11 @@ ENGINES = {engine.name: engine for engine in BUILT_IN}
 # Float32 sums in another order; ten times what was seen, a tenth of what the parity gate allows.
 TOLERANCE = 1e-5
 
-every_case = pytest.mark.parametrize("case", [case.name for case in CASES], indirect=True)
+every_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case.name, marks=[pytest.mark.stress] if case.heavy else []) for case in CASES],
+    indirect=True,
+)
 every_graph_engine = pytest.mark.parametrize("engine", [name for name in ENGINES if name != "tensorflow"])
 
 

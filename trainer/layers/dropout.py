@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer import noise, weights
+from probrt.trainer import philox, weights
 from probrt.trainer.posteriors.dropout import Dropout
 from probrt.trainer.priors import Normal
 from probrt.trainer.weights import RandomWeight, noise_id
@@ -49,7 +49,7 @@ class ChannelDropout(keras.Layer):
         reading = weights.current()
         if isinstance(reading, weights.Fit):
             channels = self.mask.shape[0]
-            made = noise.row_normals(
+            made = philox.row_normals(
                 reading.seed, self.mask.id, reading.step, reading.first_row, tf.shape(inputs)[0], channels
             )
             kept = self.mask.posterior.from_normal(made)
