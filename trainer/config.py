@@ -14,6 +14,7 @@ from probrt.runtime.errors import ConfigError
 from probrt.runtime.manifest import Input
 from probrt.trainer.backbones import AnyBackbone, ConvStack, Weights
 from probrt.trainer.heads import AnyHead
+from probrt.trainer.objective import LossWeights
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -48,6 +49,9 @@ class Fit(Struct, frozen=True, forbid_unknown_fields=True):
     kl_warmup: part of the steps over which that weight rises from 0.
     learning_rate: highest; a cosine falls to 0 after `warmup`, a part of the steps.
     clip: largest norm of the gradient.
+    loss_weights: of the heads, besides each one's own `weight`: "fixed" to it, or "learned" from each head's noise
+        (Kendall et al. 2018).
+    l1, l2: penalties on the deterministic kernels, per absolute value and per square.
     """
 
     epochs: Positive = 30
@@ -57,6 +61,9 @@ class Fit(Struct, frozen=True, forbid_unknown_fields=True):
     clip: Rate = 10.0
     kl_weight: Annotated[float, Meta(ge=0)] = 1.0
     kl_warmup: Fraction = 0.3
+    loss_weights: LossWeights = "fixed"
+    l1: Annotated[float, Meta(ge=0)] = 0.0
+    l2: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,9 +101,22 @@ def load(path: Path) -> Config:
     return config
 
 
+def filled(config: Config) -> str:
+    """The config with every default filled in, as TOML; what is left out by default (null) stays out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_null(msgspec.to_builtins(config)))
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema that docs/config.schema.json holds."""
     return msgspec.json.schema(Config)
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(one) for key, one in value.items() if one is not None}
+    return [_without_null(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _explained(message: str, settings: dict[str, Any]) -> str:

@@ -17,11 +17,12 @@ class Objective:
 
     loss_weights: "fixed", each head's own `weight`; "learned", besides that a trained factor e^-s per head, with s
         added so that it cannot vanish: the homoscedastic weighting of Kendall, Gal and Cipolla (2018), eq. 10.
+    l1, l2: penalties on deterministic kernels, per absolute value and per square.
     variables: the trained s, float32 [heads], if there are any; for the optimizer and checkpoints.
     """
 
-    def __init__(self, model: Model, loss_weights: LossWeights = "fixed") -> None:
-        self.model = model
+    def __init__(self, model: Model, loss_weights: LossWeights = "fixed", l1: float = 0.0, l2: float = 0.0) -> None:
+        self.model, self.l1, self.l2 = model, l1, l2
         self.variables: list[keras.Variable] = []
         if loss_weights == "learned":
             self.variables = [keras.Variable(tf.zeros(len(model.heads)), name="log_loss_weights")]
@@ -39,6 +40,11 @@ class Objective:
         return tf.add_n(each)
 
     def penalty(self) -> tf.Tensor:
-        """The L1 and L2 penalties on deterministic weights, one number for the whole network."""
-        losses = self.model.network.losses
-        return tf.add_n([tf.cast(one, tf.float32) for one in losses]) if losses else tf.constant(0.0)
+        """The L1 and L2 penalties on deterministic kernels, one number for the whole network."""
+        # A random weight's parameters are named after it, such as kernel_loc: its prior takes the penalty's place.
+        kernels = [one for one in self.model.network.trainable_variables if one.name in ("kernel", "pointwise")]
+        total = tf.constant(0.0)
+        for kernel in kernels if self.l1 or self.l2 else ():
+            value = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
+            total += self.l1 * tf.reduce_sum(tf.abs(value)) + self.l2 * tf.reduce_sum(tf.square(value))
+        return total

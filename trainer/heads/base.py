@@ -179,6 +179,14 @@ def four(value: Sides, uncertainty: Sides) -> Shapes:
     return {name: list(shape) for name, shape in {"mean": value, **shapes}.items()}
 
 
+def per_example(score: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+    """The average of [batch, *positions] over an example's known positions, for the examples that have any."""
+    axes = list(range(1, len(score.shape)))
+    count = tf.reduce_sum(tf.cast(known, tf.float32), axes)
+    sums = tf.reduce_sum(tf.where(known, score, 0.0), axes)
+    return tf.boolean_mask(sums / tf.maximum(count, 1.0), count > 0)
+
+
 def x_log_x(x: tf.Tensor) -> tf.Tensor:
     """x ln x, 0 at 0."""
     # 1e-30 keeps the logarithm finite and changes nothing that float32 can hold.

@@ -10,7 +10,7 @@ import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.manifest import Combine
-from probrt.trainer.heads.base import Head, Moments, Shapes, Sides, four, x_log_x
+from probrt.trainer.heads.base import Head, Moments, Shapes, Sides, four, per_example, x_log_x
 
 # Of a label picture: the value that means "not labelled".
 _VOID = 255
@@ -61,7 +61,7 @@ class ClassHead(Head, frozen=True, kw_only=True):
 
     def metric(self, mean: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         right = tf.cast(tf.argmax(mean, axis=-1, output_type=target.dtype) == target, tf.float32)
-        return tf.boolean_mask(right, self.known(target))
+        return per_example(right, self.known(target))
 
     def outputs(self, positions: Sides) -> Shapes:
         return four([*positions, len(self.labels)], positions)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.manifest import Combine
-from probrt.trainer.heads.base import Head, Moments, Positive, Shapes, Sides, four
+from probrt.trainer.heads.base import Head, Moments, Positive, Shapes, Sides, four, per_example
 
 # A scale lies within e^-6.9 … e^6.9 (1e-3 … 1e3) spreads: a likelihood must not reach infinity on a lucky example.
 LOG_SCALE = 6.9
@@ -67,12 +67,7 @@ class RealHead(Head, frozen=True, kw_only=True):
         return targets
 
     def metric(self, mean: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        each = tf.reduce_mean(tf.abs(mean - target), axis=-1)
-        known = tf.cast(self.known(target), tf.float32)
-        each = tf.where(known > 0, each, 0.0)
-        axes = list(range(1, len(each.shape)))
-        count = tf.reduce_sum(known, axes)
-        return tf.boolean_mask(tf.reduce_sum(each, axes) / tf.maximum(count, 1.0), count > 0)
+        return per_example(tf.reduce_mean(tf.abs(mean - target), axis=-1), self.known(target))
 
     def outputs(self, positions: Sides) -> Shapes:
         return four([*positions, self.size], [*positions, self.size])
