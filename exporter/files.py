@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from probrt.exporter import cut, graphs, savedmodel
+from probrt.exporter import cut, graphs, savedmodel, serving
 from probrt.exporter.formats import Graph
 from probrt.exporter.frozen import frozen
 from probrt.exporter.onnx import onnx
@@ -44,6 +44,7 @@ class Writer:
         """The SavedModel's files."""
         self.doing("SavedModel")
         savedmodel.save(self.model, self.posterior, self.folder)
+        serving.write(self.model, self.posterior, self.images, self.folder)
         return [
             self._listed(
                 path.relative_to(self.folder).as_posix(), "savedmodel", "sampled" if self.posterior else "mean"

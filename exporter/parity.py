@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from probrt.exporter.formats import BY_PRECISION, Kind
 from probrt.exporter.reference import Answer, Reference
+from probrt.exporter.serving import png
 from probrt.exporter.signatures import encodable
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.engines import Graph, engines
@@ -111,7 +111,7 @@ def _signatures(
     yield "draws", lambda: graph({"images": images, **asked}, "draws"), means
     if encodable(reference.model):
         pixels = images.round().astype(np.uint8)
-        pictures = np.array([_png(image) for image in pixels], object)
+        pictures = np.array([png(image) for image in pixels], object)
         decoded = reference.draws(pixels.astype(np.float32), posterior.seed, posterior.order[: posterior.samples])
         yield "encoded", lambda: graph({"image_bytes": pictures}, "encoded"), decoded
 
@@ -182,11 +182,3 @@ def _graph(bundle: Bundle, files: Sequence[File]) -> Graph:
     if not engine.installed:
         raise MissingError(f"checking {files[0].path} needs {name}, not installed; {engine.install}")
     return engine.load_module().load(bundle, list(files), "cpu", _THREADS)
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
-    return stream.getvalue()

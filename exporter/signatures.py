@@ -25,10 +25,13 @@ class Signatures:
     """The functions of one model and one bank."""
 
     model: Model
-    posterior: Posterior
+    posterior: Posterior | None
 
     def all(self) -> dict[str, Callable[..., Outputs]]:
         """The signatures by name."""
+        if self.posterior is None:  # no random weights: one pass is all there is
+            found = {"serving_default": self.mean(), "mean": self.mean()}
+            return found | ({"encoded": self.encoded(found["mean"])} if encodable(self.model) else {})
         bank = self.serving_default()
         found = {
             "serving_default": bank,
@@ -46,7 +49,7 @@ class Signatures:
         bank = self.posterior.order[: self.posterior.samples]
 
         def serving_default(images: tf.Tensor) -> Outputs:
-            rows, images = tf.shape(images)[0], _never_empty(images)
+            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             good = _finite(images)
             readings = weights.draws(self.model.network, self.posterior.seed, tf.constant(bank), len(bank))
             outputs = chunk_outputs(self.model, readings, _cleared(images, good))
@@ -58,7 +61,7 @@ class Signatures:
         """One pass at the posterior mean."""
 
         def mean(images: tf.Tensor) -> Outputs:
-            rows, images = tf.shape(images)[0], _never_empty(images)
+            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             good = _finite(images)
             with weights.reading(weights.Mean()):
                 outputs = mean_outputs(self.model, _cleared(images, good))
@@ -71,7 +74,7 @@ class Signatures:
 
         def sample(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
             rows = tf.shape(images)[0]
-            images = _never_empty(images)
+            images = _never_empty(self._shaped(images))
             number, seeds = _per_row(num_samples, images), _per_row(seed, images)
             good = _finite(images) & (number >= 1) & (number <= self.posterior.max_samples) & (seeds >= 0)
             outputs = self._grouped(_cleared(images, good), tf.where(good, number, 0), tf.where(good, seeds, 0))
@@ -86,7 +89,7 @@ class Signatures:
             number = self._scalar(num_samples, "num_samples", 1, self.posterior.max_samples)
             start = self._scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
-            rows, images = tf.shape(images)[0], _never_empty(images)
+            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             shared = self.model.shared(images)
 
             def one(position: tf.Tensor) -> list[tf.Tensor]:
@@ -120,6 +123,10 @@ class Signatures:
 
         specs = [tf.TensorSpec([None], tf.string, name="image_bytes")]
         return tf.function(encoded, input_signature=specs, autograph=False)
+
+    def _shaped(self, images: tf.Tensor) -> tf.Tensor:
+        """The images; InvalidArgument if their sides are not the model's: a session does not look at the signature."""
+        return tf.ensure_shape(images, [None, *self.model.input.shape])
 
     def _with_defaults(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
         """The function with the bundle's number and seed as signature defaults.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from probrt.exporter.parity import Difference
+from probrt.exporter.serving import BATCHING, FOLDER
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.manifest import Selection
 
@@ -63,7 +64,11 @@ def next_commands(bundle: Bundle) -> str:
     home = bundle.path.parent
     samples = bundle.manifest.posterior.samples if bundle.manifest.posterior else None
     predict = f"probrt predict {f'--samples {samples} ' if samples else ''}--bundle {home} imgs/"
+    if not bundle.files("savedmodel"):
+        return f"next:\n  {predict}"
+    settings = f"/models/{home.name}/{bundle.path.name}/{FOLDER}/{BATCHING}"
     serve = (
-        f"docker run -p 8501:8501 -v {home.absolute()}:/models/{home.name} -e MODEL_NAME={home.name} tensorflow/serving"
+        f"docker run -p 8500:8500 -p 8501:8501 -v {home.absolute()}:/models/{home.name} -e MODEL_NAME={home.name} "
+        f"tensorflow/serving --enable_batching --batching_parameters_file={settings}"
     )
     return f"next:\n  {predict}\n  {serve}"

@@ -17,10 +17,15 @@ def case(request: pytest.FixtureRequest) -> Case:
     return BY_NAME[request.param]
 
 
+_EXPORTED: dict[str, Exported] = {}
+
+
 @pytest.fixture(scope="module")
 def bundle(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The case saved, loaded again and exported, once per module and case."""
-    return exported(case, tmp_path_factory.mktemp(case.name))
+    """The case saved, loaded again and exported, once for all modules."""
+    if case.name not in _EXPORTED:
+        _EXPORTED[case.name] = exported(case, tmp_path_factory.mktemp(case.name))
+    return _EXPORTED[case.name]
 
 
 @pytest.fixture

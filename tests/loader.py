@@ -1,0 +1,125 @@
+"""TensorFlow's C++ loader, the one that TensorFlow Serving uses, through its C API: no Python in the graph."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+# Without RTLD_GLOBAL: with it, importing numpy.random afterwards crashed the process.
+_tf = ctypes.CDLL(str(next(Path(tf.__file__).parent.glob("libtensorflow_cc.so.*"))), mode=ctypes.RTLD_LOCAL)
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("length", ctypes.c_size_t), ("free", ctypes.c_void_p)]
+
+
+class _Output(ctypes.Structure):
+    _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+for _name, _result in {
+    "TF_NewStatus": ctypes.c_void_p,
+    "TF_Message": ctypes.c_char_p,
+    "TF_GetCode": ctypes.c_int,
+    "TF_NewGraph": ctypes.c_void_p,
+    "TF_NewSessionOptions": ctypes.c_void_p,
+    "TF_NewBuffer": ctypes.POINTER(_Buffer),
+    "TF_LoadSessionFromSavedModel": ctypes.c_void_p,
+    "TF_GraphOperationByName": ctypes.c_void_p,
+    "TF_AllocateTensor": ctypes.c_void_p,
+    "TF_TensorData": ctypes.c_void_p,
+    "TF_TensorType": ctypes.c_int,
+    "TF_TensorByteSize": ctypes.c_size_t,
+    "TF_NumDims": ctypes.c_int,
+    "TF_Dim": ctypes.c_int64,
+}.items():
+    getattr(_tf, _name).restype = _result
+
+
+class Refused(Exception):
+    """The session's status is not OK; its message."""
+
+
+class Loaded:
+    """A SavedModel in a C++ session; a call feeds a signature, its defaults included, and fetches all outputs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._graph = ctypes.c_void_p(_tf.TF_NewGraph())
+        status, buffer = ctypes.c_void_p(_tf.TF_NewStatus()), _tf.TF_NewBuffer()
+        tags = (ctypes.c_char_p * 1)(b"serve")
+        options = ctypes.c_void_p(_tf.TF_NewSessionOptions())
+        session = _tf.TF_LoadSessionFromSavedModel(
+            options, None, str(folder).encode(), tags, 1, self._graph, buffer, status
+        )
+        _check(status)
+        self._session = ctypes.c_void_p(session)
+        content = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        self.signatures = meta_graph_pb2.MetaGraphDef.FromString(content).signature_def
+
+    def __call__(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        stated = self.signatures[signature]
+        defaults = {name: tf.make_ndarray(value) for name, value in stated.defaults.items()}
+        fed = {name: np.asarray(value) for name, value in {**defaults, **inputs}.items()}
+        names = sorted(stated.outputs)
+        answers = (ctypes.c_void_p * len(names))()
+        status = ctypes.c_void_p(_tf.TF_NewStatus())
+        tensors = [_tensor(values) for values in fed.values()]
+        try:
+            _tf.TF_SessionRun(
+                self._session, None,
+                (_Output * len(fed))(*[self._place(stated.inputs[name].name) for name in fed]),
+                (ctypes.c_void_p * len(fed))(*tensors), len(fed),
+                (_Output * len(names))(*[self._place(stated.outputs[name].name) for name in names]),
+                answers, len(names), None, 0, None, status,
+            )  # fmt: skip
+            _check(status)
+            return {name: _array(answer) for name, answer in zip(names, answers, strict=True)}
+        finally:
+            for tensor in (*tensors, *filter(None, answers)):
+                _tf.TF_DeleteTensor(ctypes.c_void_p(tensor))
+            _tf.TF_DeleteStatus(status)
+
+    def _place(self, tensor: str) -> _Output:
+        name, _, index = tensor.partition(":")
+        return _Output(_tf.TF_GraphOperationByName(self._graph, name.encode()), int(index or 0))
+
+
+def _check(status: ctypes.c_void_p) -> None:
+    if _tf.TF_GetCode(status):
+        raise Refused(_tf.TF_Message(status).decode())
+
+
+def _tensor(values: np.ndarray) -> int:
+    if values.dtype == object:
+        return _strings(values)
+    values = np.ascontiguousarray(values)
+    sides = (ctypes.c_int64 * values.ndim)(*values.shape)
+    kind = tf.as_dtype(values.dtype).as_datatype_enum
+    tensor = _tf.TF_AllocateTensor(kind, sides, values.ndim, ctypes.c_size_t(values.nbytes))
+    ctypes.memmove(_tf.TF_TensorData(ctypes.c_void_p(tensor)), values.ctypes.data, values.nbytes)
+    return tensor
+
+
+def _strings(values: np.ndarray) -> int:
+    """A string tensor: an array of TF_TString, 24 bytes each, which the library itself fills."""
+    sides = (ctypes.c_int64 * 1)(len(values))
+    size = 24
+    tensor = _tf.TF_AllocateTensor(tf.string.as_datatype_enum, sides, 1, ctypes.c_size_t(size * len(values)))
+    start = _tf.TF_TensorData(ctypes.c_void_p(tensor))
+    for number, value in enumerate(values):
+        place = ctypes.c_void_p(start + size * number)
+        _tf.TF_StringInit(place)
+        _tf.TF_StringCopy(place, ctypes.c_char_p(value), ctypes.c_size_t(len(value)))
+    return tensor
+
+
+def _array(tensor: int) -> np.ndarray:
+    handle = ctypes.c_void_p(tensor)
+    shape = [_tf.TF_Dim(handle, side) for side in range(_tf.TF_NumDims(handle))]
+    content = ctypes.string_at(_tf.TF_TensorData(handle), _tf.TF_TensorByteSize(handle))
+    return np.frombuffer(content, tf.as_dtype(_tf.TF_TensorType(handle)).as_numpy_dtype).reshape(shape)

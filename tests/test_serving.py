@@ -1,0 +1,129 @@
+"""The bundle as TensorFlow Serving takes it: through the C++ loader, with no Python in the graph."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import Exported
+from loader import Loaded, Refused
+from tensorflow.core.framework import tensor_pb2
+
+from probrt.exporter import serving
+from probrt.runtime.protobuf import inside, text
+
+pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
+# The same graph on other batch sizes: float32 sums in another order.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def served(bundle: Exported) -> Loaded:
+    return Loaded(bundle.bundle.path)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (64, 16, 16, 1)).astype(np.float32)
+
+
+def close(answer: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert answer.keys() == expected.keys()
+    for name, want in expected.items():
+        np.testing.assert_allclose(answer[name], want, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+def rows(answer: dict[str, np.ndarray], which: slice) -> dict[str, np.ndarray]:
+    return {name: value[which] for name, value in answer.items()}
+
+
+def asked(number: object, seed: object) -> dict[str, np.ndarray]:
+    return {"num_samples": np.array(number, np.int32), "seed": np.array(seed, np.int32)}
+
+
+def test_signatures_say_what_they_take(served: Loaded) -> None:
+    signatures = {name for name in served.signatures if not name.startswith("__")}
+    assert signatures == {"serving_default", "sample", "draws", "mean", "encoded"}
+    for name in signatures:
+        assert all(one.tensor_shape.dim[0].size == -1 for one in served.signatures[name].inputs.values()), name
+        assert all(one.tensor_shape.dim[0].size == -1 for one in served.signatures[name].outputs.values()), name
+    for name in ("sample", "draws"):
+        assert set(served.signatures[name].defaults) == {"num_samples", "seed"}
+
+
+def test_images_alone_are_answered_with_the_defaults(bundle: Exported, served: Loaded, images: np.ndarray) -> None:
+    posterior = bundle.bundle.manifest.posterior
+    expected = bundle.reference.draws(images[:3], posterior.seed, posterior.order)
+    close(served("sample", {"images": images[:3]}), expected)
+    close(served("serving_default", {"images": images[:3]}), expected)
+    close(served("mean", {"images": images[:3]}), bundle.reference.mean(images[:3]))
+    assert served("draws", {"images": images[:3]})["slant.mean"].shape == (3, posterior.samples, 1)
+
+
+def test_a_row_is_the_same_alone_and_among_others(served: Loaded, images: np.ndarray) -> None:
+    """Also with other numbers and seeds beside it, as server-side batching would merge them."""
+    rng = np.random.default_rng(1)
+    numbers, seeds = rng.integers(1, 12, 64), rng.choice([0, 3, 5, 2**31 - 1], 64)
+    for signature in ("serving_default", "mean", "sample"):
+        more = asked(numbers, seeds) if signature == "sample" else {}
+        whole = served(signature, {"images": images, **more})
+        for first, count in ((0, 1), (1, 2), (5, 7), (17, 33), (63, 1)):
+            part = slice(first, first + count)
+            own = {name: value[part] for name, value in more.items()}
+            close(served(signature, {"images": images[part], **own}), rows(whole, part))
+
+
+def test_calls_at_the_same_time(served: Loaded, images: np.ndarray) -> None:
+    calls = [("sample", {"images": images[:4], **asked([n], [n])}) for n in range(1, 9)]
+    calls += [("serving_default", {"images": images[:4]}), ("mean", {"images": images[:4]})] * 4
+    alone = [served(*call) for call in calls]
+    with ThreadPoolExecutor(8) as threads:
+        for together, one in zip(threads.map(lambda call: served(*call), calls), alone, strict=True):
+            close(together, one)
+
+
+def test_bad_rows_and_bad_requests(served: Loaded, images: np.ndarray) -> None:
+    bad = images[:3].copy()
+    bad[1, 0, 0, 0] = np.nan
+    for signature in ("serving_default", "sample", "mean"):
+        answer = served(signature, {"images": bad})
+        assert all(np.isnan(value[1]).all() and np.isfinite(value[[0, 2]]).all() for value in answer.values())
+        assert all(len(value) == 0 for value in served(signature, {"images": images[:0]}).values())
+    answer = served("sample", {"images": images[:3], **asked([4, 0, 4], [0, 0, -1])})
+    assert np.isnan(answer["slant.mean"]).ravel().tolist() == [False, True, True]
+    for inputs, said in (
+        ({"images": images[:2], **asked([0], [0])}, "num_samples must be 1 to 1024"),
+        ({"images": images[:2], **asked([4], [-1])}, "seed must be 0 to"),
+        ({"images": images[:2], **asked([4, 4], [0])}, "num_samples must have length 1"),
+    ):
+        with pytest.raises(Refused, match=said):
+            served("draws", inputs)
+    for signature in ("serving_default", "sample", "mean", "draws"):
+        for wrong in (images[:2, :8], images[:2, :, :, 0], images[:2].reshape(2, 8, 32, 1)):
+            with pytest.raises(Refused, match=r"[Ss]hape"):
+                served(signature, {"images": wrong})
+    close(served("mean", {"images": images[:2]}), rows(served("mean", {"images": images[:3]}), slice(2)))
+
+
+def test_warm_up_records_can_be_answered(bundle: Exported, served: Loaded) -> None:
+    """Each is replayed; those with a number and a seed have one for each row."""
+    folder = bundle.bundle.path / serving.FOLDER
+    replayed = []
+    for record in tf.data.TFRecordDataset(str(folder / serving.WARMUP)):
+        (request,) = inside(memoryview(record.numpy()), 6, 1)
+        (spec,) = inside(request, 1)
+        tensors = {
+            text(entry, 1): tf.make_ndarray(tensor_pb2.TensorProto.FromString(bytes(next(inside(entry, 2)))))
+            for entry in inside(request, 2)
+        }
+        assert text(spec, 1) == "digits"
+        assert set(tensors) == set(served.signatures[text(spec, 3)].inputs)
+        (count,) = {len(value) for value in tensors.values()}
+        answer = served(text(spec, 3), tensors)
+        assert all(len(value) == count and np.isfinite(value).all() for value in answer.values())
+        replayed.append((text(spec, 3), count))
+    signatures = ("serving_default", "mean", "sample", "encoded")
+    assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
+    assert "max_batch_size { value: 64 }" in (folder / serving.BATCHING).read_text()
