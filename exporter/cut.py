@@ -19,47 +19,57 @@ from probrt.trainer import weights
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
 
-FEATURES = "features"
-
 
 @dataclass(frozen=True)
 class Parts:
-    """`body`: images → {"features"}; `tail`: features → the outputs of the `mean` variant."""
+    """`body`: images → {"features_0": …}; `tail`: these → the outputs of the `mean` variant."""
 
     body: Callable[..., Outputs]
     tail: Callable[..., Outputs]
+    features: list[str]
 
 
 def mean_parts(model: Model) -> Parts:
-    """The `mean` variant in two functions; UsageError if the network has no one place to cut."""
-    features = _features(model)
-    body = keras.Model(model.network.inputs, features)
-    tail = dataclasses.replace(model, network=keras.Model(features, model.network.output))
+    """The `mean` variant in two functions; UsageError if there is nothing in front of the final layers."""
+    cut = _features(model)
+    names = [f"features_{number}" for number in range(len(cut))]
+    body = keras.Model(model.network.inputs, cut)
+    tail = dataclasses.replace(model, network=keras.Model(cut, model.network.output))
     values = weights.constants(model.network, weights.Mean())
 
     def made(images: tf.Tensor) -> Outputs:
         with weights.reading(weights.Constant(values)):
-            return {FEATURES: tf.cast(body(images), tf.float32)}
+            found = tf.nest.flatten(body(images, training=False))
+        return {name: tf.cast(one, tf.float32) for name, one in zip(names, found, strict=True)}
 
-    def answered(features: tf.Tensor) -> Outputs:
+    def answered(*features: tf.Tensor) -> Outputs:
         with weights.reading(weights.Constant(values)):
-            return mean_outputs(tail, features)
+            return mean_outputs(tail, list(features))
 
-    spec = tf.TensorSpec(features.shape, tf.float32, name=FEATURES)
+    specs = [tf.TensorSpec(one.shape, tf.float32, name=name) for name, one in zip(names, cut, strict=True)]
     return Parts(
         tf.function(made, input_signature=[images_spec(model)], autograph=False),
-        tf.function(answered, input_signature=[spec], autograph=False),
+        tf.function(answered, input_signature=specs, autograph=False),
+        names,
     )
 
 
-def _features(model: Model) -> keras.KerasTensor:
-    """What the final layer, whose channels the heads share, takes."""
-    split = next((layer for layer in model.network.layers if isinstance(layer, HeadSplit)), None)
-    final = split.input._keras_history.operation if split is not None else None
-    found = final.input if final is not None else None
-    if not isinstance(found, keras.KerasTensor) or found in model.network.inputs:
-        raise UsageError(
-            f"{model.name}: no one layer in front of the final one, so nothing can be quantised; "
-            "leave dynamic and int8 out of --precisions"
-        )
-    return found
+def _features(model: Model) -> list[keras.KerasTensor]:
+    """What the last layers with weights take, each once: behind them there is only splitting and pooling."""
+    found: dict[int, keras.KerasTensor] = {}
+    waiting = list(model.network.outputs)
+    while waiting:
+        tensor = waiting.pop()
+        operation, number = tensor._keras_history.operation, tensor._keras_history.node_index
+        inputs = operation._inbound_nodes[number].input_tensors
+        if not inputs:
+            raise UsageError(
+                f"{model.name}: a head reads the images themselves, so there is nothing to quantise; "
+                "leave dynamic and int8 out of --precisions"
+            )
+        last = getattr(operation, "variables", []) and not isinstance(operation, HeadSplit)
+        if last:
+            found |= {id(one): one for one in inputs}
+        else:
+            waiting += inputs
+    return list(found.values())

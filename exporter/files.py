@@ -110,13 +110,13 @@ class Writer:
                 body = quantised.fitted(body, self.images)
             else:
                 quantised.eighth(body)
-            model = quantised.joined(body, tail, cut.FEATURES)
+            model = quantised.joined(body, tail, self._parts.features)
         return onnx_with_metadata(model, CORE, core)
 
     @cached_property
     def _parts(self) -> cut.Parts:
         parts = cut.mean_parts(self.model)
-        return cut.Parts(frozen(parts.body), frozen(parts.tail))
+        return cut.Parts(frozen(parts.body), frozen(parts.tail), parts.features)
 
     def _core(self, graph: Graph, draws: tuple[int, int] | None) -> bytes:
         """What a reader of the file alone has to know: inputs, labels, outputs, which draws."""

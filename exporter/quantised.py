@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,14 @@ def fitted(model: Any, images: np.ndarray) -> Any:
         logging.root.setLevel(level)
 
 
-def joined(body: Any, tail: Any, name: str) -> Any:
-    """Two ONNX models as one: the output `name` of `body` is the input of `tail`."""
+def joined(body: Any, tail: Any, names: Sequence[str]) -> Any:
+    """Two ONNX models as one: the outputs `names` of `body` are the inputs of `tail`."""
     from onnx import compose
 
     # Each keeps the names of its inputs and outputs; what lies between would collide.
     first = compose.add_prefix(body, "body/", rename_inputs=False, rename_outputs=False)
     second = compose.add_prefix(tail, "tail/", rename_inputs=False, rename_outputs=False)
-    return compose.merge_models(first, second, io_map=[(name, name)])
+    return compose.merge_models(first, second, io_map=[(name, name) for name in names])
 
 
 def _weights(model: Any) -> Iterator[tuple[Any, np.ndarray]]:

@@ -130,10 +130,12 @@ def ordered(products: np.ndarray, draws: int, chunk: int) -> list[int]:
 def _pool(model: Model, images: np.ndarray, seed: int, seconds: float, clock: Callable[[], float]) -> Draws:
     """As many draws as fit into the time, of some entries of each head's answer."""
 
+    shared = model.shared(tf.constant(images))
+
     @tf.function(autograph=False)
     def drawn(index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         with weights.reading(weights.Draw(seed, index)):
-            said = model.moments(tf.constant(images))
+            said = model.moments_after(shared)
         return {
             head.name: tuple(_some(values, len(model.positions(head))) for values in said[head.name][:2])
             for head in model.heads
