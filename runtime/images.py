@@ -74,12 +74,14 @@ Pixels = npt.NDArray[np.float32]
 class Decoded:
     """One image as the model takes it: float32 of `input.shape`.
 
-    frames: how many its file had. affine: of a NIfTI volume, [4, 4].
+    frames: how many its file had. affine: of a NIfTI volume, [4, 4]. sides: of a picture, (height, width) before it
+        was resized.
     """
 
     pixels: Pixels
     frames: int = 1
     affine: npt.NDArray[np.float64] | None = None
+    sides: tuple[int, int] | None = None
 
 
 def read_image(source: str | os.PathLike[str] | bytes, input: Input) -> Pixels:
@@ -190,7 +192,7 @@ def _picture(data: bytes, input: Input) -> Decoded:
     if input.range == (0.0, 65535.0) and image.mode in ("L", "RGB"):
         values *= np.float32(257)
     _check_range(values, input)
-    return Decoded(values, frames)
+    return Decoded(values, frames, sides=(image.height, image.width))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -14,56 +14,15 @@ from probrt.runtime.errors import ConfigError
 from probrt.runtime.manifest import Input
 from probrt.trainer.backbones import AnyBackbone, ConvStack, Weights
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.objective import LossWeights
+from probrt.trainer.settings import Data, Fit
 
-Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Rate = Annotated[float, Meta(gt=0)]
-
-
-class Data(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the images are.
-
-    folder: the image folder, relative to the config's own folder. table: in it, `file_name` plus a
-        column per target. split: the table's column that says train, validation or test.
-    shift: augmentation, the largest random shift in pixels, of image and masks together.
-    """
-
-    folder: str
-    table: str = "metadata.csv"
-    split: str = "split"
-    shift: Natural = 0
 
 
 class Final(Struct, frozen=True, forbid_unknown_fields=True):
     """The final convolution that all heads share; kernel: its window."""
 
     kernel: Positive = 1
-
-
-class Fit(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model is fitted.
-
-    kl_weight: of KL / N in the loss; below 1 the posterior is tempered, and the model card says so.
-    kl_warmup: part of the steps over which that weight rises from 0.
-    learning_rate: highest; a cosine falls to 0 after `warmup`, a part of the steps.
-    clip: largest norm of the gradient.
-    loss_weights: of the heads, besides each one's own `weight`: "fixed" to it, or "learned" from each head's noise
-        (Kendall et al. 2018).
-    l1, l2: penalties on the deterministic kernels, per absolute value and per square.
-    """
-
-    epochs: Positive = 30
-    batch: Positive = 64
-    learning_rate: Rate = 1e-3
-    warmup: Fraction = 0.05
-    clip: Rate = 10.0
-    kl_weight: Annotated[float, Meta(ge=0)] = 1.0
-    kl_warmup: Fraction = 0.3
-    loss_weights: LossWeights = "fixed"
-    l1: Annotated[float, Meta(ge=0)] = 0.0
-    l2: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

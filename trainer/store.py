@@ -4,6 +4,7 @@ model/  model.json          name, input, heads, calibration, provenance
         architecture.json   the Keras network
         weights.weights.h5  its variables
         images.npy          some raw training images, for checks at export
+        card.md             the model card, for people
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     provenance: dict[str, Any]
 
 
-def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, Any]) -> None:
+def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, Any], for_people: str = "") -> None:
     """Writes a model directory; images [count, *input.shape] are kept for checks at export."""
     folder.mkdir(parents=True, exist_ok=True)
     card = Card(
@@ -46,6 +47,7 @@ def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, A
     (folder / "architecture.json").write_text(model.network.to_json(indent=1))
     model.network.save_weights(folder / "weights.weights.h5")
     np.save(folder / "images.npy", images, allow_pickle=False)
+    (folder / "card.md").write_text(for_people or f"# {model.name}\n", encoding="utf-8")
     # Last, and in one step: a folder with a model.json is a whole model.
     unfinished = folder / "model.json.part"
     unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")

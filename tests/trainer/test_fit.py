@@ -1,0 +1,216 @@
+"""Fitting can be killed, stopped, filled up and made to diverge, and says and keeps what it should."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from cases import BY_NAME
+from PIL import Image
+
+from probrt.runtime.errors import DataError, Fault, StorageError
+from probrt.trainer.checkpoints import Checkpoints, State
+from probrt.trainer.data import Examples
+from probrt.trainer.fit import Run, fit
+from probrt.trainer.model import Model
+from probrt.trainer.settings import Fit
+
+CONFIG = """
+name = "bars"
+seed = 3
+[data]
+folder = "data"
+shift = 1
+flip = ["horizontal"]
+[input]
+shape = [8, 8, 1]
+colour = "grey"
+resize = "none"
+range = [0, 255]
+[backbone]
+name = "conv"
+widths = [4]
+normalisation = "batch"
+[[heads]]
+name = "kind"
+likelihood = "categorical"
+labels = ["a", "b"]
+[[heads]]
+name = "bright"
+likelihood = "normal"
+[fit]
+epochs = 12
+batch = 8
+average = 0.3
+checkpoint = 3
+"""
+STEPS = 12 * 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """40 training pictures of random bars, so that each epoch has 5 steps."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    rows = ["file_name,split,kind,bright"]
+    for n in range(56):
+        values = np.zeros((8, 8), np.uint8)
+        bright = rng.integers(100, 250)
+        values[:, n % 8] = bright
+        Image.fromarray(values if n % 2 else values.T).save(tmp_path / "data" / f"{n}.png")
+        rows.append(f"{n}.png,{'train' if n < 40 else 'validation'},{'ab'[n % 2]},{bright / 100}")
+    (tmp_path / "data" / "metadata.csv").write_text("\n".join(rows))
+    (tmp_path / "config.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def started(folder: Path, *words: str, **settings: object) -> subprocess.Popen[str]:
+    program = Path(sys.executable).parent / "probrt"
+    command = [program, "train", "config.toml", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, **pipes, **settings)
+
+
+def finished(folder: Path, *words: str, **settings: object) -> tuple[int, str, str]:
+    process = started(folder, *words, **settings)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def wait_for_checkpoint(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 200
+    while not any(int(path.stem) >= step for path in folder.glob("checkpoints/*.npz")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Every array of a model's weights, as bytes."""
+    found: dict[str, bytes] = {}
+    with h5py.File(folder / "weights.weights.h5") as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path) -> None:
+    """kill -9, the newest checkpoint cut in half, SIGTERM: the weights are the same bits."""
+    whole = started(folder, "--out", "whole")
+    process = started(folder, "--out", "model")
+    wait_for_checkpoint(folder / "model", 6, process)
+    process.kill()
+    process.communicate()
+    assert not (folder / "model" / "model.json").exists()
+    newest, before = sorted((folder / "model" / "checkpoints").glob("*.npz"), reverse=True)
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    code, _, err = finished(folder, "--out", "model")
+    assert (code, "--resume" in err) == (2, True)
+    process = started(folder, "--out", "model", "--resume")
+    wait_for_checkpoint(folder / "model", int(before.stem) + 12, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, err) == (143, "probrt: terminated\n")
+    assert f"{Path('model', 'checkpoints', newest.name)}: damaged" in " ".join(out.split())
+    at = max(int(path.stem) for path in folder.glob("model/checkpoints/*.npz"))
+    assert at < STEPS
+    code, out, err = finished(folder, "--out", "model", "--resume")
+    assert code == 0, err
+    assert f"epoch {(at // 5) + 1:3d}/12" in out
+    assert f"epoch {(at // 5) - 1:3d}/12" not in out
+    assert not (folder / "model" / "checkpoints").exists()
+    whole.communicate(timeout=200)
+    assert whole.returncode == 0
+    assert weights(folder / "whole") == weights(folder / "model")
+    assert len(weights(folder / "model")) > 10
+    code, out, _ = finished(folder, "--out", "model", "--resume")
+    assert (code, "is finished already" in out) == (0, True)
+    card = (folder / "model" / "card.md").read_text()
+    for said in ("# bars", "digest `", "| kind | accuracy |", "there is no test split", "bright below 1"):
+        assert said in card
+    assert "Tempered" not in card
+    assert any((folder / "model" / "logs").iterdir())
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """A limit on the size of files is a full disk that a test can have."""
+    said: list[str] = []
+    kept = Checkpoints(tmp_path / "checkpoints", said.append)
+    arrays = {"variable_00000": np.arange(1000.0)}
+    for step in (1, 2, 3):
+        kept.save(State(run="a", step=step), arrays)
+    before = kept.paths()
+    assert [path.name for path in before] == ["00000003.npz", "00000002.npz"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        with pytest.raises(StorageError, match="the checkpoint of step 3 is kept; make room and go on with --resume"):
+            kept.save(State(run="a", step=4), arrays)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(kept.folder.iterdir(), reverse=True) == before
+    state, found = kept.newest("a")
+    assert (state.step, found["variable_00000"].tolist()) == (3, arrays["variable_00000"].tolist())
+    data = before[0].read_bytes()
+    for damaged in (data[: len(data) // 2], data[:-1], data[:300] + b"\xff" + data[301:], b""):
+        before[0].write_bytes(damaged)
+        assert kept.newest("a")[0].step == 2
+    assert len(said) == 4
+    with pytest.raises(DataError, match="another config or other data"):
+        kept.newest("b")
+    before[1].write_bytes(b"PK")
+    with pytest.raises(DataError, match="every checkpoint is damaged"):
+        kept.newest("a")
+
+
+def test_a_loss_that_is_not_finite_names_step_head_and_layer() -> None:
+    """One weight of the convolution is infinite; or, with clean outputs, a target is out of float32's reach."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 8, 8, 2)).astype(np.float32)
+    targets = {"digit": np.zeros(8, np.int32), "slant": np.full((8, 1), 3.0, np.float32)}
+    examples = Examples(tuple("abcdefgh"), images, targets)
+
+    def fault(model: Model, examples: Examples) -> str:
+        with pytest.raises(Fault) as error:
+            list(fit(model, examples, examples, Fit(epochs=1, batch=4), Run(seed=0)))
+        return str(error.value)
+
+    model = BY_NAME["conv2d_random_bias"].model()
+    before = model.network.get_layer("final").get_weights()
+    model.weights[0].parameters["loc"].assign(np.full(model.weights[0].shape, np.inf, np.float32))
+    assert " at step 1 (heads digit, slant, layer conv): lower fit.learning_rate" in fault(model, examples)
+    for was, now in zip(before, model.network.get_layer("final").get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)  # a step that is not finite moves nothing
+    far = {**targets, "slant": np.full((8, 1), 1e30, np.float32)}
+    said = fault(BY_NAME["conv2d_random_bias"].model(), Examples(examples.files, images, far))
+    assert "fit: the loss is inf at step 1 (head slant" in said
+
+
+def test_patience_takes_the_best_weights_and_draws_average(capsys: pytest.CaptureFixture[str]) -> None:
+    """Random labels: the validation ELBO has its best within the first epochs, and those weights come back."""
+    rng = np.random.default_rng(0)
+
+    def split(count: int) -> Examples:
+        images = rng.normal(size=(count, 8, 8, 2)).astype(np.float32)
+        digit, slant = rng.integers(0, 3, count).astype(np.int32), rng.normal(3, 0.5, (count, 1)).astype(np.float32)
+        return Examples(tuple(map(str, range(count))), images, {"digit": digit, "slant": slant})
+
+    model, train, validation = BY_NAME["conv2d_random_bias"].model(), split(32), split(64)
+    settings = Fit(epochs=60, batch=16, patience=3, draws=2, learning_rate=0.05, kl_weight=0.0, loss_weights="learned")
+    seen, at = [], []
+    for progress in fit(model, train, validation, settings, Run(seed=0)):
+        seen.append(progress.elbo)
+        at.append(model.network.get_weights())
+    assert len(seen) < 60
+    best = int(np.argmax(seen))
+    assert len(seen) == best + 4
+    for found, wanted in zip(model.network.get_weights(), at[best], strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -1,0 +1,109 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from probrt.trainer.data import Examples
+from probrt.trainer.evaluate import charts
+from probrt.trainer.evaluate.evaluate import QUANTITIES, HeadReport, Report
+from probrt.trainer.model import Model
+
+_STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a202c;
+background:#fff}table{border-collapse:collapse;margin:1rem 0}td,th{padding:.15rem .7rem;border-bottom:1px solid #ddd;
+text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}svg{margin:.4rem;font:11px system-ui}
+svg .name{font-weight:600}figure{display:inline-block;margin:.4rem;width:8rem;vertical-align:top;font-size:12px;
+overflow-wrap:anywhere}figure img{width:100%;image-rendering:pixelated;background:#eee}.note{color:#9c4221}"""
+
+# The threshold for any risk, out of the same points as the chart.
+_SCRIPT = """document.querySelectorAll('[data-curve]').forEach(function(box){
+var curve=JSON.parse(box.dataset.curve),input=box.querySelector('input'),said=box.querySelector('output');
+function show(){var best=null;curve.forEach(function(p){if(p[1]<=+input.value&&(!best||p[0]>best[0]))best=p});
+said.textContent=best?'let through up to '+best[2].toPrecision(4)+': '+(100*best[0]).toFixed(1)+' % of inputs, risk '
++best[1].toPrecision(3):'no threshold keeps to this risk: review all'}
+input.addEventListener('input',show);show()});"""
+
+
+def page(report: Report, examples: Examples, model: Model) -> str:
+    """The page's HTML; examples and model are those of the report."""
+    ood = f", {report.ood_images} images of another kind" if report.ood_images else ""
+    parts = [
+        f"<h1>{escape(report.model)}</h1><p>{report.examples} examples of the {report.split} split, "
+        f"{report.draws} draws{ood}. Data digest <code>{report.data_digest[:16]}</code>. "
+        "Intervals are 95 % bootstrap intervals over examples.</p>"
+    ]
+    parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
+    parts += [_head(head, examples, model) for head in report.heads]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.model)}: evaluation</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _head(head: HeadReport, examples: Examples, model: Model) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="n">{value:.4f}</td><td class="n">{low:.4f} to {high:.4f}</td></tr>'
+        for name, (value, low, high) in {**head.scores, **head.ood}.items()
+    )
+    drawn = []
+    if head.reliability:
+        drawn.append(charts.reliability(f"{head.name}: reliability", head.reliability))
+    points = [(kept, risk) for kept, risk, _ in head.risk]
+    drawn.append(charts.lines(f"{head.name}: risk and coverage", "coverage", head.loss, [points]))
+    if head.pit:
+        drawn.append(charts.bars(f"{head.name}: PIT", "probability integral transform", "share", [head.pit], (0, 1)))
+    for name in QUANTITIES:
+        if name in head.histograms:
+            found = head.histograms[name]
+            ends = found["edges"][0], found["edges"][-1]
+            sides = [found["inside"], found["outside"]]
+            drawn.append(charts.bars(f"{head.name}: {name}, the split blue, others brown", name, "share", sides, ends))
+    curve = escape(json.dumps([[round(value, 7) for value in point] for point in head.risk]))
+    highest = max([risk for _, risk, _ in head.risk] + [1e-9])
+    start = min(0.01, highest) if head.loss == "error rate" else highest / 2
+    review = "".join(
+        f'<tr><td class="n">{risk}</td><td class="n">{"none" if found is None else f"{found[0]:.4g}"}</td>'
+        f'<td class="n">{"0 %" if found is None else f"{found[1]:.1%}"}</td></tr>'
+        for risk, found in head.review.items()
+    )
+    return (
+        f"<h2>{escape(head.name)} <small>{escape(head.likelihood)}</small></h2>"
+        f"<table><tr><th>score</th><th>value</th><th>95 % interval</th></tr>{rows}</table><div>{''.join(drawn)}</div>"
+        f"<h3>Review threshold</h3><p data-curve='{curve}'><label>{escape(head.loss)} at most <input type='number' "
+        f"min='0' step='any' value='{start:.4g}'></label> <output></output></p>"
+        f"<table><tr><th>{escape(head.loss)} at most</th><th>let through up to total</th><th>of inputs</th></tr>"
+        f"{review}</table>{_gallery(head, examples, model)}"
+    )
+
+
+def _gallery(head: HeadReport, examples: Examples, model: Model) -> str:
+    if not head.wrong:
+        return ""
+    figures = []
+    for odd in head.wrong:
+        picture = thumbnail(examples.images[odd.row], model)
+        image = f'<img alt="" src="{picture}">' if picture else ""
+        said = f"<br>is {escape(odd.truth)}<br>said {escape(odd.said)}" if odd.truth else f"<br>loss {odd.loss:.3g}"
+        figures.append(
+            f"<figure>{image}<figcaption>{escape(odd.file)}{said}<br>total {odd.uncertainty:.3g}</figcaption></figure>"
+        )
+    return f"<h3>Surest and wrong</h3>{''.join(figures)}"
+
+
+def thumbnail(image: np.ndarray, model: Model) -> str:
+    """An input as a small PNG in a data URI; empty for what is no picture."""
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        return ""
+    low, high = model.input.range or (float(image.min()), float(image.max()))
+    values = np.clip((image.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)
+    picture = Image.fromarray(np.rint(values * 255).astype(np.uint8).squeeze(-1 if image.shape[-1] == 1 else ()))
+    picture.thumbnail((128, 128))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
