@@ -23,6 +23,7 @@ from probrt.runtime.bundle import Bundle, default_bundle
 from probrt.runtime.maps import MapFolder
 from probrt.runtime.predict import RowMaker, run
 from probrt.runtime.predictor import Predictor
+from probrt.runtime.rows import promises
 from probrt.runtime.stream import Batch, Loader
 from probrt.runtime.writers import open_writer
 
@@ -74,7 +75,7 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
 
     def whole() -> None:
         writer = open_writer(str(folder / "rows.jsonl"), predictor.bundle.manifest, append=False)
-        rows = RowMaker(predictor.bundle, predictor.plan.engine.name, maps, 0)
+        rows = RowMaker(predictor.bundle, predictor.plan.engine.name, maps, promises(predictor.bundle.manifest))
         run(iter(names), predictor, Fixed(predictor), rows, writer, lambda _: None)
         writer.close()
 
