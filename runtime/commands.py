@@ -160,7 +160,8 @@ def _afterthoughts(several_frames: int, skipped: str, worst: list[tuple[float, s
     from probrt.runtime.progress import say
 
     if several_frames:
-        say(f"{several_frames} files hold several frames or pages: the first was taken")
+        files = "1 file holds" if several_frames == 1 else f"{several_frames} files hold"
+        say(f"{files} several frames or pages: the first was taken")
     if skipped:
         say(skipped)
     if len(worst) > 1:

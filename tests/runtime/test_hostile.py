@@ -1,0 +1,201 @@
+"""Bad input that a careless or ill-meaning hand can bring: lists, odd files, bundles. One line or one row, no hang."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from probrt.runtime import cli
+from probrt.runtime import manifest as m
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.errors import BundleError
+from probrt.runtime.stream import Batch, Loader
+
+
+def predict(bundle: Bundle, out: Path, *words: object) -> int:
+    fixed = ["predict", "--bundle", bundle.path, "--out", out, "--engine", "litert", "--maps", "none"]
+    return cli.call([str(word) for word in (*fixed, *words)])
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("column", ["file", "file_name", "path", "image"])
+def test_a_parquet_list_names_files_relative_to_itself(
+    bundle: Bundle, pictures: Path, tmp_path: Path, column: str
+) -> None:
+    shutil.copy(pictures / "00.png", tmp_path)
+    pq.write_table(pa.table({"n": [1, 2], column: ["00.png", str(pictures / "01.png")]}), tmp_path / "list.parquet")
+    assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "list.parquet", "--quiet") == 0
+    assert [row["file"] for row in rows(tmp_path / "p.jsonl")] == [f"{tmp_path}/00.png", f"{pictures}/01.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l.csv", b"name,label\na,b\n", "no column file, file_name, path, image; its columns: name, label"),
+        ("l.csv", b"label,file\nx\n", "line 2 names no file in column file"),
+        ("l.csv", b'file\n"' + b"a" * 200_000 + b'"\n', "not readable as CSV"),
+        ("l.parquet", b"PAR1 no parquet at all PAR1", "not readable as Parquet"),
+        ("l.txt", b"\n\n", "no images there"),
+    ],
+)
+def test_lists_that_are_none_are_refused_in_one_line(
+    bundle: Bundle, tmp_path: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert predict(bundle, tmp_path / "p.jsonl", tmp_path / name, "--quiet") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    for columns, reason in (({"n": [1]}, "no column"), ({"file": ["", "a"]}, "a row names no file")):
+        pq.write_table(pa.table(columns), tmp_path / "l.parquet")
+        assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "l.parquet", "--quiet") == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_a_list_of_odd_things_is_answered_row_by_row(
+    bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.png"))
+    np.save(tmp_path / "two.npy", np.zeros((12, 12, 2), np.float32))
+    np.save(tmp_path / "odd.npy", np.array(["text"]))
+    Image.new("RGB", (12, 12)).save(
+        tmp_path / "pages.tif", save_all=True, append_images=[Image.new("RGB", (12, 12))] * 2
+    )
+    Image.new("L", (12, 12)).save(tmp_path / "turns.gif", save_all=True, append_images=[Image.new("L", (12, 12), 255)])
+    expected = {
+        "pipe.png": "not a plain file",
+        "a.png": "cannot be read",
+        "folder.png": "a folder",
+        "socket.png": "not a plain file",
+        "gone.png": "No such file",
+        "/dev/zero": "not a plain file",
+        "two.npy": "an array of shape [12, 12, 2]; the model takes [12, 12, 1]",
+        "odd.npy": "the model takes numbers",
+    }
+    good = ["pages.tif", str(pictures / "00.png"), "turns.gif"]
+    names = [name for pair in zip(expected, good, strict=False) for name in pair] + list(expected)[len(good) :]
+    (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
+    assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "list.txt") == 1
+    found = rows(tmp_path / "p.jsonl")
+    assert [row["file"] for row in found] == [os.path.join(tmp_path, name) for name in names]  # noqa: PTH118
+    for name, row in zip(names, found, strict=True):
+        assert expected.get(name, "") in (row["error"] or "")
+        assert row["status"] == ("error" if name in expected else "ok")
+    said = capsys.readouterr().err
+    assert said.count("2 files hold several frames or pages: the first was taken") == 1
+    assert "shapes/1: litert on cpu, draws, 8 draws" in said
+    assert "11 rows, 8 errors" in said
+    assert "most uncertain by shape.epistemic:" in said
+
+
+def test_auto_says_what_it_took_and_why_not_in_one_line(
+    bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, line in (
+        ((), "litert on cpu, draws, 8 draws"),
+        (("--samples", 5), "tensorflow on cpu, sampled, 5 draws"),
+        (("--variant", "mean"), "litert on cpu, mean, posterior mean, no epistemic uncertainty"),
+    ):
+        fixed = ["predict", pictures, "--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--overwrite", *words]
+        assert cli.call([str(word) for word in fixed]) == 0
+        assert capsys.readouterr().err.splitlines()[0] == f"probrt: shapes/1: {line}"
+
+
+def test_a_slow_image_holds_up_no_other(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    """The largest picture that is read takes hundreds of times as long as a small one."""
+    Image.effect_noise((6000, 6000), 90).save(tmp_path / "slow.png", compress_level=1)
+    names = [str(tmp_path / "slow.png"), *[str(pictures / "00.png")] * 60]
+    loader, order = Loader(iter(names), bundle.manifest.input, 16, 2), []
+    for batch in loader:
+        assert isinstance(batch, Batch)
+        order += [image.index for image in batch.images]
+        if len(order) == len(names):
+            break
+    assert sorted(order) == list(range(61))
+    assert order.index(0) > 16
+
+
+@pytest.mark.stress
+def test_memory_does_not_grow_with_the_number_of_images(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from probrt.runtime import cli; cli.call(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    peak = {}
+    for count in (500, 10_000):
+        (tmp_path / "list.txt").write_text(f"{pictures}/00.png\n" * count)
+        words = ["predict", tmp_path / "list.txt", "--bundle", bundle.path, "--engine", "litert", "--quiet"]
+        words += ["--out", tmp_path / f"{count}.jsonl", "--maps", "none"]
+        ran = subprocess.run(
+            [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
+        )
+        peak[count] = int(ran.stdout)
+        assert len((tmp_path / f"{count}.jsonl").read_bytes().splitlines()) == count
+    # MB; 10,000 rows are 5 MB of text, and what a first batch leaves behind varies by a few.
+    assert peak[10_000] < peak[500] + 12
+
+
+@pytest.fixture
+def copied(bundle: Bundle, tmp_path: Path) -> Path:
+    shutil.copytree(bundle.path, tmp_path / "shapes" / "1")
+    return tmp_path / "shapes" / "1"
+
+
+def test_a_newer_bundle_says_which_version_reads_it(
+    bundle: Bundle, copied: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = json.loads((copied / m.NAME).read_text()) | {"format": 2, "probrt": "9.4.0", "surprise": [1]}
+    (copied / m.NAME).write_text(json.dumps(text))
+    for command in (["predict", str(pictures)], ["inspect"], ["verify"]):
+        where = ["--bundle", str(copied)] if command[0] == "predict" else [str(copied)]
+        assert cli.call([*command, *where]) == 2
+        error = capsys.readouterr().err
+        assert "was written by probrt 9.4.0; this one reads format 1; install probrt 9.4.0 or newer" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / m.NAME).write_bytes(b"{" * 100_000), "not a probrt manifest"),
+        (lambda folder: (folder / m.NAME).write_bytes(b" " * (m.MAX_BYTES + 1)), "at most"),
+        (lambda folder: (folder / m.NAME).write_bytes(b"\xff\xfe"), "not a probrt manifest"),
+        (lambda folder: (folder / "more.txt").write_text("x"), "not listed"),
+        (lambda folder: (folder / "link").symlink_to("/etc/hostname"), "plain files only"),
+        (lambda folder: os.mkfifo(folder / "pipe"), "plain files only"),
+        (lambda folder: (folder / m.NAME).unlink(), "no bundle here"),
+    ],
+    ids=["deep", "large", "bytes", "unlisted", "link", "pipe", "absent"],
+)
+def test_a_bundle_that_is_unsound_is_refused(copied: Path, harm: Callable[[Path], object], message: str) -> None:
+    harm(copied)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(copied)
+
+
+@pytest.mark.parametrize("path", ["../out.tflite", "/etc/passwd", "a/../../b", "C:\\x", "a\\b", "a//b", "", "a\nb"])
+def test_a_manifest_that_points_out_of_its_folder_is_refused(bundle: Bundle, path: str) -> None:
+    files = [msgspec.structs.replace(bundle.manifest.files[0], path=path)]
+    data = msgspec.json.encode(msgspec.structs.replace(bundle.manifest, files=files))
+    with pytest.raises(BundleError, match=r"is not a (relative|plain) path|cannot be printed"):
+        m.decode(data, m.NAME)
