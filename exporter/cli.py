@@ -15,7 +15,7 @@ def export(
     ] = Path("artifacts"),
     draws: Annotated[int, typer.Option(help="Posterior draws in the bank, a multiple of 8.")] = 32,
     seed: Annotated[int, typer.Option(help="The bundle's own seed, 0 or more.")] = 0,
-    formats: Annotated[str, typer.Option(help="Of savedmodel, tflite, onnx.")] = "savedmodel,tflite,onnx",
+    formats: Annotated[str, typer.Option(help="Of savedmodel, tflite, onnx; default: all.")] = "",
     precisions: Annotated[
         str, typer.Option(help="Of float32, float16, dynamic, int8; the last two are for the posterior mean.")
     ] = "float32",
@@ -23,6 +23,9 @@ def export(
     select: Annotated[
         bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise 0, 1, 2, ...")
     ] = True,
+    layout: Annotated[
+        str, typer.Option(help="bundle, or triton: a model repository in artifacts/triton/ as well.")
+    ] = "bundle",
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
 ) -> int:
@@ -33,6 +36,8 @@ def export(
         raise UsageError(f"--seed {seed}: must be 0 to {2**31 - 1}")
     if version is not None and version < 1:
         raise UsageError(f"--version {version}: must be 1 or more")
+    if layout not in ("bundle", "triton"):
+        raise UsageError(f"--layout {layout}: choose bundle or triton")
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -51,7 +56,7 @@ def export(
         draws,
         seed,
         version,
-        table.chosen(formats, table.FORMATS, "--formats"),
+        table.chosen(formats, table.FORMATS, "--formats") if formats else None,
         table.chosen(precisions, tuple(table.BY_PRECISION), "--precisions"),
         table.chosen(variants, table.VARIANTS, "--variants"),
         select,
@@ -72,6 +77,10 @@ def export(
             console.print(differences_table(checked))
     if exported.bundle.manifest.posterior and exported.bundle.manifest.posterior.selection:
         console.print(bank_table(exported.bundle.manifest.posterior.selection))
-    console.print(files_table(exported.bundle))
+    console.print(files_table(exported.bundle, exported.differences))
+    if layout == "triton":
+        from probrt.exporter.triton import publish
+
+        console.print(f"model repository: {publish(exported.bundle, artifacts / 'triton')}")
     console.print(next_commands(exported.bundle), soft_wrap=True)
     return 0

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from probrt.exporter import parity
-from probrt.exporter.files import Writer
+from probrt.exporter.files import Writer, expected_bytes
 from probrt.exporter.formats import FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
 from probrt.exporter.select import Chosen, chosen
 from probrt.runtime.bundle import Bundle
-from probrt.runtime.errors import ParityError
+from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
 from probrt.runtime.manifest import Model as Named
 from probrt.runtime.vetting import saved_model_ops
@@ -27,18 +27,22 @@ from probrt.trainer.model import Model
 CHUNK = 8
 MAX_SAMPLES = 1024
 _REPRESENTATIVE = 64
+_MUCH = 1e9
 _GRAPH = "saved_model.pb"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not."""
+    """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not.
+
+    formats: None is all of them, if they come to less than a gigabyte.
+    """
 
     draws: int = 32
     seed: int = 0
     version: int | None = None
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("float32",)
     variants: tuple[str, ...] = VARIANTS
     select: bool = True
@@ -69,15 +73,22 @@ def export(
     model = model if request.auxiliary else model.without_auxiliary()
     home = artifacts / model.name
     version = request.version or next_version(home)
-    graphs = graph_files(request.formats, request.precisions, request.variants, variants(model))
+    formats = request.formats or FORMATS
+    graphs = graph_files(formats, request.precisions, request.variants, variants(model))
+    expected = expected_bytes(model, graphs, request.draws)
+    if request.formats is None and expected > _MUCH:
+        raise UsageError(
+            f"{folder}: about {expected / 1e9:.1f} GB with {request.draws} draws in every format; "
+            f"name those you need with --formats {','.join(FORMATS)}, or lower --draws"
+        )
     kept = store.images(folder)
     low, high = model.input.range or (0.0, 1.0)
-    doing("choosing the draws of the bank")
+    doing(f"choosing the draws of the bank; about {expected / 1e6:.0f} MB to write")
     posterior = _posterior(model, kept, request)
     with staged(home, version) as stage:
         representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
         writer = Writer(model, heads(model), posterior, representative, stage, doing)
-        files = writer.saved_model() if "savedmodel" in request.formats else []
+        files = writer.saved_model() if "savedmodel" in formats else []
         files += writer.graphs(graphs)
         manifest = Manifest(
             probrt=importlib.metadata.version("probrt"),
@@ -133,7 +144,7 @@ def _posterior(model: Model, kept: np.ndarray, request: Request) -> Posterior | 
     if not model.weights:
         return None
     bank = Chosen(list(range(request.draws)), None)
-    if request.select and {"savedmodel", "draws"} & {*request.formats, *request.variants}:
+    if request.select and {"savedmodel", "draws"} & {*(request.formats or FORMATS), *request.variants}:
         bank = chosen(model, heads(model), kept, request.seed, request.draws, CHUNK)
     return Posterior(
         seed=request.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,15 @@ from probrt.runtime.manifest import File, Head, Posterior
 from probrt.trainer.model import Model
 
 CORE = "probrt"
+
+
+def expected_bytes(model: Model, graphs: Sequence[Graph], draws: int) -> int:
+    """About how many bytes these files will take: their weights, which are most of a file that is worth asking."""
+    drawn = sum(math.prod(weight.shape) for weight in model.weights)
+    parameters = sum(math.prod(variable.shape) for variable in model.network.variables)
+    fixed = parameters - sum(math.prod(one.shape) for weight in model.weights for one in weight.parameters.values())
+    values = {"mean": drawn + fixed, "draws": draws * drawn + fixed, "sampled": parameters}
+    return sum(int(values[graph.variant] * graph.kind.bytes) for graph in graphs)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class Kind:
     """One precision.
 
     suffix: of its files' names, before the format. variants: that exist in it.
+    bytes: of one weight.
     tolerance: how far an output may lie from the model, as a part of the largest reference value (or of 1, if
         that is larger). ranking: least rank correlation of its uncertainties with the model's, over images.
     whole: whether everything is stored so; if not, the final convolution and what follows stay float32.
@@ -26,6 +27,7 @@ class Kind:
     precision: Precision
     suffix: str
     variants: tuple[Variant, ...]
+    bytes: int
     tolerance: float
     ranking: float
     whole: bool
@@ -35,10 +37,10 @@ class Kind:
 # Float32 graphs differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers. Half
 # precision keeps 11 bits of a weight, int8 about 7, and a network of ten layers adds up ten such roundings.
 KINDS = (
-    Kind("float32", "", ("mean", "draws", "sampled"), 1e-4, 0.99, True, "everything in float32"),
-    Kind("float16", ".fp16", ("mean", "draws"), 1e-2, 0.98, True, "weights stored in half precision, half the size"),
-    Kind("dynamic", ".dynamic", ("mean",), 5e-2, 0.9, False, "weights in int8, a quarter of the size"),
-    Kind("int8", ".int8", ("mean",), 0.1, 0.8, False, "weights and activations in int8, fitted to training images"),
+    Kind("float32", "", ("mean", "draws", "sampled"), 4, 1e-4, 0.99, True, "everything in float32"),
+    Kind("float16", ".fp16", ("mean", "draws"), 2, 1e-2, 0.98, True, "weights stored in half precision, half the size"),
+    Kind("dynamic", ".dynamic", ("mean",), 1, 5e-2, 0.9, False, "weights in int8, a quarter of the size"),
+    Kind("int8", ".int8", ("mean",), 1, 0.1, 0.8, False, "weights and activations in int8, fitted to training images"),
 )
 BY_PRECISION = {kind.precision: kind for kind in KINDS}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,11 +32,15 @@ _ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow
 
 @dataclass(frozen=True)
 class Difference:
-    """The rows of the manifest for one file (or signature), and what is wrong with it, if anything."""
+    """The rows of the manifest for one file (or signature), and what is wrong with it, if anything.
+
+    milliseconds: per image, of the checking run.
+    """
 
     file: str
     outputs: tuple[Parity, ...]
     faults: tuple[str, ...]
+    milliseconds: float = 0.0
 
 
 def differences(bundle: Bundle, reference: Reference, images: np.ndarray) -> Iterator[Difference]:
@@ -63,7 +68,8 @@ def differences(bundle: Bundle, reference: Reference, images: np.ndarray) -> Ite
     if saved:
         graph = _graph(bundle, saved)
         for signature, answer, expected in _signatures(bundle, graph, reference, images, expected_mean):
-            yield _difference("saved_model.pb", signature, answer, expected, BY_PRECISION["float32"])
+            run = functools.partial(_timed, answer)
+            yield _difference("saved_model.pb", signature, run, expected, BY_PRECISION["float32"])
 
 
 def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) -> np.ndarray:
@@ -73,9 +79,19 @@ def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) 
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _answered(bundle: Bundle, file: File, calls: list[Inputs]) -> Answer:
+def _answered(bundle: Bundle, file: File, calls: list[Inputs]) -> tuple[Answer, float]:
+    """The calls' answers, and the last one's seconds, which have no start in them."""
     graph = _graph(bundle, [file])
-    return _joined([graph(call) for call in calls])
+    answers = [graph(call) for call in calls]
+    begin = time.perf_counter()
+    graph(calls[-1])
+    return _joined(answers), time.perf_counter() - begin
+
+
+def _timed(answer: Callable[[], Answer]) -> tuple[Answer, float]:
+    found, begin = answer(), time.perf_counter()
+    answer()
+    return found, time.perf_counter() - begin
 
 
 def _asked_of_sampled(reference: Reference, posterior: Posterior, images: np.ndarray) -> tuple[list[Inputs], Answer]:
@@ -116,10 +132,12 @@ def _signatures(
         yield "encoded", lambda: graph({"image_bytes": pictures}, "encoded"), decoded
 
 
-def _difference(file: str, signature: str, run: Callable[[], Answer], expected: Answer, kind: Kind) -> Difference:
+def _difference(
+    file: str, signature: str, run: Callable[[], tuple[Answer, float]], expected: Answer, kind: Kind
+) -> Difference:
     rows, faults = [], []
     try:
-        answer = run()
+        answer, seconds = run()
     except ProbrtError:
         raise
     except Exception as error:  # every engine has exceptions of its own
@@ -155,7 +173,8 @@ def _difference(file: str, signature: str, run: Callable[[], Answer], expected: 
             faults.append(f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {kind.ranking:g})")
         if name.endswith(".epistemic"):
             faults += _spread_faults(name, got, want, max(_SPREAD, kind.tolerance))
-    return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults))
+    count = max(1, len(next(iter(expected.values()))))
+    return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults), 1000.0 * seconds / count)
 
 
 def _spread_faults(name: str, got: np.ndarray, want: np.ndarray, allowed: float) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -10,7 +9,7 @@ from rich.table import Table
 from probrt.exporter.parity import Difference
 from probrt.exporter.serving import BATCHING, FOLDER
 from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import Selection
+from probrt.runtime.manifest import File, Selection
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
@@ -29,21 +28,24 @@ def differences_table(differences: Sequence[Difference]) -> Table:
     return table
 
 
-def files_table(bundle: Bundle) -> Table:
-    """What the bundle holds, one row per format and variant."""
+def files_table(bundle: Bundle, differences: Sequence[Difference]) -> Table:
+    """What the bundle holds, one row per format, variant and precision: size, largest difference, time."""
     table = Table(title=f"{bundle.path}", title_justify="left")
-    for column in ("format", "variant", "precision", "files", "draws", "MB"):
-        table.add_column(column, justify="left" if column in ("format", "variant", "precision") else "right")
-    kinds = Counter((file.format, file.variant, file.precision) for file in bundle.manifest.files)
-    for (format, variant, precision), count in kinds.items():
-        files = [
-            file
-            for file in bundle.manifest.files
-            if (file.format, file.variant, file.precision) == (format, variant, precision)
-        ]
+    words = ("format", "variant", "precision")
+    for column in (*words, "files", "draws", "MB", "largest difference", "ms/image"):
+        table.add_column(column, justify="left" if column in words else "right")
+    checked = {one.file.partition(" ")[0]: one for one in differences if " " not in one.file or "default" in one.file}
+    kinds: dict[tuple[str, str, str], list[File]] = {}
+    for file in bundle.manifest.files:
+        kinds.setdefault((file.format, file.variant, file.precision), []).append(file)
+    for (format, variant, precision), files in kinds.items():
         draws = sum(file.draws[1] for file in files if file.draws) or ("any" if variant == "sampled" else "")
         size = sum(file.bytes for file in files) / 1e6
-        table.add_row(format, variant, precision, str(count), str(draws), f"{size:.1f}")
+        found = [checked[file.path] for file in files if file.path in checked]
+        largest = max((row.absolute for one in found for row in one.outputs), default=0.0)
+        spent = sum(one.milliseconds for one in found)
+        row = (str(len(files)), str(draws), f"{size:.1f}", f"{largest:.1e}", f"{spent:.2f}")
+        table.add_row(format, variant, precision, *row)
     return table
 
 

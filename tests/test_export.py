@@ -15,7 +15,7 @@ import tensorflow as tf
 from cases import BY_NAME
 
 from probrt.exporter import export as exporting
-from probrt.exporter import files
+from probrt.exporter import files, formats
 from probrt.exporter.export import Request, export
 from probrt.exporter.publish import next_version
 from probrt.runtime.bundle import Bundle
@@ -139,6 +139,18 @@ def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path:
             bundle = Bundle.open(folder)
             for file in bundle.manifest.files:
                 bundle.check(file)
+
+
+def test_a_gigabyte_is_asked_for(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All formats are refused by their size, the estimate of which counts every weight of every draw."""
+    monkeypatch.setattr(exporting, "_MUCH", 1e3)
+    with pytest.raises(UsageError, match=r"about 0\.0 GB with 8 draws in every format; name those .* --formats"):
+        export(model, tmp_path, REQUEST)
+    loaded, _ = store.load(model)
+    bank = formats.graph_files(("onnx",), ("float32", "float16"), ("draws",), ("draws",))
+    drawn = sum(weight.mean().shape.num_elements() for weight in loaded.weights)
+    fixed = sum(variable.shape.num_elements() for variable in loaded.network.get_layer("final").variables)
+    assert files.expected_bytes(loaded, bank, 8) >= (4 + 2) * (8 * drawn + fixed)
 
 
 def test_a_disk_that_does_not_take_it(model: Path, tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from cases import Exported
 from loader import Loaded, Refused
 from tensorflow.core.framework import tensor_pb2
 
-from probrt.exporter import serving
+from probrt.exporter import serving, triton
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.protobuf import inside, text
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
@@ -127,3 +133,25 @@ def test_warm_up_records_can_be_answered(bundle: Exported, served: Loaded) -> No
     signatures = ("serving_default", "mean", "sample", "encoded")
     assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
     assert "max_batch_size { value: 64 }" in (folder / serving.BATCHING).read_text()
+
+
+def test_a_model_repository_for_triton(bundle: Exported, tmp_path: Path) -> None:
+    """config.pbtxt says what the ONNX file beside it takes and gives."""
+    folder = triton.publish(bundle.bundle, tmp_path)
+    graph = onnx.load(folder / "1" / "model.onnx").graph
+    text_of_config = (folder / "config.pbtxt").read_text()
+    stated = dict(re.findall(r'name: "([a-z_.]+)" data_type: TYPE_FP32 dims: \[ ([-0-9, ]+) \]', text_of_config))
+    for value in (*graph.input, *graph.output):
+        sides = [side.dim_value or -1 for side in value.type.tensor_type.shape.dim]
+        assert sides[0] == -1
+        # A side of length 1 stands for none, which Triton cannot say.
+        assert [int(side) for side in stated.pop(value.name).split(",")] == (sides[1:] or [1]), value.name
+    assert not stated
+    assert (folder / "digit.txt").read_text().split() == ["a", "b", "c"]
+    assert 'name: "digit.mean" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "digit.txt"' in text_of_config
+    assert text_of_config.count("reshape { shape: [ ] }") == 3  # the entropies of the pooled class head
+    with pytest.raises(UsageError, match="never overwritten"):
+        triton.publish(bundle.bundle, tmp_path)
+    other = msgspec.structs.replace(bundle.bundle.manifest, heads=bundle.bundle.manifest.heads[:1])
+    with pytest.raises(ParityError, match=r"draws-00\.onnx: its outputs are .*ink\.mean.*, the manifest's digit"):
+        triton.publish(Bundle(bundle.bundle.path, other), tmp_path / "other")
