@@ -1,7 +1,7 @@
 """Which engine, device and files answer a request, and why: the fastest that can honour it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Plan:
     """What answers: `files` are the chunks in the order of their draws (one file for mean and sampled).
 
     samples: draws per image, 0 for the posterior mean; chunk: draws of one call, 0 where one call makes any number.
+    why: this engine, and why none before it in the order.
     """
 
     engine: Engine
@@ -45,6 +46,7 @@ class Plan:
     samples: int
     seed: int
     chunk: int
+    why: str = ""
 
     @property
     def line(self) -> str:
@@ -67,7 +69,7 @@ def choose(bundle: Bundle, request: Request) -> Plan:
         else:
             device = _device(engine, request.device)
             if device is not None:
-                return _plan(bundle, engine, device, request, *found)
+                return replace(_plan(bundle, engine, device, request, *found), why=_why(request, reasons, missing))
             reasons.append(f"{engine.name}: no device {request.device} here")
     if missing:
         raise MissingError(
@@ -77,6 +79,13 @@ def choose(bundle: Bundle, request: Request) -> Plan:
     if request.device != "auto" and any(reason.endswith("here") for reason in reasons):
         raise MissingError(f"{bundle.label}: device {request.device}: {'; '.join(reasons)}; see `probrt doctor`")
     raise UsageError(f"{bundle.label}: nothing can do this: {'; '.join(reasons)}")
+
+
+def _why(request: Request, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
+    if request.engine != "auto":
+        return "as asked"
+    first = "starts soonest, for few images" if request.few else "the fastest that can"
+    return "; ".join([first, *reasons, *(f"{engine.name}: not installed" for engine in missing)])
 
 
 def _posterior(bundle: Bundle) -> Posterior | None:

@@ -14,6 +14,7 @@ from probrt.runtime.bundle import Bundle, default_bundle
 from probrt.runtime.errors import BundleError, InputError, ProbrtError, UsageError
 
 if TYPE_CHECKING:
+    from probrt.runtime.manifest import Conformal
     from probrt.runtime.resume import Done
 
 BundleArgument = Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")]
@@ -89,9 +90,9 @@ def predict(
     reviewed = None if max_risk is None else review(opened.manifest, max_risk, plan.samples)
     promised = promises(opened.manifest, coverage)
     draws = None if limits else plan.samples
-    done = _continued(out, names, opened, plan.engine.name, draws, reviewed is not None) if resume else None
+    done = _continued(out, names, opened, plan.engine.name, draws, reviewed is not None, promised) if resume else None
     if not quiet:
-        say(f"{opened.label}: {plan.line}" + (f"; {done.rows} rows are there already" if done else ""))
+        say(f"{opened.label}: {plan.line} ({plan.why})" + (f"; {done.rows} rows are there already" if done else ""))
     # Decoding checks the size itself and refuses earlier than Pillow warns.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
     predictor = Predictor(opened, plan, batch_size, threads)
@@ -139,13 +140,19 @@ def _check_out(out: str, overwrite: bool, resume: bool) -> None:
 
 
 def _continued(
-    out: str, names: Iterator[str], bundle: Bundle, engine: str, draws: int | None, review: bool
+    out: str,
+    names: Iterator[str],
+    bundle: Bundle,
+    engine: str,
+    draws: int | None,
+    review: bool,
+    promised: "dict[str, Conformal]",
 ) -> "Done | None":
     from probrt.runtime.resume import resume
 
     if out == "-":
         raise UsageError("--resume: standard output cannot be continued; name a file with --out")
-    return resume(Path(out), names, bundle.label, engine, draws, review) if Path(out).exists() else None
+    return resume(Path(out), names, bundle.label, engine, draws, review, promised) if Path(out).exists() else None
 
 
 def _peeked(found: Iterator[str], named: list[str], few: int) -> tuple[Iterator[str], int | None]:

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probrt.runtime.errors import StorageError, UsageError, one_line
+from probrt.runtime.manifest import Conformal
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,20 @@ class Done:
     size: int
 
 
-def resume(out: Path, names: Iterator[str], bundle: str, engine: str, draws: int | None, review: bool) -> Done:
+def resume(
+    out: Path,
+    names: Iterator[str],
+    bundle: str,
+    engine: str,
+    draws: int | None,
+    review: bool,
+    promises: Mapping[str, Conformal],
+) -> Done:
     """Checks the rows of `out` against this run, cuts off a torn last row, and moves `names` behind them.
 
-    draws: what every good row must have taken, or None where they differ; review: whether rows have that flag.
-    UsageError if the file is of another run: other images or order, bundle, engine or number of draws.
+    draws: what every good row must have taken, or None where they differ; review: whether rows have that flag;
+    promises: of `rows.promises`.
+    UsageError if the file is of another run: other images or order, bundle, engine, number of draws or coverage.
     """
     if out.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
         raise UsageError(f"--resume: {out} cannot be continued; write .jsonl or .csv, or start anew with --overwrite")
@@ -43,6 +54,9 @@ def resume(out: Path, names: Iterator[str], bundle: str, engine: str, draws: int
             )
         if ("review" in row) != review:
             raise UsageError(f"{where} has {'no' if review else 'a'} review flag; give the same --max-risk")
+        for head, coverage in row["coverage"].items():
+            if head in promises and not math.isclose(coverage, promises[head].coverage):
+                raise UsageError(f"{where} promises {head} at {coverage:g}; give the same --coverage")
         rows, errors, size = rows + 1, errors + (row["status"] == "error"), end
     if out.suffix.lower() == ".csv" and rows == 0:
         size = 0  # the header is written anew
@@ -71,7 +85,12 @@ def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         try:
             row = json.loads(record)
             kept = ("file", "status", "bundle", "engine", "draws")
-            yield {key: row[key] for key in (*kept, "review") if key in kept or key in row}, end
+            heads = (row.get("heads") or {}).items()
+            coverage = {head: float(values["coverage"]) for head, values in heads if "coverage" in values}
+            yield (
+                {key: row[key] for key in (*kept, "review") if key in kept or key in row} | {"coverage": coverage},
+                end,
+            )
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"--resume: {path}: line {number} is no row of predictions") from None
 
@@ -87,4 +106,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         elif len(fields) != len(header):
             raise UsageError(f"--resume: {path}: record {number} is no row of predictions")
         else:
-            yield dict(zip(header, fields, strict=True)), end
+            named = dict(zip(header, fields, strict=True))
+            said = {
+                name.removesuffix(".coverage"): value for name, value in named.items() if name.endswith(".coverage")
+            }
+            yield {**named, "coverage": {head: float(value) for head, value in said.items() if value}}, end

@@ -149,6 +149,13 @@ def test_coverage_chooses_among_the_calibrated_ones(
     for coverage, message in ((0.8, "shape is calibrated for 0.5, 0.9; choose one"), (1.0, "above 0 and below 1")):
         assert predict(sure, tmp_path / "no.jsonl", pictures, "--coverage", coverage) == 2
         assert message in capsys.readouterr().err
+    for suffix in ("jsonl", "csv"):
+        out = tmp_path / f"r.{suffix}"
+        assert predict(sure, out, pictures, "--maps", "none") == 0
+        out.write_bytes(out.read_bytes()[:-40])
+        assert predict(sure, out, pictures, "--maps", "none", "--resume", "--coverage", 0.5) == 2
+        assert "promises shape at 0.9; give the same --coverage" in capsys.readouterr().err
+        assert predict(sure, out, pictures, "--maps", "none", "--resume") == 0
     # A real-valued head without calibration: the quartiles of a normal.
     plain = rewrite(folder, calibration=[])
     assert predict(plain, tmp_path / "n.jsonl", pictures / "00.png", "--coverage", 0.5, "--maps", "none") == 0
