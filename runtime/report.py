@@ -8,12 +8,16 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from probrt.runtime.errors import InputError, MissingError, UsageError, one_line
 from probrt.runtime.readers import read_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SIDE = 72
 QUANTITIES = ("epistemic", "total", "aleatoric", "probability")
@@ -92,7 +96,7 @@ def is_map(values: Mapping[str, Any]) -> bool:
 
 
 def is_picture(value: Any) -> bool:
-    return isinstance(value, str) and value.endswith(".png")
+    return isinstance(value, str) and value.endswith((".png", ".npy", ".nii.gz"))
 
 
 def average(value: Any) -> float | None:
@@ -113,18 +117,26 @@ def heads(items: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def thumbnail(path: str) -> str:
-    """A picture as a data URI of at most 72 pixels a side; empty if it cannot be shown."""
+    """A picture as a data URI of at most 72 pixels a side; empty if it cannot be shown.
+
+    Of an array or a volume the middle slice and first channel, from its own lowest to its highest value.
+    """
     from PIL import Image
 
     from probrt.runtime.errors import ImageError
-    from probrt.runtime.images import FORMATS, MAX_PIXELS, read_bytes
+    from probrt.runtime.images import FORMATS, MAX_PIXELS, NUMPY_MAGIC, read_bytes
+    from probrt.runtime.volumes import is_volume
 
     try:
-        with Image.open(io.BytesIO(read_bytes(path)), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                return ""
-            opened.draft("RGB", (SIDE * 2, SIDE * 2))
-            image = opened.convert("RGBA" if opened.mode in ("RGBA", "LA", "PA", "P") else "RGB")
+        data = read_bytes(path)
+        if data.startswith(NUMPY_MAGIC) or is_volume(data):
+            image = Image.fromarray(middle(data))
+        else:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    return ""
+                opened.draft("RGB", (SIDE * 2, SIDE * 2))
+                image = opened.convert("RGBA" if opened.mode in ("RGBA", "LA", "PA", "P") else "RGB")
         image.thumbnail((SIDE, SIDE))
         stream = io.BytesIO()
         image.save(stream, "WEBP", quality=70, method=2)
@@ -133,6 +145,21 @@ def thumbnail(path: str) -> str:
     except Exception:  # what cannot be decoded has its reason in the row; here it is only not shown
         return ""
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def middle(data: bytes) -> "npt.NDArray[np.uint8]":
+    """The middle slice of a .npy array or a NIfTI volume, uint8 [height, width]; a last side up to 4 is channels."""
+    import numpy as np
+
+    from probrt.runtime.volumes import is_volume, read_volume
+
+    values = read_volume(data)[0] if is_volume(data) else np.load(io.BytesIO(data), allow_pickle=False)
+    if values.ndim == 4 or (values.ndim == 3 and values.shape[-1] <= 4):
+        values = values[..., 0]
+    if values.ndim == 3:
+        values = values[len(values) // 2]
+    values = values - values.min()
+    return np.asarray(np.rint(values * (255.0 / (float(values.max()) or 1.0))), np.uint8)
 
 
 def true_labels(path: Path) -> dict[str, dict[str, str]]:

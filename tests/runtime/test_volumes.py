@@ -1,7 +1,10 @@
 """NIfTI in, NIfTI map out on the same voxel grid; `.npy` volumes; maps of heads per voxel."""
 
+import base64
 import gzip
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from probrt.runtime import cli
 from probrt.runtime import manifest as m
@@ -111,6 +115,21 @@ def test_maps_by_name_and_in_flat_columns(brains: Bundle, scans: Path) -> None:
     (row,) = pq.read_table(scans / "p.parquet").to_pylist()
     assert row["spot.mean"].endswith("spot.mean.nii.gz")
     assert row["depth.cubed"].endswith("depth.cubed.nii.gz")
+
+
+def test_the_report_shows_the_middle_slices(brains: Bundle, scans: Path) -> None:
+    predict(brains, scans)
+    assert cli.call(["report", str(scans / "p.jsonl")]) == 0
+    data = re.search(r'id="data">(.*?)</script>', (scans / "p.html").read_text(), re.DOTALL)
+    assert data is not None
+    for item, name in zip(json.loads(data.group(1))["items"], ("a.nii.gz", "b.npy"), strict=True):
+        assert item["heads"]["depth"]["maps"].keys() == {"mean", "aleatoric", "cubed"}
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["image"].partition(",")[2]))).convert("L"))
+        voxels = decode_volume((scans / name).read_bytes()) if name == "a.nii.gz" else np.load(scans / name)
+        wanted = voxels[SIDES[0] // 2, ..., 0]
+        assert shown.shape == wanted.shape
+        # WebP at quality 70 loses some; which voxel is bright and which dark it keeps.
+        assert np.corrcoef(shown.ravel(), wanted.ravel())[0, 1] > 0.9
 
 
 def test_a_coarser_map_covers_the_same_millimetres() -> None:
