@@ -1,6 +1,6 @@
 """A training step with this project's Flipout Conv2D against one with TFP's Convolution2DFlipout.
 
-    python benchmarks/train_step.py [--batch 64] [--rounds 5] [--steps 20]
+    python benchmarks/train_step.py [--batch 64] [--rounds 11] [--steps 20]
 
 Prints milliseconds per step of each (the median over rounds, each the mean of its steps) and their ratio,
 at most 1 when ours is no slower. Each side runs in a process of its own, because TFP's layers need the
@@ -111,7 +111,7 @@ def main() -> None:
     """Runs both sides and prints the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--worker", choices=["ours", "theirs"])
     options = parser.parse_args()
