@@ -26,6 +26,7 @@ def export(
     layout: Annotated[
         str, typer.Option(help="bundle, or triton: a model repository in artifacts/triton/ as well.")
     ] = "bundle",
+    sign: Annotated[Path | None, typer.Option(help="A private key (PEM) to sign the bundle with.")] = None,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
 ) -> int:
@@ -61,6 +62,7 @@ def export(
         table.chosen(variants, table.VARIANTS, "--variants"),
         select,
         auxiliary,
+        sign,
     )
     checked = []
     try:

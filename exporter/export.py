@@ -20,6 +20,7 @@ from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
 from probrt.runtime.manifest import Model as Named
+from probrt.runtime.signing import sign
 from probrt.runtime.vetting import saved_model_ops
 from probrt.trainer import store
 from probrt.trainer.model import Model
@@ -36,7 +37,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx",
 class Request:
     """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not.
 
-    formats: None is all of them, if they come to less than a gigabyte.
+    key: the private key to sign the bundle with. formats: None is all of them, if they come to less than a gigabyte.
     """
 
     draws: int = 32
@@ -47,6 +48,7 @@ class Request:
     variants: tuple[str, ...] = VARIANTS
     select: bool = True
     auxiliary: bool = False
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,9 @@ def export(
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
         rows = [row for one in found for row in one.outputs]
         (stage / NAME).write_bytes(encode(msgspec.structs.replace(manifest, parity=rows)))
+        if request.key is not None:
+            doing("signing")
+            sign(stage, request.key)
     return Exported(Bundle.open(home / str(version)), tuple(found))
 
 

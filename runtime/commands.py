@@ -177,8 +177,12 @@ def _afterthoughts(several_frames: int, skipped: str, worst: list[tuple[float, s
             say(f"  {value:.4g}  {name}")
 
 
-def verify(bundle: BundleArgument) -> int:
+def verify(
+    bundle: BundleArgument,
+    key: Annotated[Path | None, typer.Option(help="A public key (PEM) whose owner has signed it.")] = None,
+) -> int:
     """Check every byte of a bundle: manifest, listing, links, each file's digest, and what its graphs may do."""
+    from probrt.runtime.signing import check_signature
     from probrt.runtime.vetting import vet
 
     opened = Bundle.open(bundle)
@@ -190,8 +194,12 @@ def verify(bundle: BundleArgument) -> int:
             faults.append(str(error))
     if faults:
         raise BundleError("; ".join(faults))
+    signed = ""
+    if key is not None:
+        check_signature(opened.path, key)
+        signed = f", signed by the owner of {key}"
     total = sum(file.bytes for file in opened.manifest.files)
-    print(f"{opened.label}: {len(opened.manifest.files)} files, {total} bytes, all as exported")
+    print(f"{opened.label}: {len(opened.manifest.files)} files, {total} bytes, all as exported{signed}")
     return 0
 
 

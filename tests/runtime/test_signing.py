@@ -1,0 +1,60 @@
+"""A signed bundle: whose it is, and that nothing in it changed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization as form
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from probrt.runtime import cli
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.errors import BundleError, UsageError
+from probrt.runtime.signing import check_signature, sign
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Path]:
+    """PEM files: the private and the public key of one owner, the public key of another."""
+    found = {name: tmp_path / f"{name}.pem" for name in ("private", "public", "other")}
+    owner, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    private = (form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = (form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    found["private"].write_bytes(owner.private_bytes(*private))
+    found["public"].write_bytes(owner.public_key().public_bytes(*public))
+    found["other"].write_bytes(other.public_key().public_bytes(*public))
+    return found
+
+
+def test_a_signature_holds_until_something_changes(
+    bundle: Bundle, keys: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "signed"
+    shutil.copytree(bundle.path, folder)
+    with pytest.raises(BundleError, match="is not signed; export it with --sign"):
+        check_signature(folder, keys["public"])
+    sign(folder, keys["private"])
+    assert cli.call(["verify", str(folder), "--key", str(keys["public"])]) == 0
+    assert "signed by the owner of" in capsys.readouterr().out
+    assert cli.call(["verify", str(folder), "--key", str(keys["other"])]) == 2
+    assert "the signature does not hold" in capsys.readouterr().err
+    # A manifest that lists other bytes is consistent in itself, and yet not what was signed.
+    manifest = folder / "probrt.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"unit": "rad"', b'"unit": "deg"'))
+    assert cli.call(["verify", str(folder)]) == 0
+    with pytest.raises(BundleError, match="does not hold"):
+        check_signature(folder, keys["public"])
+    (folder / "probrt.sig").write_text("{}")
+    with pytest.raises(BundleError, match="does not hold"):
+        check_signature(folder, keys["public"])
+
+
+def test_keys_that_are_none(bundle: Bundle, keys: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "signed"
+    shutil.copytree(bundle.path, folder)
+    for wrong in (tmp_path / "absent.pem", keys["public"]):
+        with pytest.raises(UsageError, match=r"--sign .*; it takes an elliptic private key"):
+            sign(folder, wrong)
+    sign(folder, keys["private"])
+    with pytest.raises(UsageError, match="it takes an elliptic public key"):
+        check_signature(folder, tmp_path / "absent.pem")
