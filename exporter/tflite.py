@@ -15,6 +15,9 @@ from probrt.exporter import frozen
 from probrt.runtime.errors import ParityError, one_line
 from probrt.runtime.hush import hush
 
+# Smaller arrays are biases and scales: their precision is worth more than their bytes.
+_SMALL = 64
+
 
 def tflite(
     function: Callable[..., dict[str, tf.Tensor]],
@@ -29,10 +32,8 @@ def tflite(
     with tempfile.TemporaryDirectory() as folder:
         frozen.save(function, Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
-        if precision != "float32":
+        if precision in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
             converter.representative_dataset = lambda: _one_by_one(images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -42,7 +43,45 @@ def tflite(
                 content: bytes = converter.convert()
         except Exception as error:  # the converter raises its own private classes
             raise ParityError(f"{name}: does not convert to TFLite: {one_line(error)[:300]}") from None
-    return content
+    return halved(content) if precision == "float16" else content
+
+
+def halved(content: bytes) -> bytes:
+    """The file with its weights stored in half precision; it computes in float32.
+
+    The converter's own float16 halves every constant, and 1e-30, which keeps a logarithm finite, becomes 0.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _unpacked(content)
+    graph = model.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 3  # the first that reads float16
+    model.operatorCodes.append(code)
+    restored = []
+    for index, tensor in enumerate(list(graph.tensors)):
+        data = model.buffers[tensor.buffer].data
+        shape = [] if tensor.shape is None else list(tensor.shape)
+        if tensor.type != schema.TensorType.FLOAT32 or data is None or len(shape) < 2 or np.prod(shape) < _SMALL:
+            continue
+        values = np.frombuffer(bytes(data), np.float32).astype(np.float16)
+        half, buffer, operator = schema.TensorT(), schema.BufferT(), schema.OperatorT()
+        half.shape, half.type, half.buffer = tensor.shape, schema.TensorType.FLOAT16, len(model.buffers)
+        half.name = tensor.name + b"/half"
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        operator.opcodeIndex = len(model.operatorCodes) - 1
+        operator.inputs, operator.outputs = [np.array([one], np.int32) for one in (len(graph.tensors), index)]
+        model.buffers.append(buffer)
+        graph.tensors.append(half)
+        restored.append(operator)
+        tensor.buffer = 0
+    used = {tensor.buffer for tensor in graph.tensors} | {entry.buffer for entry in model.metadata or []}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+    graph.operators = restored + graph.operators
+    return _packed(model)
 
 
 def joined(body: bytes, tail: bytes) -> bytes:

@@ -175,8 +175,8 @@ def _kind(engine: Engine, request: Request) -> str:
 
 
 def _listed(bundle: Bundle, engine: Engine, variant: str, precision: str) -> tuple[File, ...]:
-    if engine.format == "savedmodel":  # one SavedModel holds both, as signatures
-        variant = "sampled" if variant == "mean" else variant
+    if engine.format == "savedmodel" and variant == "mean":  # a signature of every SavedModel
+        return tuple(bundle.files(engine.format, None, precision))
     return tuple(bundle.files(engine.format, variant, precision))
 
 

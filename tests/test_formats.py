@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from cases import DIGIT, SLANT, layered
 
+from probrt.exporter.export import Request, export
 from probrt.exporter.formats import FORMATS, KINDS, VARIANTS, chosen, graph_files
+from probrt.exporter.frozen import frozen
+from probrt.exporter.reference import Reference
+from probrt.exporter.tflite import tflite
+from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import UsageError
+from probrt.trainer import layers, store
 
 
 def test_lists_are_read_in_the_order_of_the_table() -> None:
@@ -37,3 +47,49 @@ def test_the_page_has_the_table(root: Path, kind: object) -> None:
     assert cells[2] == ", ".join(f"`{kind.suffix}.{format}`" for format in ("tflite", "onnx"))
     assert [float(cell) for cell in cells[3:5]] == [kind.tolerance, kind.ranking]
     assert cells[5] == kind.meaning
+
+
+def test_half_precision_leaves_small_constants_alone() -> None:
+    """1e-30 keeps 0 log 0 finite; as a half it would be 0, and the answer NaN."""
+    weight = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        p = tf.nn.relu(tf.matmul(images, tf.constant(weight)))
+        return {"a.total": -p * tf.math.log(tf.maximum(p, 1e-30))}
+
+    spec = [tf.TensorSpec([None, 32], tf.float32, name="images")]
+    function = frozen(tf.function(answer, input_signature=spec))
+    whole, half = (tflite(function, "mean.tflite", precision) for precision in ("float32", "float16"))
+    assert len(half) < len(whole) - 1500  # 1024 weights of two bytes less, and one operator more
+    images = np.random.default_rng(1).normal(size=(5, 32)).astype(np.float32)
+    answers = [
+        Interpreter(model_content=content).get_signature_runner("serving_default")(images=images)["a.total"]
+        for content in (whole, half)
+    ]
+    assert (answers[0] == 0).any()
+    # 32 products of weights that are right to 2^-11, under a function whose slope is 4 at the most here.
+    np.testing.assert_allclose(answers[1], answers[0], atol=32 * 2.0**-11 * 4)
+
+
+def test_a_model_without_random_weights(tmp_path: Path) -> None:
+    """One pass is all it has: every engine gives it, and the SavedModel has no signature that samples."""
+    made = layered(
+        "plain",
+        [6],
+        [DIGIT, SLANT],
+        layers.Dense(5, kernel_posterior=None, activation="relu", name="body"),
+        lambda filters: layers.Dense(filters, kernel_posterior=None, name="final"),
+    )
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
+    store.save(made, tmp_path / "model", images, {})
+    found = export(tmp_path / "model", tmp_path, Request())
+    assert found.bundle.manifest.posterior is None
+    names = {file.path for file in found.bundle.manifest.files if file.format != "savedmodel"}
+    assert names == {"mean.tflite", "mean.onnx"}
+    expected = Reference(made, found.bundle.manifest.heads).mean(images)
+    for engine in BUILT_IN:
+        answer = found.bundle.predictor(engine=engine.name)(images)
+        np.testing.assert_allclose(answer["slant"].mean, expected["slant.mean"], atol=1e-5)
+    assert {row.output.partition(":")[0] for row in found.bundle.manifest.parity if row.file == "saved_model.pb"} == {
+        "mean"
+    }
