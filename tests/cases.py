@@ -74,6 +74,7 @@ def exported(case: Case, folder: Path) -> Exported:
     request = Request(draws=DRAWS, precisions=precisions, select=case.name == "digits")
     found = export(folder / "model", folder / "artifacts", request)
     images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
+    made, model = made.without_auxiliary(), model.without_auxiliary()
     return Exported(made, model, found.bundle, Reference(model, found.bundle.manifest.heads), images)
 
 
@@ -274,7 +275,7 @@ CASES: tuple[Case, ...] = (
         "unet2d_dynamic",
         [None, None, 2],
         [DIGIT, TISSUE, heads.BernoulliMixture(name="ink", per_position=True)],
-        backbones.UNet(widths=(4, 6, 6), depth=1),
+        backbones.UNet(widths=(4, 6, 6), depth=1, coordinates=True),
     ),
     built(
         "unet3d_odd",

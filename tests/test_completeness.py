@@ -9,7 +9,9 @@ from cases import CASES
 
 from probrt.trainer import backbones, estimators, heads, layers, posteriors, priors
 from probrt.trainer.layers.base import ProbabilisticLayer
+from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
+from probrt.trainer.layers.resampling import MaxPool, UpTo
 
 # Backbones are known by what the case says it covers; all else is read off the built models.
 
@@ -33,7 +35,7 @@ def used() -> set[object]:
 @pytest.mark.parametrize(
     ("kind", "public"),
     [
-        ("layer", [*(getattr(layers, name) for name in layers.__all__), ChannelDropout]),
+        ("layer", [*(getattr(layers, name) for name in layers.__all__), ChannelDropout, Coordinates, MaxPool, UpTo]),
         ("posterior", list(get_args(posteriors.AnyPosterior))),
         ("prior", list(get_args(priors.AnyPrior))),
         ("head", list(get_args(heads.AnyHead))),

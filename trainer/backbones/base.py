@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import layers
+from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.posteriors import AnyPosterior
 from probrt.trainer.posteriors import Normal as NormalPosterior
@@ -95,6 +96,7 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
         "group" in groups of about 8 channels (Wu and He 2018).
     dropout: share of channels dropped while fitting. mc_dropout: dropped in every draw too, one channel mask per
         draw, so that dropout is a posterior of its own (Gal and Ghahramani 2016).
+    coordinates: each position's place as further channels of the input; for boxes, and whatever else is a place.
     """
 
     kernel: Positive = 3
@@ -102,10 +104,15 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
     normalisation: Literal["none", "batch", "group"] = "none"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     mc_dropout: bool = False
+    coordinates: bool = False
 
     def __post_init__(self) -> None:
         if self.mc_dropout and self.dropout == 0:
             raise ValueError("mc_dropout keeps dropout on in every draw: give dropout above 0, such as 0.2")
+
+    def entered(self, images: Any) -> Any:
+        """The images as the first layer gets them."""
+        return Coordinates(name="coordinates")(images) if self.coordinates else images
 
     def convolved(
         self, features: Any, weights: Weights, width: int, name: str, *, strides: int = 1, activated: bool = True

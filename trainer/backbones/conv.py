@@ -21,7 +21,7 @@ class ConvStack(ConvBackbone, frozen=True, kw_only=True, tag="conv"):
 
     def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
         space_of(images, "conv", (1, 2, 3))
-        features, found = images, {}
+        features, found = self.entered(images), {}
         for number, width in enumerate(self.widths, start=1):
             if number > 1:
                 features = MaxPool(name=f"stage{number}_pool")(features)

@@ -22,7 +22,7 @@ class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
 
     def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
         space_of(images, "residual", (1, 2, 3))
-        features = self.convolved(images, weights, self.widths[0], "stem")
+        features = self.convolved(self.entered(images), weights, self.widths[0], "stem")
         found = {}
         for number, width in enumerate(self.widths, start=1):
             for block in range(1, self.blocks + 1):

@@ -23,7 +23,7 @@ class UNet(ConvBackbone, frozen=True, kw_only=True, tag="unet"):
 
     def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
         space_of(images, "unet", (1, 2, 3))
-        features, found, skips = images, {}, []
+        features, found, skips = self.entered(images), {}, []
         for level, width in enumerate(self.widths[:-1], start=1):
             for conv in range(1, self.depth + 1):
                 features = self.convolved(features, weights, width, f"encoder{level}_conv{conv}")
