@@ -14,8 +14,13 @@ def train(
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path("model"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model directory.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the config with every default filled in, and stop.")
+    ] = False,
 ) -> int:
     """Fit a probabilistic conv net to labelled images."""
+    if print_config:
+        return _print_config(config)
     if overwrite and resume:
         raise UsageError("--overwrite begins anew and --resume goes on: give one of them")
     if out.exists() and not (overwrite or resume):
@@ -33,6 +38,16 @@ def train(
     with console.status("loading TensorFlow"), hush():
         from probrt.trainer.train import train as train_model
     train_model(config, out, console, resume)
+    return 0
+
+
+def _print_config(path: Path) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from probrt.runtime.hush import hush
+
+    with hush():
+        from probrt.trainer import config
+    typer.echo(config.filled(config.load(path)), nl=False)
     return 0
 
 

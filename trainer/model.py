@@ -49,7 +49,8 @@ class Model:
     def shared(self, images: tf.Tensor) -> list[tf.Tensor]:
         """What no random weight has a part in, to be computed once for all draws."""
         with reading(Mean()):
-            return self._parts[0](images, training=False)
+            found = self._parts[0](images, training=False)
+        return list(found) if isinstance(found, list | tuple) else [found]  # Keras unwraps a list of one
 
     def moments_after(self, shared: list[tf.Tensor]) -> dict[str, Moments]:
         """Each head's calibrated moments under the reading in force, from what `shared` gives."""

@@ -57,8 +57,9 @@ def train(path: Path, out: Path, console: Console, resume: bool = False) -> None
         checkpoints.clear()
     training, validation = data.splits["train"], data.splits["validation"]
     heads = tables.standardised(config.heads, training)
+    placed = msgspec.structs.replace(config, backbone=config.backbone.located(path.parent))
     with strategy.scope():
-        model = _built(config, heads, config.fit.precision)
+        model = _built(placed, heads, config.fit.precision)
         synchronise(model.network, strategy)
         shared_by = f", {strategy.num_replicas_in_sync} replicas" if strategy.num_replicas_in_sync > 1 else ""
         console.print(
@@ -73,7 +74,7 @@ def train(path: Path, out: Path, console: Console, resume: bool = False) -> None
                 shown(epoch)
     if not chief:
         return
-    model = _plain(config, heads, model)
+    model = _plain(placed, heads, model)
     with console.status("calibrating"):
         model = calibrated(model, validation, config.seed)
     console.print("calibrated: " + ", ".join(_calibration(one) for one in model.calibration))

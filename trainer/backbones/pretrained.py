@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -116,7 +117,9 @@ def load_weights(network: keras.Model, file: Path) -> None:
     """Loads a weights file; ConfigError if it does not fit, or leaves a kernel as it was."""
     before = {one.path: np.array(one) for one in network.weights if "kernel" in one.name}
     try:
-        network.load_weights(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what did not load is found below
+            network.load_weights(file)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"backbone.weights: {file}: {one_line(error)[:300]}") from None
     # Loading by name can succeed and change nothing.
