@@ -20,8 +20,9 @@ from probrt.trainer.model import Model
 FOLDER = "assets.extra"
 WARMUP = "tf_serving_warmup_requests"
 BATCHING = "batching_parameters.txt"
-# Sizes that meet a batch of one and one that is not full.
+# Sizes that meet a batch of one and one that is not full; of large images one row has to do.
 _ROWS = (1, 4)
+_LARGE = 1 << 22
 _BATCHING = """max_batch_size { value: 64 }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 256 }
@@ -35,7 +36,7 @@ def write(model: Model, posterior: Posterior | None, images: np.ndarray, folder:
     extra.mkdir()
     (extra / BATCHING).write_text(_BATCHING)
     with tf.io.TFRecordWriter(str(extra / WARMUP)) as writer:
-        for rows in _ROWS:
+        for rows in _ROWS if images[0].nbytes * max(_ROWS) < _LARGE else _ROWS[:1]:
             for signature, inputs in requests(model, posterior, images[:rows].astype(np.float32)):
                 writer.write(_record(model.name, signature, inputs))
 
