@@ -18,7 +18,7 @@ from probrt.runtime.manifest import Calibration
 from probrt.trainer import data, moments, risk, weights
 from probrt.trainer.conformal import conformal
 from probrt.trainer.data import Examples
-from probrt.trainer.heads import AnyHead, Categorical
+from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 
 # A grid in steps of 5 %: finer than what a few hundred examples can tell apart.
@@ -59,8 +59,7 @@ def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, b
 def predicted(
     model: Model, examples: Examples, seed: int, draws: int = 16, batch: int = 128
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Each pooled head's calibrated mean and total over `draws` draws, for all examples, in order."""
-    pooled = [head for head in model.heads if not head.per_position]
+    """Each head's calibrated mean and total over `draws` draws, for all examples, in order."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def answered(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
@@ -68,25 +67,25 @@ def predicted(
         for reading in weights.draws(model.network, seed, tf.range(draws), draws):
             with weights.reading(reading):
                 drawn.append(model.moments(images))
-        return {head.name: moments.combined(head, [one[head.name] for one in drawn]) for head in pooled}
+        return {head.name: moments.combined(head, [one[head.name] for one in drawn]) for head in model.heads}
 
     batches = [answered(one["images"]) for one in data.evaluation_batches(examples, batch)]
     found: dict[str, dict[str, np.ndarray]] = {head.name: {} for head in model.heads}
-    for head in pooled:
+    for head in model.heads:
         for quantity in ("mean", "total"):
             found[head.name][quantity] = np.concatenate([one[head.name][quantity].numpy() for one in batches])
     return found
 
 
 def _with_thresholds(one: Calibration, head: AnyHead, answer: dict[str, np.ndarray], target: np.ndarray) -> Calibration:
-    if head.per_position:
+    known = head.known(tf.convert_to_tensor(target)).numpy().reshape(len(target), -1).any(axis=1)
+    if not known.any():
         return one
-    known = head.known(tf.convert_to_tensor(target)).numpy()
     answer = {quantity: values[known] for quantity, values in answer.items()}
     one = msgspec.structs.replace(one, conformal=conformal(head, answer, target[known]))
-    if isinstance(head, Categorical):
-        wrong = answer["mean"].argmax(axis=-1) != target[known]
-        one = msgspec.structs.replace(one, risk=risk.curve(answer["total"], wrong))
+    if head.combine == "entropy":
+        uncertainty, wrong = risk.of_examples(head, answer, target[known])
+        one = msgspec.structs.replace(one, risk=risk.curve(uncertainty, wrong))
     return one
 
 

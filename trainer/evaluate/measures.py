@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probrt.runtime.manifest import Calibration
-from probrt.trainer.conformal import ends, members
+from probrt.trainer.conformal import ends, members, misses
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.scores import BINS, Score, reliability
@@ -38,10 +38,17 @@ class Measured:
 def measured(head: AnyHead, answers: Answers, target: np.ndarray, calibration: Calibration | None) -> Measured:
     """A head's scores on examples that all have a target (at some position, for a head per position)."""
     if isinstance(head, ClassHead):
-        return _classes(head, answers, target, calibration)
-    if isinstance(head, YesNoHead):
-        return _yes_no(answers, target)
-    return _real(head, answers, target, calibration)
+        found = _classes(head, answers, target, calibration)
+    elif isinstance(head, YesNoHead):
+        found = _yes_no(answers, target)
+    else:
+        found = _real(head, answers, target, calibration)
+    if head.per_position and calibration:
+        missed = misses(head, {"mean": answers.mean, "total": answers.total}, target)
+        for one in calibration.conformal:
+            held = np.nanmean(np.where(np.isnan(missed), np.nan, missed <= one.threshold), axis=1)
+            found.scores[f"positions held at {one.coverage:.0%}"] = _mean(held)
+    return found
 
 
 def of_example(values: np.ndarray) -> np.ndarray:
@@ -100,8 +107,9 @@ def _sets(mean: np.ndarray, label: np.ndarray, calibration: Calibration | None) 
     found: dict[str, Score] = {}
     for one in calibration.conformal if calibration else []:
         inside = members(mean, one)
-        found[f"coverage of {one.coverage:.0%} sets"] = _mean(inside[np.arange(len(label)), label].astype(float))
-        found[f"size of {one.coverage:.0%} sets"] = _mean(inside.sum(axis=1).astype(float))
+        name = f"{one.coverage:.0%} {one.method} sets"
+        found[f"coverage of {name}"] = _mean(inside[np.arange(len(label)), label].astype(float))
+        found[f"size of {name}"] = _mean(inside.sum(axis=1).astype(float))
     return found
 
 
