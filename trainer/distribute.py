@@ -47,10 +47,10 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def synchronise(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Makes batch normalisation take its statistics over all replicas' rows, if there are several replicas."""
+    """Makes batch normalisation take its statistics over all replicas' rows, whatever the layers came with."""
     for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = strategy.num_replicas_in_sync > 1
+        if isinstance(layer, keras.layers.BatchNormalization) and strategy.num_replicas_in_sync > 1:
+            layer.synchronized = True
 
 
 def shared(strategy: tf.distribute.Strategy, one: dict) -> dict:

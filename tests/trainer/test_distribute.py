@@ -72,8 +72,8 @@ def test_two_devices_and_two_workers_end_in_the_weights_of_one(tmp_path: Path) -
 
     Sums in another order differ by 1e-7 relative; Adam divides a gradient by its own size, so where one is next to
     nothing a rounding shows as a part of a step: at most 1e-3 of the six steps of 1e-3. A bias before batch
-    normalisation has no gradient but rounding, which Adam makes steps of: it drifts by some 1e-5, the moving mean with
-    it, and both cancel in what the layer gives.
+    normalisation has no gradient but rounding, which Adam makes steps of: it drifts by up to six steps, the moving mean
+    with it, and both cancel in what the layer gives.
     """
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = [{"cluster": cluster, "task": {"type": "worker", "index": index}} for index in (0, 1)]
@@ -94,7 +94,7 @@ def test_two_devices_and_two_workers_end_in_the_weights_of_one(tmp_path: Path) -
         assert other.keys() == one.keys()
         for name, value in one.items():
             drifts = name.endswith(("_conv1.bias", "moving_mean"))
-            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=2e-4 if drifts else 6e-6, err_msg=name)
+            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=6e-3 if drifts else 6e-6, err_msg=name)
 
 
 def test_a_broken_tf_config_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
