@@ -331,7 +331,10 @@ def row(name: str, files: list[Path], resamples: int) -> dict[str, object]:
     """One line of the table: scores with bootstrap intervals over the pooled digits."""
     from sklearn.metrics import roc_auc_score
 
-    from probrt.trainer.evaluate.scores import bootstrap, expected_calibration_error
+    from probrt.runtime.hush import hush
+
+    with hush():  # what TensorFlow says when it is imported
+        from probrt.trainer.evaluate.scores import bootstrap, expected_calibration_error
 
     images, labels, folds = digits()
     mean, truth, inside, others, seconds = [], [], [], {kind: [] for kind in KINDS}, 0.0
