@@ -61,7 +61,9 @@ def python(x: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("function", "op"), [(reading, "ReadFile"), (deep, "Timestamp"), (python, "EagerPyFunc")], ids=lambda one: str(one)
+    ("function", "op"),
+    [(reading, "ReadFile"), (deep, "Timestamp"), (python, "EagerPyFunc")],
+    ids=lambda one: getattr(one, "__name__", one),
 )
 def test_foreign_operations_are_refused_wherever_they_are(tmp_path: Path, function: Any, op: str) -> None:
     with pytest.raises(BundleError, match=f"saved_model.pb: holds .*{op}.*, which a bundle may not"):
