@@ -9,11 +9,20 @@ from probrt.runtime.errors import UsageError
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model directory, as `probrt train` writes it.")],
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="A model directory, as `probrt train` writes it; several make a deep ensemble."),
+    ],
     artifacts: Annotated[
         Path, typer.Option(help="Where bundles go; the next version of the model is made there.")
     ] = Path("artifacts"),
-    draws: Annotated[int, typer.Option(help="Posterior draws in the bank, a multiple of 8.")] = 32,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; default: the (first) model's.")] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Draws in the bank, a multiple of 8; default: 32, of an ensemble without random weights its members."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The bundle's own seed, 0 or more.")] = 0,
     formats: Annotated[str, typer.Option(help="Of savedmodel, tflite, onnx; default: all.")] = "",
     precisions: Annotated[
@@ -31,7 +40,7 @@ def export(
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
 ) -> int:
     """Turn a trained model into a bundle whose every file was checked against the model."""
-    if draws < 8 or draws % 8 or draws > 1024:
+    if draws is not None and (draws < 8 or draws % 8 or draws > 1024):
         raise UsageError(f"--draws {draws}: a bank has 8, 16, 24 … up to 1024 draws")
     if not 0 <= seed < 2**31:
         raise UsageError(f"--seed {seed}: must be 0 to {2**31 - 1}")
@@ -63,12 +72,14 @@ def export(
         select,
         auxiliary,
         sign,
+        tuple(models[1:]),
+        name,
     )
     checked = []
     try:
         with console.status("exporting") as status:
             exported = export_model(
-                model,
+                models[0],
                 artifacts,
                 request,
                 doing=lambda step: status.update(f"exporting: {step}"),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from probrt.exporter import parity
+from probrt.exporter.ensemble import Ensemble, ensemble
 from probrt.exporter.files import Writer, expected_bytes
-from probrt.exporter.formats import FORMATS, VARIANTS, graph_files
+from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
 from probrt.exporter.select import Chosen, chosen
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError, UsageError
-from probrt.runtime.manifest import NAME, Head, Manifest, Posterior, Provenance, encode
+from probrt.runtime.manifest import MODEL_NAME, NAME, Head, Manifest, Posterior, Provenance, encode
 from probrt.runtime.manifest import Model as Named
 from probrt.runtime.signing import sign
 from probrt.runtime.vetting import saved_model_ops
@@ -26,6 +30,7 @@ from probrt.trainer import store
 from probrt.trainer.model import Model
 
 CHUNK = 8
+DRAWS = 32
 MAX_SAMPLES = 1024
 _REPRESENTATIVE = 64
 _MUCH = 1e9
@@ -37,10 +42,12 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx",
 class Request:
     """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not.
 
+    draws: None is DRAWS, or of an ensemble without random weights one per member.
     key: the private key to sign the bundle with. formats: None is all of them, if they come to less than a gigabyte.
+    members: directories of further models that make an ensemble with the first. name: None is the (first) model's.
     """
 
-    draws: int = 32
+    draws: int | None = None
     seed: int = 0
     version: int | None = None
     formats: tuple[str, ...] | None = None
@@ -49,6 +56,8 @@ class Request:
     select: bool = True
     auxiliary: bool = False
     key: Path | None = None
+    members: tuple[Path, ...] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,22 +80,22 @@ def export(
     doing: told of each step; checked: of each file's check. Raises ParityError, and publishes nothing,
     if any file says something else than the model.
     """
-    model, card = store.load(folder)
-    model = model if request.auxiliary else model.without_auxiliary()
+    model, training = _loaded(folder, request)
+    draws = _draws(model, request)
     home = artifacts / model.name
     version = request.version or next_version(home)
     formats = request.formats or FORMATS
     graphs = graph_files(formats, request.precisions, request.variants, variants(model))
-    expected = expected_bytes(model, graphs, request.draws)
+    expected = expected_bytes(model, graphs, draws)
     if request.formats is None and expected > _MUCH:
         raise UsageError(
-            f"{folder}: about {expected / 1e9:.1f} GB with {request.draws} draws in every format; "
+            f"{folder}: about {expected / 1e9:.1f} GB with {draws} draws in every format; "
             f"name those you need with --formats {','.join(FORMATS)}, or lower --draws"
         )
     kept = store.images(folder)
     low, high = model.input.range or (0.0, 1.0)
     doing(f"choosing the draws of the bank; about {expected / 1e6:.0f} MB to write")
-    posterior = _posterior(model, kept, request)
+    posterior = _posterior(model, kept, request, draws)
     with staged(home, version) as stage:
         representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
         writer = Writer(model, heads(model), posterior, representative, stage, doing)
@@ -101,7 +110,7 @@ def export(
             posterior=posterior,
             calibration=list(model.calibration),
             ops=saved_model_ops((stage / _GRAPH).read_bytes()) if (stage / _GRAPH).exists() else None,
-            provenance=Provenance(training=card.provenance, export=_provenance(request)),
+            provenance=Provenance(training=training, export=_provenance(request, draws)),
         )
         (stage / NAME).write_bytes(encode(manifest))
         doing("checking every file against the model")
@@ -121,7 +130,7 @@ def export(
     return Exported(Bundle.open(home / str(version)), tuple(found))
 
 
-def heads(model: Model) -> list[Head]:
+def heads(model: Model | Ensemble) -> list[Head]:
     """The heads as the manifest states them."""
     return [
         Head(
@@ -138,29 +147,64 @@ def heads(model: Model) -> list[Head]:
     ]
 
 
-def variants(model: Model) -> tuple[str, ...]:
-    """The variants that a model has: only families whose draws can be made in a graph have `sampled`."""
+def variants(model: Model | Ensemble) -> tuple[str, ...]:
+    """The variants that a model has: only one model, of families whose draws can be made in a graph, has `sampled`."""
+    if len(model.members) > 1:
+        return ("mean", "draws")
     if not model.weights:
         return ("mean",)
     return VARIANTS if all(weight.posterior.in_graph for weight in model.weights) else ("mean", "draws")
 
 
-def _posterior(model: Model, kept: np.ndarray, request: Request) -> Posterior | None:
-    if not model.weights:
+def _loaded(folder: Path, request: Request) -> tuple[Model | Ensemble, dict[str, Any]]:
+    """The model, or the ensemble, and where it comes from."""
+    if request.name is not None and not re.fullmatch(MODEL_NAME, request.name):
+        raise UsageError(
+            f"--name {request.name!r}: letters, digits, '_', '-' and '.', beginning with a letter or digit"
+        )
+    found, cards = zip(*(store.load(one) for one in (folder, *request.members)), strict=True)
+    models = [one if request.auxiliary else one.without_auxiliary() for one in found]
+    if not request.members:
+        return dataclasses.replace(models[0], name=request.name or models[0].name), cards[0].provenance
+    coarse = [name for name in request.precisions if not BY_PRECISION[name].whole]
+    if coarse:
+        raise UsageError(f"--precisions {coarse[0]}: not for an ensemble; choose from float32, float16")
+    folders = (folder, *request.members)
+    joined = ensemble(request.name or "", folders, models, [heads(model) for model in models])
+    members = [{"name": card.name, "calibration": card.calibration, "provenance": card.provenance} for card in cards]
+    return joined, {"members": members}
+
+
+def _draws(model: Model | Ensemble, request: Request) -> int:
+    """How many draws the bank has; UsageError for a number that an ensemble without random weights cannot have."""
+    if model.weights or len(model.members) == 1:
+        return request.draws or DRAWS
+    count = len(model.members)
+    if request.draws not in (None, count):
+        raise UsageError(
+            f"--draws {request.draws}: an ensemble without random weights has {count} draws, one per member; "
+            "leave --draws out"
+        )
+    return count
+
+
+def _posterior(model: Model | Ensemble, kept: np.ndarray, request: Request, draws: int) -> Posterior | None:
+    if not model.weights and len(model.members) == 1:
         return None
-    bank = Chosen(list(range(request.draws)), None)
-    if request.select and {"savedmodel", "draws"} & {*(request.formats or FORMATS), *request.variants}:
-        bank = chosen(model, heads(model), kept, request.seed, request.draws, CHUNK)
+    bank = Chosen(list(range(draws)), None)
+    wanted = {"savedmodel", "draws"} & {*(request.formats or FORMATS), *request.variants}
+    if request.select and wanted and model.weights:
+        bank = chosen(model, heads(model), kept, request.seed, draws, CHUNK)
     return Posterior(
         seed=request.seed,
         order=bank.order,
-        chunk=CHUNK,
-        samples=request.draws,
-        max_samples=MAX_SAMPLES,
+        chunk=CHUNK if model.weights else draws,
+        samples=draws,
+        max_samples=MAX_SAMPLES if model.weights else draws,
         selection=bank.selection,
     )
 
 
-def _provenance(request: Request) -> dict[str, object]:
+def _provenance(request: Request, draws: int) -> dict[str, object]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"draws": request.draws, "seed": request.seed, "versions": versions}
+    return {"draws": draws, "seed": request.seed, "versions": versions}

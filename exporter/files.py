@@ -30,9 +30,10 @@ CORE = "probrt"
 def expected_bytes(model: Model, graphs: Sequence[Graph], draws: int) -> int:
     """About how many bytes these files will take: their weights, which are most of a file that is worth asking."""
     drawn = sum(math.prod(weight.shape) for weight in model.weights)
-    parameters = sum(math.prod(variable.shape) for variable in model.network.variables)
+    parameters = sum(math.prod(variable.shape) for member in model.members for variable in member.network.variables)
     fixed = parameters - sum(math.prod(one.shape) for weight in model.weights for one in weight.parameters.values())
-    values = {"mean": drawn + fixed, "draws": draws * drawn + fixed, "sampled": parameters}
+    # A draw of an ensemble is one member's.
+    values = {"mean": drawn + fixed, "draws": draws * drawn / len(model.members) + fixed, "sampled": parameters}
     return sum(int(values[graph.variant] * graph.kind.bytes) for graph in graphs)
 
 

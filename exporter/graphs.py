@@ -45,10 +45,10 @@ def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
 
 def mean_function(model: Model) -> Callable[..., Outputs]:
     """The `mean` variant: every weight a constant at its posterior mean."""
-    values = weights.constants(model.network, weights.Mean())
+    reading = model.constants(weights.Mean())
 
     def mean(images: tf.Tensor) -> Outputs:
-        with weights.reading(weights.Constant(values)):
+        with weights.reading(reading):
             return mean_outputs(model, images)
 
     return tf.function(mean, input_signature=[images_spec(model)], autograph=False)
@@ -56,7 +56,7 @@ def mean_function(model: Model) -> Callable[..., Outputs]:
 
 def draws_function(model: Model, seed: int, indices: Sequence[int]) -> Callable[..., Outputs]:
     """One chunk of the `draws` variant: the weights of these draws as constants."""
-    readings = [weights.Constant(weights.constants(model.network, weights.Draw(seed, index))) for index in indices]
+    readings = [model.constants(weights.Draw(seed, index)) for index in indices]
 
     def draws(images: tf.Tensor) -> Outputs:
         return chunk_outputs(model, readings, images)
@@ -76,7 +76,7 @@ def sampled_function(model: Model, posterior: Posterior) -> Callable[..., Output
         positions = start[0] + tf.range(chunk)
         listed = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
         own = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
-        readings = weights.draws(model.network, seed[0], tf.where(own, listed, positions), chunk)
+        readings = model.draws(seed[0], tf.where(own, listed, positions), chunk)
         return chunk_outputs(model, readings, images)
 
     one = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]

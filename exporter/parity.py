@@ -119,10 +119,11 @@ def _signatures(
         return
     bank = reference.draws(images, posterior.seed, posterior.order[: posterior.samples])
     yield "serving_default", lambda: graph({"images": images}, "serving_default"), bank
-    other = reference.draws(images, _OTHER_SEED, range(_FEWER))
-    asked = {"num_samples": np.array([_FEWER], np.int32), "seed": np.array([_OTHER_SEED], np.int32)}
+    fewer = min(_FEWER, posterior.max_samples)
+    other = reference.draws(images, _OTHER_SEED, range(fewer))
+    asked = {"num_samples": np.array([fewer], np.int32), "seed": np.array([_OTHER_SEED], np.int32)}
     yield "sample", lambda: graph({"images": images, **asked}, "sample"), other
-    each = reference.each(images, _OTHER_SEED, range(_FEWER))
+    each = reference.each(images, _OTHER_SEED, range(fewer))
     means = {name: np.stack([one[name] for one in each], 1) for name in each[0] if name.endswith(".mean")}
     yield "draws", lambda: graph({"images": images, **asked}, "draws"), means
     if encodable(reference.model):

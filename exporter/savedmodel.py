@@ -15,7 +15,7 @@ def save(model: Model, posterior: Posterior, folder: Path) -> None:
     """Writes saved_model.pb and variables/ with every signature into an existing folder."""
     module = tf.Module()
     # The variables alone: tracking the Keras model would write its own functions beside ours.
-    module.parameters = [variable.value for variable in model.network.variables]
+    module.parameters = [variable.value for member in model.members for variable in member.network.variables]
     signatures = Signatures(model, posterior).all()
     for name, function in signatures.items():
         setattr(module, name, function)

@@ -29,7 +29,7 @@ class Signatures:
 
     def all(self) -> dict[str, Callable[..., Outputs]]:
         """The signatures by name."""
-        if self.posterior is None:  # no random weights: one pass is all there is
+        if self.posterior is None:  # one model without random weights: one pass is all there is
             found = {"serving_default": self.mean(), "mean": self.mean()}
             return found | ({"encoded": self.encoded(found["mean"])} if encodable(self.model) else {})
         bank = self.serving_default()
@@ -51,7 +51,7 @@ class Signatures:
         def serving_default(images: tf.Tensor) -> Outputs:
             rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             good = _finite(images)
-            readings = weights.draws(self.model.network, self.posterior.seed, tf.constant(bank), len(bank))
+            readings = self.model.draws(self.posterior.seed, bank, len(bank))
             outputs = chunk_outputs(self.model, readings, _cleared(images, good))
             return _first_rows(_nan_rows(outputs, good), rows)
 

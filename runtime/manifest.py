@@ -14,6 +14,7 @@ from probrt.runtime.errors import BundleError
 FORMAT: Final = 1
 NAME = "probrt.json"
 SIGNATURE = "probrt.sig"
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 MAX_BYTES = 1 << 20
 QUANTITIES: Final = ("mean", "total", "aleatoric", "epistemic")
 
@@ -35,7 +36,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Model(Record, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+    name: Annotated[str, Meta(pattern=MODEL_NAME)]
     version: Positive
 
 

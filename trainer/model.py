@@ -16,7 +16,7 @@ from probrt.runtime.manifest import Calibration, Input
 from probrt.trainer.backbones import AnyBackbone, Stage, Weights
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.layers.split import HeadSplit
-from probrt.trainer.weights import Mean, RandomWeight, random_weights, reading
+from probrt.trainer.weights import Constant, Mean, RandomWeight, Reading, constants, draws, random_weights, reading
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class Model:
         """The random weights, once each."""
         return random_weights(self.network)
 
+    @property
+    def members(self) -> tuple[Model, ...]:
+        """The models that it is made of: itself; an ensemble has several."""
+        return (self,)
+
+    def constants(self, chosen: Reading) -> Reading:
+        """The reading with every random weight computed now; call it outside a trace."""
+        return Constant(constants(self.network, chosen))
+
+    def draws(self, seed: tf.Tensor | int, indices: tf.Tensor | Sequence[int], count: int) -> list[Reading]:
+        """Readings of `count` draws (seed, indices[i]); each weight's noise is made for all of them at once."""
+        return list(draws(self.network, seed, tf.convert_to_tensor(indices, tf.int32), count))
+
     def channels(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Each head's channels under the reading in force, before calibration, float32."""
         answers = self.network(images, training=training)
@@ -54,7 +67,8 @@ class Model:
 
     def moments_after(self, shared: list[tf.Tensor]) -> dict[str, Moments]:
         """Each head's calibrated moments under the reading in force, from what `shared` gives."""
-        answers = self._parts[1](shared, training=False)
+        drawn = self._parts[1]
+        answers = drawn(shared, training=False) if drawn else dict(zip(self.network.output, shared, strict=True))
         return self._moments({name: tf.cast(channels, tf.float32) for name, channels in answers.items()})
 
     def _moments(self, answers: dict[str, tf.Tensor]) -> dict[str, Moments]:
@@ -82,8 +96,8 @@ class Model:
         return dataclasses.replace(self, heads=heads, network=network, calibration=calibration)
 
     @cached_property
-    def _parts(self) -> tuple[keras.Model, keras.Model]:
-        """The network cut where the first random weights come in."""
+    def _parts(self) -> tuple[keras.Model, keras.Model | None]:
+        """The network cut where the first random weights come in; None if there are none."""
         drawn: set[int] = set()
         border: dict[int, keras.KerasTensor] = {}
         for depth in sorted(self.network._nodes_by_depth, reverse=True):
@@ -94,7 +108,7 @@ class Model:
                     border |= {id(one): one for one in node.input_tensors if id(one) not in drawn}
         border |= {id(one): one for one in self.network.output.values() if id(one) not in drawn}
         cut = list(border.values())
-        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output)
+        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if drawn else None
 
     def _calibrated(self, head: AnyHead, channels: tf.Tensor) -> tf.Tensor:
         for found in self.calibration:
