@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from probrt.runtime import manifest
-from probrt.trainer import config
+from probrt.trainer import backbones, config, heads
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted(
@@ -69,3 +70,15 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target} is not there"
+
+
+def test_every_head_and_backbone_is_described(root: Path) -> None:
+    page = (root / "docs" / "models.md").read_text()
+    for kind in (*get_args(heads.AnyHead), *get_args(backbones.AnyBackbone)):
+        assert f"| `{kind.__struct_config__.tag}` |" in page
+
+
+def test_every_example_is_described(root: Path) -> None:
+    page = (root / "docs" / "examples.md").read_text()
+    for one in (root / "examples").glob("*/*.toml"):
+        assert f"examples/{one.parent.name}/{one.name}" in page

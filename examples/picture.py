@@ -1,0 +1,68 @@
+"""Draws what a bundle says of some images: the image, and each map's mean and epistemic uncertainty.
+
+python examples/picture.py BUNDLE OUT.png IMAGE…
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from probrt.runtime.bundle import Bundle
+from probrt.runtime.images import read_image
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+
+
+def main(bundle: str, out: str, files: list[str]) -> None:
+    """One row per image; volumes are shown by their middle slice, classes as their probability-weighted number."""
+    opened = Bundle.open(bundle)
+    images = np.stack([read_image(Path(file).read_bytes(), opened.manifest.input) for file in files])
+    found = opened.predictor(samples=32)(images.astype(np.float32))
+    maps = [head for head in opened.manifest.heads if head.per_position]
+    _, axes = plt.subplots(
+        len(files), 1 + 2 * len(maps), figsize=(2.1 * (1 + 2 * len(maps)), 2.3 * len(files)), squeeze=False
+    )
+    for row, image in zip(range(len(files)), images, strict=True):
+        _show(axes[row, 0], image, "\n".join(_said(head, found, row) for head in opened.manifest.heads), "gray")
+        for head in opened.manifest.heads:
+            if head.likelihood == "box":
+                x_min, y_min, x_max, y_max = found[head.name].mean[row] * np.array(image.shape[1::-1] * 2)
+                size = (x_max - x_min, y_max - y_min)
+                axes[row, 0].add_patch(Rectangle((x_min - 0.5, y_min - 0.5), *size, fill=False, color="red"))
+        for column, head in enumerate(maps):
+            answer = found[head.name]
+            mean = answer.mean[row]
+            if mean.ndim > answer.total[row].ndim:
+                mean = (mean * np.arange(mean.shape[-1])).sum(-1, keepdims=True)
+            _show(axes[row, 1 + 2 * column], mean, f"{head.name}, mean", "viridis")
+            epistemic = answer.epistemic[row]
+            _show(axes[row, 2 + 2 * column], epistemic, "epistemic (nats)", "magma")
+    plt.tight_layout()
+    plt.savefig(out, dpi=80)
+
+
+def _show(axis: plt.Axes, values: np.ndarray, title: str, colours: str) -> None:
+    if values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim == 3:
+        values = values[:, :, values.shape[2] // 2].T[::-1]
+    axis.imshow(values, cmap=colours)
+    axis.set_title(title, fontsize=8)
+    axis.axis("off")
+
+
+def _said(head: object, found: object, row: int) -> str:
+    """A pooled head's answer in a few words."""
+    if head.per_position or head.likelihood == "box":
+        return ""
+    mean = found[head.name].mean[row]
+    best = int(mean.argmax())
+    return f"{head.name} {head.labels[best]} ({mean[best]:.2f})" if head.combine == "entropy" else ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
