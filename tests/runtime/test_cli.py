@@ -35,7 +35,7 @@ def test_absent_functions_are_not_listed() -> None:
         (["inspect"], 2, "Missing argument"),
         (["verify", "gone"], 2, "no such bundle folder"),
         (["bench", "gone", "--batch", "0"], 2, "gone"),
-        (["report", "gone.jsonl"], 3, "gone.jsonl: No such file"),
+        (["report", "gone.jsonl"], 2, "gone.jsonl: no such file"),
     ],
 )
 def test_codes_and_one_line(
