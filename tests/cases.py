@@ -26,7 +26,7 @@ from probrt.trainer.model import Model, build
 
 DRAWS = 8
 # The cases that are exported in every precision, the others in float32.
-REPRESENTATIVE = ("digits", "layers1d", "layers2d_dynamic", "layers3d", "dense")
+REPRESENTATIVE = ("digits", "conv2d_random_bias", "layers2d_dynamic", "layers3d", "dense")
 SLANT = heads.Normal(name="slant", centre=[3.0], spread=[0.5])
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)
