@@ -34,6 +34,7 @@ def root() -> Path:
     return Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one case go to one worker, which exports it once."""
     for item in items:
