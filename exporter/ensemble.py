@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from probrt.runtime.errors import UsageError
 from probrt.runtime.manifest import Calibration, Head, Input
-from probrt.trainer import weights
+from probrt.trainer import moments, weights
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.model import Model
 
@@ -82,6 +82,16 @@ class Ensemble:
     def moments_after(self, shared: list[list[tf.Tensor]]) -> Said:
         """The same from what `shared` gives."""
         return self._said(lambda number: self.members[number].moments_after(shared[number]))
+
+    def over(
+        self, shared: list[list[tf.Tensor]], readings: Sequence[weights.Reading]
+    ) -> dict[str, dict[str, tf.Tensor]]:
+        """Each head's quantities over the draws of some readings; members have calibrations of their own."""
+        drawn = []
+        for one in readings:
+            with weights.reading(one):
+                drawn.append(self.moments_after(shared))
+        return {head.name: moments.combined(head, [draw[head.name] for draw in drawn]) for head in self.heads}
 
     def constants(self, chosen: weights.Reading) -> weights.Reading:
         """`Mean` or `Draw` of a Python index, with every random weight that it needs computed now."""

@@ -20,6 +20,7 @@ from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
 from probrt.exporter.select import Chosen, chosen
+from probrt.exporter.task import Task
 from probrt.runtime.bundle import Bundle
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.manifest import MODEL_NAME, NAME, Head, Manifest, Posterior, Provenance, encode
@@ -33,6 +34,7 @@ CHUNK = 8
 DRAWS = 32
 MAX_SAMPLES = 1024
 _REPRESENTATIVE = 64
+_TASK = 256
 _MUCH = 1e9
 _GRAPH = "saved_model.pb"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
@@ -116,13 +118,15 @@ def export(
         doing("checking every file against the model")
         found = []
         images = parity.checking_images(kept, low, high)
-        for difference in parity.differences(Bundle.open(stage), Reference(model, manifest.heads), images):
+        targets = {name: values[:_TASK] for name, values in store.targets(folder).items()}
+        task = Task(kept[:_TASK], targets)
+        for difference in parity.differences(Bundle.open(stage), Reference(model, manifest.heads), images, task):
             checked(difference)
             found.append(difference)
         faults = [f"{one.file}: {fault}" for one in found for fault in one.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
-        rows = [row for one in found for row in one.outputs]
+        rows = [row for one in found for row in (*one.outputs, *one.task)]
         (stage / NAME).write_bytes(encode(msgspec.structs.replace(manifest, parity=rows)))
         if request.key is not None:
             doing("signing")

@@ -30,6 +30,7 @@ class Kind:
     bytes: int
     tolerance: float
     ranking: float
+    task: float
     whole: bool
     meaning: str
 
@@ -37,10 +38,30 @@ class Kind:
 # Float32 graphs differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers. Half
 # precision keeps 11 bits of a weight, int8 about 7, and a network of ten layers adds up ten such roundings.
 KINDS = (
-    Kind("float32", "", ("mean", "draws", "sampled"), 4, 1e-4, 0.99, True, "everything in float32"),
-    Kind("float16", ".fp16", ("mean", "draws"), 2, 1e-2, 0.98, True, "weights stored in half precision, half the size"),
-    Kind("dynamic", ".dynamic", ("mean",), 1, 5e-2, 0.9, False, "weights in int8, a quarter of the size"),
-    Kind("int8", ".int8", ("mean",), 1, 0.1, 0.8, False, "weights and activations in int8, fitted to training images"),
+    Kind("float32", "", ("mean", "draws", "sampled"), 4, 1e-4, 0.99, 0.0, True, "everything in float32"),
+    Kind(
+        "float16",
+        ".fp16",
+        ("mean", "draws"),
+        2,
+        1e-2,
+        0.98,
+        0.02,
+        True,
+        "weights stored in half precision, half the size",
+    ),
+    Kind("dynamic", ".dynamic", ("mean",), 1, 5e-2, 0.9, 0.05, False, "weights in int8, a quarter of the size"),
+    Kind(
+        "int8",
+        ".int8",
+        ("mean",),
+        1,
+        0.1,
+        0.8,
+        0.1,
+        False,
+        "weights and activations in int8, fitted to training images",
+    ),
 )
 BY_PRECISION = {kind.precision: kind for kind in KINDS}
 

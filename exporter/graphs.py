@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.manifest import Posterior
-from probrt.trainer import moments, weights
+from probrt.trainer import weights
 from probrt.trainer.model import Model
 
 Outputs = dict[str, tf.Tensor]
@@ -31,11 +31,7 @@ def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
 
 def chunk_outputs(model: Model, readings: Sequence[weights.Reading], images: tf.Tensor) -> Outputs:
     """All quantities of every head over the draws of some readings, unrolled in one graph."""
-    draws, shared = [], model.shared(images)
-    for one in readings:
-        with weights.reading(one):
-            draws.append(model.moments_after(shared))
-    return named({head.name: moments.combined(head, [draw[head.name] for draw in draws]) for head in model.heads})
+    return named(model.over(model.shared(images), readings))
 
 
 def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:

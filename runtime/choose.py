@@ -149,6 +149,8 @@ def _device(engine: Engine, wanted: str) -> str | None:
 def _files(bundle: Bundle, engine: Engine, request: Request) -> tuple[str, tuple[File, ...]] | str:
     """The variant and files that honour a request in an engine's format, or why there are none."""
     posterior = _posterior(bundle)
+    if request.precision == "int8" and len(bundle.manifest.input.shape) == 2 and not engine.int8_sequences:
+        return "runs no int8 files of one-dimensional inputs"
     if posterior is None or request.variant == "mean":
         files = _listed(bundle, engine, "mean", request.precision)
         return ("mean", files) if files else f"no {_kind(engine, request)} file of variant mean"

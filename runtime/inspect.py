@@ -50,5 +50,7 @@ def _calibration(calibration: Calibration) -> str:
 def _worst_parity(manifest: Manifest) -> dict[str, float]:
     worst: dict[str, float] = {}
     for parity in manifest.parity:
+        if "." not in parity.output:  # a score of the task, not an output
+            continue
         worst[parity.file] = max(worst.get(parity.file, 0.0), parity.absolute)
     return worst

@@ -171,6 +171,8 @@ class Calibration(Record, frozen=True, kw_only=True):
 class Parity(Record, frozen=True, kw_only=True):
     """Largest difference of one output of one file from the model under the same reading.
 
+    output: `<head>.<quantity>`, `<signature>:<head>.<quantity>`, or of a coarser file `<head> <metric>`, a score.
+
     ranking: rank correlation (Spearman) of an uncertainty with the model's, over the images; null for means and
         where the images are all alike.
     """

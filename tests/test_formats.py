@@ -14,6 +14,7 @@ from probrt.exporter.export import Request, export
 from probrt.exporter.formats import FORMATS, KINDS, VARIANTS, chosen, graph_files
 from probrt.exporter.frozen import frozen
 from probrt.exporter.reference import Reference
+from probrt.exporter.task import Task
 from probrt.exporter.tflite import tflite
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import UsageError
@@ -45,8 +46,8 @@ def test_the_page_has_the_table(root: Path, kind: object) -> None:
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1].split(", ") == list(kind.variants)
     assert cells[2] == ", ".join(f"`{kind.suffix}.{format}`" for format in ("tflite", "onnx"))
-    assert [float(cell) for cell in cells[3:5]] == [kind.tolerance, kind.ranking]
-    assert cells[5] == kind.meaning
+    assert [float(cell) for cell in cells[3:6]] == [kind.tolerance, kind.ranking, kind.task]
+    assert cells[6] == kind.meaning
 
 
 def test_half_precision_leaves_small_constants_alone() -> None:
@@ -69,6 +70,25 @@ def test_half_precision_leaves_small_constants_alone() -> None:
     assert (answers[0] == 0).any()
     # 32 products of weights that are right to 2^-11, under a function whose slope is 4 at the most here.
     np.testing.assert_allclose(answers[1], answers[0], atol=32 * 2.0**-11 * 4)
+
+
+def test_a_file_that_is_worse_at_the_task_is_refused() -> None:
+    """One wrong answer of ten is 0.1 of an accuracy of 1; a tenth more error is 0.1 of it."""
+    truth = np.arange(10, dtype=np.int32) % 3
+    rising = np.arange(10, dtype=np.float32)[:, None]
+    task = Task(np.zeros((10, 4), np.float32), {"digit": truth, "slant": rising})
+    model = {"digit.mean": np.eye(3, dtype=np.float32)[truth], "slant.mean": rising + 1.0}
+    wrong = truth.copy()
+    wrong[4] = 2 - truth[4] if truth[4] != 1 else 0
+    file = {"digit.mean": np.eye(3, dtype=np.float32)[wrong], "slant.mean": rising + 1.1}
+    rows, faults = task.compared([DIGIT, SLANT], "mean.int8.onnx", file, model, 0.05)
+    assert faults == [
+        "digit accuracy is 0.9 on 10 training images, the model's 1",
+        "slant MAE is 1.1 on 10 training images, the model's 1",
+    ]
+    assert [row.output for row in rows] == ["digit accuracy", "slant MAE"]
+    assert not task.compared([DIGIT, SLANT], "mean.int8.onnx", file, model, 0.11)[1]
+    assert not task.compared([DIGIT, SLANT], "mean.int8.onnx", model, file, 0.01)[1]  # better is no fault
 
 
 def test_a_model_without_random_weights(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from probrt.runtime.errors import ConfigError
 from probrt.runtime.manifest import Calibration, Input
+from probrt.trainer import moments
 from probrt.trainer.backbones import AnyBackbone, Stage, Weights
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.layers.split import HeadSplit
@@ -67,9 +68,29 @@ class Model:
 
     def moments_after(self, shared: list[tf.Tensor]) -> dict[str, Moments]:
         """Each head's calibrated moments under the reading in force, from what `shared` gives."""
+        return self._moments(self._channels_after(shared))
+
+    def over(self, shared: list[tf.Tensor], readings: Sequence[Reading]) -> dict[str, dict[str, tf.Tensor]]:
+        """Each head's quantities over the draws of some readings, from what `shared` gives."""
+        drawn = []
+        for one in readings:
+            with reading(one):
+                drawn.append(self._channels_after(shared))
+        found = {}
+        for head in self.heads:
+            each = [channels[head.name] for channels in drawn]
+            if head.per_position:
+                said = [head.moments(self._calibrated(head, channels)) for channels in each]
+                found[head.name] = moments.combined(head, said)
+            else:  # one small graph for all draws; maps would need the memory of all of them
+                said = head.moments(self._calibrated(head, tf.concat(each, 0)))
+                found[head.name] = moments.stacked(head, said, len(each))
+        return found
+
+    def _channels_after(self, shared: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         drawn = self._parts[1]
         answers = drawn(shared, training=False) if drawn else dict(zip(self.network.output, shared, strict=True))
-        return self._moments({name: tf.cast(channels, tf.float32) for name, channels in answers.items()})
+        return {name: tf.cast(channels, tf.float32) for name, channels in answers.items()}
 
     def _moments(self, answers: dict[str, tf.Tensor]) -> dict[str, Moments]:
         return {head.name: head.moments(self._calibrated(head, answers[head.name])) for head in self.heads}

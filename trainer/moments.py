@@ -2,8 +2,8 @@
 
 Variance heads follow the law of total variance (spread over S draws divides by S); entropy heads take
 the entropy of the mean, the mean of the entropies, and their difference, the mutual information
-(Depeweg et al. 2018); a head's extras are averaged. Two forms: from a list of draws, and running, in memory
-independent of S.
+(Depeweg et al. 2018); a head's extras are averaged. Three forms: from a list of draws, from
+draws along the batch, and running, in memory independent of S.
 """
 
 from __future__ import annotations
@@ -35,6 +35,21 @@ def combined(head: AnyHead, draws: list[Moments]) -> dict[str, tf.Tensor]:
     if head.combine == "entropy":
         return _split(head, mean, aleatoric, mean, extras)
     return _split(head, mean, aleatoric, tf.add_n([tf.square(draw.mean - mean) for draw in draws]) / count, extras)
+
+
+def stacked(head: AnyHead, draws: Moments, count: int) -> dict[str, tf.Tensor]:
+    """The same of `count` draws' moments one after the other along the batch, [count * batch, …]."""
+
+    def each(values: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(values, [count, -1, *values.shape[1:]])
+
+    drawn = each(draws.mean)
+    mean = tf.reduce_mean(drawn, 0)
+    aleatoric = tf.reduce_mean(each(draws.aleatoric), 0)
+    extras = {name: tf.reduce_mean(each(values), 0) for name, values in draws.extras.items()}
+    if head.combine == "entropy":
+        return _split(head, mean, aleatoric, mean, extras)
+    return _split(head, mean, aleatoric, tf.reduce_mean(tf.square(drawn - mean), 0), extras)
 
 
 def first(draw: Moments) -> Running:

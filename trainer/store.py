@@ -4,12 +4,15 @@ model/  model.json          name, input, heads, calibration, provenance
         architecture.json   the Keras network
         weights.weights.h5  its variables
         images.npy          some raw training images, for checks at export
+        targets.npz         their targets by head, where they are known
         card.md             the model card, for people
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -34,8 +37,15 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     provenance: dict[str, Any]
 
 
-def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, Any], for_people: str = "") -> None:
-    """Writes a model directory; images [count, *input.shape] are kept for checks at export."""
+def save(
+    model: Model,
+    folder: Path,
+    images: np.ndarray,
+    provenance: dict[str, Any],
+    for_people: str = "",
+    targets: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """Writes a model directory; images [count, *input.shape] and their targets are kept for checks at export."""
     folder.mkdir(parents=True, exist_ok=True)
     card = Card(
         name=model.name,
@@ -47,6 +57,7 @@ def save(model: Model, folder: Path, images: np.ndarray, provenance: dict[str, A
     (folder / "architecture.json").write_text(model.network.to_json(indent=1))
     model.network.save_weights(folder / "weights.weights.h5")
     np.save(folder / "images.npy", images, allow_pickle=False)
+    np.savez_compressed(folder / "targets.npz", allow_pickle=False, **targets)
     (folder / "card.md").write_text(for_people or f"# {model.name}\n", encoding="utf-8")
     # Last, and in one step: a folder with a model.json is a whole model.
     unfinished = folder / "model.json.part"
@@ -73,3 +84,11 @@ def load(folder: Path) -> tuple[Model, Card]:
 def images(folder: Path) -> np.ndarray:
     """Raw training images [count, *input.shape] kept with a model, float32."""
     return np.load(folder / "images.npy", allow_pickle=False).astype(np.float32)
+
+
+def targets(folder: Path) -> dict[str, np.ndarray]:
+    """The targets of `images` by head, as the trainer has them; empty where none were known."""
+    if not (folder / "targets.npz").exists():
+        return {}
+    with np.load(folder / "targets.npz", allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}

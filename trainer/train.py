@@ -27,6 +27,7 @@ from probrt.trainer.calibrate import calibrated
 from probrt.trainer.card import card
 from probrt.trainer.checkpoints import Checkpoints
 from probrt.trainer.config import Config
+from probrt.trainer.data import Examples
 from probrt.trainer.distribute import chosen_strategy, is_chief, synchronise
 from probrt.trainer.fit import Progress as Epoch
 from probrt.trainer.fit import Run, evaluator, fit
@@ -92,7 +93,9 @@ def train(path: Path, out: Path, console: Console, resume: bool = False) -> None
         "kl": [msgspec.to_builtins(one) for one in report],
         "metrics": {name: metrics(examples) for name, examples in data.splits.items() if name != "train"},
     }
-    store.save(model, out, _kept(training.images), provenance, card(model, config, data, provenance))
+    kept = _kept(training)
+    targets = {name: values[kept] for name, values in training.targets.items()}
+    store.save(model, out, training.images[kept], provenance, card(model, config, data, provenance), targets)
     checkpoints.clear()
     console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
 
@@ -172,6 +175,6 @@ def _calibration(one: Calibration) -> str:
     return f"{one.head} temperature {one.temperature}" if one.scale == 1 else f"{one.head} scale {one.scale}"
 
 
-def _kept(images: np.ndarray) -> np.ndarray:
-    """Training images spread over the whole split."""
-    return images[np.linspace(0, len(images) - 1, min(_KEPT_IMAGES, len(images))).astype(int)]
+def _kept(training: Examples) -> np.ndarray:
+    """The rows of training examples spread over the whole split."""
+    return np.linspace(0, len(training) - 1, min(_KEPT_IMAGES, len(training))).astype(int)

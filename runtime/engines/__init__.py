@@ -53,6 +53,7 @@ class Engine:
     speed: place in the order of measured throughput, lowest first; start: seconds of import and start.
     devices: names that it may offer; `devices()` of the module says which are here.
     words: whether it computes with 32-bit words exactly, as `sampled` files need.
+    int8_sequences: whether it runs int8 files of one-dimensional inputs.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Engine:
     speed: int
     start: float
     words: bool = True
+    int8_sequences: bool = True
 
     @property
     def installed(self) -> bool:
@@ -95,6 +97,7 @@ BUILT_IN = (
         1,
         0.6,
         words=False,  # it shifts uint32 as if it had a sign, and fuses integer chains into float32
+        int8_sequences=False,  # 2026.4 does not compile quantised convolutions of one dimension
     ),
     Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu", "gpu"), 2, 0.15),
     Engine(

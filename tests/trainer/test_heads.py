@@ -97,6 +97,15 @@ def test_running_moments_are_those_of_the_list(head: heads.AnyHead) -> None:
 
 
 @every_head
+def test_moments_of_draws_along_the_batch_are_those_of_the_list(head: heads.AnyHead) -> None:
+    """Rounding only: seven values of order one in another order."""
+    drawn = [channels(head, draw) for draw in range(7)]
+    together = moments.stacked(head, head.moments(tf.concat(drawn, 0)), 7)
+    for name, value in moments.combined(head, [head.moments(one) for one in drawn]).items():
+        np.testing.assert_allclose(together[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+@every_head
 def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
     given = channels(head)
     target = head.distribution(given).sample(seed=(1, 2))

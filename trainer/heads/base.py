@@ -64,6 +64,7 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
     combine: ClassVar[Combine]
     metric_name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
     calibrates: ClassVar[Literal["temperature", "scale", "nothing"]] = "nothing"
 
     name: HeadName

@@ -28,6 +28,7 @@ class RealHead(Head, frozen=True, kw_only=True):
 
     combine: ClassVar[Combine] = "variance"
     metric_name: ClassVar[str] = "MAE"
+    higher_is_better: ClassVar[bool] = False
     calibrates: ClassVar[Literal["temperature", "scale", "nothing"]] = "scale"
 
     labels: list[str] = []
@@ -200,6 +201,7 @@ class Box(Normal, frozen=True, kw_only=True, tag="box"):
 
     SIDES: ClassVar[tuple[str, ...]] = ("x_min", "y_min", "x_max", "y_max")
     metric_name: ClassVar[str] = "box IoU"
+    higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.per_position:
