@@ -21,13 +21,14 @@ def main(bundle: str, out: str, files: list[str]) -> None:
     """One row per image; volumes are shown by their middle slice, classes as their probability-weighted number."""
     opened = Bundle.open(bundle)
     images = np.stack([read_image(Path(file).read_bytes(), opened.manifest.input) for file in files])
-    found = opened.predictor(samples=32)(images.astype(np.float32))
+    found = opened.predictor()(images.astype(np.float32))
     maps = [head for head in opened.manifest.heads if head.per_position]
     _, axes = plt.subplots(
-        len(files), 1 + 2 * len(maps), figsize=(2.1 * (1 + 2 * len(maps)), 2.3 * len(files)), squeeze=False
+        len(files), 1 + 2 * len(maps), figsize=(2.1 * (1 + 2 * len(maps)), 2.5 * len(files)), squeeze=False
     )
+
     for row, image in zip(range(len(files)), images, strict=True):
-        _show(axes[row, 0], image, "\n".join(_said(head, found, row) for head in opened.manifest.heads), "gray")
+        _show(axes[row, 0], image, _all_said(opened.manifest.heads, found, row), "gray")
         for head in opened.manifest.heads:
             if head.likelihood == "box":
                 x_min, y_min, x_max, y_max = found[head.name].mean[row] * np.array(image.shape[1::-1] * 2)
@@ -41,7 +42,7 @@ def main(bundle: str, out: str, files: list[str]) -> None:
             _show(axes[row, 1 + 2 * column], mean, f"{head.name}, mean", "viridis")
             epistemic = answer.epistemic[row]
             _show(axes[row, 2 + 2 * column], epistemic, "epistemic (nats)", "magma")
-    plt.tight_layout()
+    plt.tight_layout(h_pad=2.0)
     plt.savefig(out, dpi=80)
 
 
@@ -53,6 +54,10 @@ def _show(axis: plt.Axes, values: np.ndarray, title: str, colours: str) -> None:
     axis.imshow(values, cmap=colours)
     axis.set_title(title, fontsize=8)
     axis.axis("off")
+
+
+def _all_said(heads: list, found: object, row: int) -> str:
+    return "\n".join(filter(None, (_said(head, found, row) for head in heads)))
 
 
 def _said(head: object, found: object, row: int) -> str:

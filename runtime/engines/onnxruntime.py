@@ -35,7 +35,9 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # faults arrive as exceptions; its log would stand beside our one line
+        # Faults arrive as exceptions; its logs, the session's and the process's, would stand beside our one line.
+        options.log_severity_level = 4
+        ort.set_default_logger_severity(4)
         self._session = ort.InferenceSession(content, options, providers=[provider])
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.provider = self._session.get_providers()[0]
