@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from compared.methods import METHODS
+from compared.methods import METHODS, TRIED
 from compared.networks import DRAWS
 from compared.pictures import KINDS, digits, split_of, unfamiliar
 from compared.scores import scores
+
+ALL = METHODS | TRIED
 
 
 def run_fold(name: str, fold: int, epochs: int, file: Path) -> None:
@@ -33,7 +35,7 @@ def run_fold(name: str, fold: int, epochs: int, file: Path) -> None:
     images, labels, folds = digits()
     train, validation, rows = split_of(fold, images, labels, folds)
     start = time.monotonic()
-    answer = METHODS[name].fit(train, validation, epochs, fold)
+    answer = ALL[name].fit(train, validation, epochs, fold)
     seconds = time.monotonic() - start
     pictures = {"validation": validation.images, "fold": images[rows], **unfamiliar(images)}
     kept = {kind: answer(each).astype(np.float32) for kind, each in pictures.items()}
@@ -42,7 +44,7 @@ def run_fold(name: str, fold: int, epochs: int, file: Path) -> None:
 
 def fit_fold(name: str, fold: int, epochs: int, file: Path) -> None:
     """Has run_fold done in a process of its own; the file is there only when it is whole."""
-    legacy = {"TF_USE_LEGACY_KERAS": "1"} if METHODS[name].legacy else {}
+    legacy = {"TF_USE_LEGACY_KERAS": "1"} if ALL[name].legacy else {}
     part = file.with_suffix(".part.npz")
     subprocess.run(
         [sys.executable, __file__, "--epochs", str(epochs), "--fit", name, str(fold), str(part)],
@@ -56,7 +58,7 @@ def fit_fold(name: str, fold: int, epochs: int, file: Path) -> None:
 def main() -> None:
     """Fits what is missing, then prints the table as Markdown, a line when it is known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(ALL))
     parser.add_argument("--folds", type=int, default=5, choices=range(1, 6))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--resamples", type=int, default=500)
@@ -71,7 +73,7 @@ def main() -> None:
     titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", *(f"AUROC {kind}" for kind in KINDS), "s a fold"]
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}", flush=True)
     for name in options.methods:
-        method = METHODS[name]
+        method = ALL[name]
         stem = (method.of or name).replace("/", "_").replace(" ", "_")
         files = [options.out / f"{stem}.{options.epochs}.{fold}.npz" for fold in range(options.folds)]
         for fold, file in enumerate(files):

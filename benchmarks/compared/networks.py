@@ -100,11 +100,14 @@ def mc_dropout(train, validation, epochs: int, fold: int) -> Answer:
     return lambda images: drawn(model, images, DRAWS)
 
 
-def bayesian(kl_weight: float, **families) -> Callable[..., Answer]:
-    """The method of random weights at a weight of the KL divergence; `families` are settings of probrt's layers."""
+def bayesian(kl_weight: float, dropout: float = 0.0, **families) -> Callable[..., Answer]:
+    """The method of random weights at a weight of the KL divergence; `families` are settings of probrt's layers.
+
+    dropout: of channels, in every draw, besides.
+    """
 
     def method(train, validation, epochs: int, fold: int) -> Answer:
-        model = fitted(fold, train, validation, epochs, kl_weight=kl_weight, estimator="auto", **families)
+        model = fitted(fold, train, validation, epochs, kl_weight, dropout, estimator="auto", **families)
         return lambda images: drawn(model, images, DRAWS)
 
     return method
