@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,7 @@ def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: 
     """
     posterior = bundle.manifest.posterior
     expected_mean = reference.mean(images)
+    entropies = {head.name for head in reference.heads if head.combine == "entropy"}
 
     @functools.cache
     def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Answer]:
@@ -70,14 +71,14 @@ def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: 
         if file.format != "savedmodel":
             calls, expected = wanted(file.variant, file.draws)
             run = functools.partial(_answered, bundle, file, calls)
-            found = _difference(file.path, "", run, expected, BY_PRECISION[file.precision])
+            found = _difference(file.path, "", run, expected, BY_PRECISION[file.precision], entropies)
             yield found if file.precision == "float32" else _and_task(found, bundle, file, reference, task)
     saved = bundle.files("savedmodel")
     if saved:
         graph = _graph(bundle, saved)
         for signature, answer, expected in _signatures(bundle, graph, reference, images, expected_mean):
             run = functools.partial(_timed, answer)
-            yield _difference("saved_model.pb", signature, run, expected, BY_PRECISION["float32"])
+            yield _difference("saved_model.pb", signature, run, expected, BY_PRECISION["float32"], entropies)
 
 
 def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) -> np.ndarray:
@@ -160,8 +161,14 @@ def _signatures(
 
 
 def _difference(
-    file: str, signature: str, run: Callable[[], tuple[Answer, float]], expected: Answer, kind: Kind
+    file: str,
+    signature: str,
+    run: Callable[[], tuple[Answer, float]],
+    expected: Answer,
+    kind: Kind,
+    entropies: Collection[str],
 ) -> Difference:
+    """entropies: the heads whose uncertainties are entropies; the others' are variances."""
     rows, faults = [], []
     try:
         answer, seconds = run()
@@ -199,15 +206,18 @@ def _difference(
         if ranking is not None and ranking < kind.ranking:
             faults.append(f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {kind.ranking:g})")
         if name.endswith(".epistemic"):
-            faults += _spread_faults(name, got, want, max(_SPREAD, kind.tolerance))
+            mean = np.abs(expected[f"{name.removesuffix('epistemic')}mean"]).max()
+            entropy = name.partition(".")[0] in entropies
+            least = _ROUNDING if entropy else (_ROUNDING * float(mean)) ** 2
+            faults += _spread_faults(name, got, want, least, max(_SPREAD, kind.tolerance))
     count = max(1, len(next(iter(expected.values()))))
     return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults), 1000.0 * seconds / count)
 
 
-def _spread_faults(name: str, got: np.ndarray, want: np.ndarray, allowed: float) -> list[str]:
-    """Sampling must be seen: spread between draws, and as much of it as the model has."""
-    if got.max() <= 0:
-        return [f"{name} is 0 everywhere: the draws are all alike"]
+def _spread_faults(name: str, got: np.ndarray, want: np.ndarray, least: float, allowed: float) -> list[str]:
+    """Sampling must be seen: spread between draws, above the rounding `least`, and as much of it as the model has."""
+    if got.max() <= least:
+        return [f"{name} is 0 everywhere but for rounding: the draws are all alike"]
     if want.mean() > _SMALL and abs(got.mean() / want.mean() - 1) > allowed:
         return [f"{name} is {got.mean():.3g} on average, the model's is {want.mean():.3g}"]
     return []
