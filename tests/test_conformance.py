@@ -18,7 +18,6 @@ from probrt.runtime.manifest import File
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
 # Float32 sums in another order; ten times what was seen, a tenth of what the parity gate allows.
-TOLERANCE = 1e-5
 
 every_case = pytest.mark.parametrize(
     "case",
@@ -32,7 +31,11 @@ def loaded(bundle: Exported, engine: Engine, files: list[File]) -> Graph:
     return engine.load_module().load(bundle.bundle, files, "cpu", 1)
 
 
-def close(answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
+def close(
+    bundle: Exported, answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float | None = None
+) -> None:
+    """The outputs agree to the rounding that the case has, unless a tolerance is given."""
+    tolerance = tolerance or bundle.rounding
     assert sorted(answer) == sorted(expected)
     for name, want in expected.items():
         scale = max(1.0, float(np.abs(want).max()))
@@ -65,7 +68,7 @@ def test_files(bundle: Exported, engine: str, rows: int) -> None:
             expected = bundle.reference.draws(images, posterior.seed, posterior.order[first : first + count])
             assert all(answer[f"{head.name}.epistemic"].max() > 0 for head in bundle.model.heads)
         # The reduced precisions owe what the table promises.
-        close(answer, expected, TOLERANCE if file.precision == "float32" else BY_PRECISION[file.precision].tolerance)
+        close(bundle, answer, expected, None if file.precision == "float32" else BY_PRECISION[file.precision].tolerance)
 
 
 @every_case
@@ -77,7 +80,7 @@ def test_sampled_files(bundle: Exported, engine: str) -> None:
     for seed, start in ((3, 0), (2**31 - 1, 11)):
         asked = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
         answer = graph({"images": bundle.images, **asked})
-        close(answer, bundle.reference.draws(bundle.images, seed, range(start, start + 8)))
+        close(bundle, answer, bundle.reference.draws(bundle.images, seed, range(start, start + 8)))
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +95,16 @@ def asked(number: list[int], seed: list[int]) -> dict[str, np.ndarray]:
 @every_case
 def test_savedmodel(bundle: Exported, saved: Graph) -> None:
     images, reference, order = bundle.images, bundle.reference, bundle.bundle.manifest.posterior.order
-    close(saved({"images": images}, "mean"), reference.mean(images))
-    close(saved({"images": images}, "serving_default"), reference.draws(images, 0, order))
-    close(saved({"images": images, **asked([5], [3])}, "sample"), reference.draws(images, 3, range(5)))
+    close(bundle, saved({"images": images}, "mean"), reference.mean(images))
+    close(bundle, saved({"images": images}, "serving_default"), reference.draws(images, 0, order))
+    close(bundle, saved({"images": images, **asked([5], [3])}, "sample"), reference.draws(images, 3, range(5)))
     each = reference.each(images, 3, range(5))
     drawn = saved({"images": images, **asked([5], [3])}, "draws")
     for head in bundle.model.heads:
         name = f"{head.name}.mean"
-        np.testing.assert_allclose(drawn[name], np.stack([one[name] for one in each], 1), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            drawn[name], np.stack([one[name] for one in each], 1), rtol=1e-5, atol=bundle.rounding
+        )
 
 
 @every_case
@@ -120,7 +125,7 @@ def test_rows_stand_alone(bundle: Exported, saved: Graph) -> None:
     together = saved({"images": images, **asked([3, 7, 2], [4, 0, 4])}, "sample")
     for row, (number, seed) in enumerate([(3, 4), (7, 0), (2, 4)]):
         alone = saved({"images": images[row : row + 1], **asked([number], [seed])}, "sample")
-        close({name: value[row : row + 1] for name, value in together.items()}, alone)
+        close(bundle, {name: value[row : row + 1] for name, value in together.items()}, alone)
 
 
 @every_case
@@ -133,7 +138,7 @@ def test_bad_rows(bundle: Exported, saved: Graph) -> None:
         bad = saved({"images": images, **more}, signature)
         for name, value in bad.items():
             assert np.isnan(value[1]).all()
-            np.testing.assert_allclose(value[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(value[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=bundle.rounding)
         empty = saved({"images": images[:0], **more}, signature)
         assert all(len(value) == 0 for value in empty.values())
     out_of_range = saved({"images": bundle.images, **asked([2, 0, 5000], [0, 0, 0])}, "sample")
