@@ -44,6 +44,7 @@ METHODS: dict[str, Method] = {
     "probrt N(0, 1), KL/10N": Method(bayesian(0.1, **NORMAL)),
     "probrt N(0, 1), KL/10N + temperature": Method(of="probrt N(0, 1), KL/10N", temperature=True),
     "probrt N(0, 1) with dropout 0.1, KL/N": Method(bayesian(1.0, 0.1, **NORMAL)),
+    "probrt N(0, 1) with dropout 0.2, KL/N": Method(bayesian(1.0, 0.2, **NORMAL)),
     "probrt N(0, 1) with dropout 0.1, KL/2N": Method(bayesian(0.5, 0.1, **NORMAL)),
     "probrt N(0, 1) with dropout 0.1, KL/2N + temperature": Method(
         of="probrt N(0, 1) with dropout 0.1, KL/2N", temperature=True

