@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from msgspec import Meta, Struct
 from probrt.runtime.errors import ConfigError
 from probrt.runtime.manifest import Input
 from probrt.trainer.backbones import AnyBackbone, ConvStack, Weights
+from probrt.trainer.explained import explained
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.settings import Data, Fit
 
@@ -52,7 +52,7 @@ def load(path: Path) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_explained(str(error), settings)}") from None
+        raise ConfigError(f"{path}: {explained(str(error), Config, settings)}") from None
     names = [head.name for head in config.heads]
     for name in names:
         if names.count(name) > 1:
@@ -76,43 +76,3 @@ def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_null(one) for key, one in value.items() if one is not None}
     return [_without_null(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _explained(message: str, settings: dict[str, Any]) -> str:
-    """msgspec's message as `path.in.the.file: what was expected`."""
-    what, _, where = message.partition(" - at `$")
-    steps: list[str | int] = [
-        int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", where.rstrip("`"))
-    ]
-    place = re.sub(r"^\.", "", where.rstrip("`"))
-    unknown = re.match(r"Object contains unknown field `(.*)`", what)
-    if unknown:
-        known = ", ".join(_known_keys(steps, settings))
-        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; known here: {known}"
-    return f"{place}: {what[0].lower()}{what[1:]}" if place else what
-
-
-def _known_keys(steps: list[str | int], settings: Any) -> list[str]:
-    """The keys of the record at a path of the config."""
-    kind: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
-    for step in steps:
-        settings = settings[step]
-        if isinstance(kind, msgspec.inspect.ListType):
-            kind = kind.item_type
-        elif isinstance(kind, msgspec.inspect.StructType):
-            kind = next(field.type for field in kind.fields if field.encode_name == step)
-        kind = _chosen(kind, settings)
-    if not isinstance(kind, msgspec.inspect.StructType):
-        return []
-    return ([kind.tag_field] if kind.tag_field else []) + [field.encode_name for field in kind.fields]
-
-
-def _chosen(kind: msgspec.inspect.Type, settings: Any) -> msgspec.inspect.Type:
-    """Of a union, the record that the settings' tag names."""
-    while isinstance(kind, msgspec.inspect.Metadata):
-        kind = kind.type
-    if not isinstance(kind, msgspec.inspect.UnionType):
-        return kind
-    records = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
-    named = [one for one in records if isinstance(settings, dict) and settings.get(one.tag_field) == one.tag]
-    return (named or records or [kind])[0]
