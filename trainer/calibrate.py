@@ -1,7 +1,8 @@
 """Calibration on the validation split: one temperature or scale per head, applied to every draw.
 
 The value is the one that gives the split the highest predictive log-likelihood, the likelihood being
-averaged over draws as it is when predicting (Guo et al. 2017 for temperature; Levi et al. 2022 for scale).
+averaged over draws as it is when predicting (Guo et al. 2017 for temperature; Levi et al. 2022 for scale),
+under a log-normal prior around 1: a small split without a mistake is no reason to be sure of everything.
 Then, with that in place, conformal thresholds and the risk-coverage curve from the same split: one fitted
 number per head is all that it has seen before.
 """
@@ -22,13 +23,15 @@ from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 
 # A grid in steps of 5 %: finer than what a few hundred examples can tell apart.
-_GRID = np.exp(np.arange(-30, 31) * 0.05)
+GRID = np.exp(np.arange(-30, 31) * 0.05)
+# Standard deviation of the logarithm before anything is seen: corrections by more than a factor of e are unlikely.
+LOG_DEVIATION = 0.5
 
 
 def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, batch: int = 128) -> Model:
     """The model with each head's calibration: the temperature or scale that suits the validation split best,
     and thresholds and a risk curve of the predictive mean over `draws` draws."""
-    totals = {head.name: np.zeros(len(_GRID)) for head in model.heads}
+    totals = {head.name: np.zeros(len(GRID)) for head in model.heads}
 
     @tf.function(reduce_retracing=True, autograph=False)
     def scored(one: dict) -> dict[str, tf.Tensor]:
@@ -97,11 +100,13 @@ def _log_likelihood(head: AnyHead, drawn: list[tf.Tensor], target: tf.Tensor) ->
         each = head.log_prob_each(head.calibrated(channels, value, value), target)
         return tf.reduce_sum(tf.reduce_logsumexp(each, axis=0))
 
-    return tf.map_fn(at, tf.constant(_GRID, tf.float32))
+    return tf.map_fn(at, tf.constant(GRID, tf.float32))
 
 
 def _best(head: AnyHead, totals: np.ndarray) -> Calibration:
-    value = float(round(_GRID[int(np.argmax(totals))], 4))
+    """The grid's likeliest value, from the log-likelihood of each."""
+    posterior = totals - 0.5 * (np.log(GRID) / LOG_DEVIATION) ** 2
+    value = float(round(GRID[int(np.argmax(posterior))], 4))
     if head.calibrates == "nothing":
         return Calibration(head=head.name)
     return Calibration(head=head.name, **{head.calibrates: value})

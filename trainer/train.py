@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from probrt.runtime.errors import ConfigError, one_line
 from probrt.runtime.manifest import Calibration
 from probrt.trainer import config as configs
 from probrt.trainer import data as tables
@@ -60,7 +61,10 @@ def train(path: Path, out: Path, console: Console, resume: bool = False) -> None
     heads = tables.standardised(config.heads, training)
     placed = msgspec.structs.replace(config, backbone=config.backbone.located(path.parent))
     with strategy.scope():
-        model = _built(placed, heads, config.fit.precision)
+        try:
+            model = _built(placed, heads, config.fit.precision)
+        except ValueError as error:  # a layer, of ours or of Keras, cannot be as the config has it
+            raise ConfigError(f"{path}: the model cannot be built: {one_line(error)}") from error
         synchronise(model.network, strategy)
         shared_by = f", {strategy.num_replicas_in_sync} replicas" if strategy.num_replicas_in_sync > 1 else ""
         console.print(

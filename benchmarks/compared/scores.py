@@ -77,7 +77,7 @@ def _auroc(inside: list[dict[str, np.ndarray]], others: list[dict[str, np.ndarra
 def sharpened(
     each: np.ndarray, labels: np.ndarray | None, temperature: float | None = None
 ) -> tuple[np.ndarray, float]:
-    """Draws' probabilities at the temperature given, or at the one that suits the labels best."""
+    """Draws' probabilities at the temperature given, or at the one that `probrt train` would find with the labels."""
     logits = np.log(np.maximum(each, 1e-30))
 
     def at(value: float) -> np.ndarray:
@@ -85,9 +85,10 @@ def sharpened(
         return scaled / scaled.sum(-1, keepdims=True)
 
     if temperature is None:
-        grid = np.exp(np.arange(-20, 21) * 0.05)
-        losses = [-np.log(at(value).mean(0)[np.arange(len(labels)), labels]).mean() for value in grid]
-        temperature = float(grid[int(np.argmin(losses))])
+        from probrt.trainer.calibrate import GRID, LOG_DEVIATION
+
+        likelihoods = [np.log(at(value).mean(0)[np.arange(len(labels)), labels]).sum() for value in GRID]
+        temperature = float(GRID[int(np.argmax(likelihoods - 0.5 * (np.log(GRID) / LOG_DEVIATION) ** 2))])
     return at(temperature), temperature
 
 

@@ -42,6 +42,18 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
         assert found["slant"].scale == pytest.approx(factor, rel=0.1)
 
 
+def test_a_few_labels_without_a_mistake_do_not_make_it_sure_of_everything() -> None:
+    """Alone, their likelihood is highest at the sharpest temperature of all, exp(-1.5)."""
+    model = BY_NAME["conv2d_random_bias"].model()
+    images = np.random.default_rng(0).normal(0, 3, (20, 8, 8, 2)).astype(np.float32)
+    names = tuple(map(str, range(20)))
+    said = predicted(model, Examples(names, images, {}), seed=0)["digit"]["mean"]
+    targets = {"digit": said.argmax(1).astype(np.int32), "slant": np.full((20, 1), np.nan, np.float32)}
+    found = {one.head: one for one in calibrated(model, Examples(names, images, targets), seed=0).calibration}
+    assert 0.3 < found["digit"].temperature < 1
+    assert found["slant"].scale == 1  # nothing is known of it
+
+
 def _exchangeable(rng: np.random.Generator, count: int) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
     """Answers that are wrong about their own certainty, with targets: class probabilities too sharp by a power
     of two, standard deviations too small by half."""

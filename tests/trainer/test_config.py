@@ -8,6 +8,7 @@ import pytest
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import config
+from probrt.trainer.priors import Normal
 
 GOOD = (Path(__file__).parents[2] / "examples" / "digits" / "config.toml").read_text()
 
@@ -30,6 +31,9 @@ def test_the_demo_config_loads(root: Path) -> None:
         ('colour = "grey"', 'colour = "blue"', "input.colour: invalid enum value 'blue'; choose from "),
         ('likelihood = "bernoulli"', 'likelihood = "coin"', "heads[2].likelihood: invalid value 'coin'; choose from "),
         ('= { name = "normal"', '= { name = "nrmal"', "posterior.name: invalid value 'nrmal'; choose from normal, "),
+        ('estimator = "flipout"', 'estimator = "flip"', "estimator: invalid enum value 'flip'; choose from auto, "),
+        ('{ name = "learned_normal" }', '{ name = "gamma" }', "weights: prior: Gamma lives on (0, inf), which does"),
+        ('{ name = "normal", initial_scale = 0.3 }', '{ name = "gamma" }', "weights: estimator: flipout needs"),
         ('name = "slant"', 'name = "digit"', "two heads are named 'digit'"),
         ('name = "slant"', 'name = "Slant!"', "heads[1].name: expected `str` matching regex"),
         ('name = "digits"', "name = ", "not TOML"),
@@ -45,6 +49,18 @@ def test_faults_are_explained(tmp_path: Path, old: str, new: str, said: str) -> 
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prior_that_is_left_out_is_the_usual_one_of_the_posterior(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        GOOD.replace('{ name = "normal", initial_scale = 0.3 }', '{ name = "rank_one" }')
+        .replace('prior = { name = "learned_normal" }', "")
+        .replace('estimator = "flipout"', "")
+    )
+    loaded = config.load(path)
+    assert loaded.weights.prior == Normal(loc=1.0, scale=0.1)
+    assert "scale = 0.1" in config.filled(loaded)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from probrt.trainer.data import Examples
 from probrt.trainer.distribute import chosen_strategy, is_chief, synchronise
 from probrt.trainer.fit import Run, fit
 from probrt.trainer.model import build
+from probrt.trainer.priors import LearnedNormal
 from probrt.trainer.settings import Augmentation, Fit
 
 strategy = chosen_strategy()
@@ -39,7 +40,7 @@ input = Input(shape=[8, 8, 1], colour="grey", resize="none", range=(0.0, 255.0))
 with strategy.scope():
     keras.utils.set_random_seed(1)
     head = heads.Categorical(name="side", labels=["right", "left"])
-    weights = Weights(estimator="flipout")
+    weights = Weights(estimator="flipout", prior=LearnedNormal())
     model = build("m", input, [head], ConvStack(widths=(3,), normalisation="batch"), weights)
     synchronise(model.network, strategy)
     settings = Fit(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6

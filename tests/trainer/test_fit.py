@@ -38,6 +38,8 @@ range = [0, 255]
 name = "conv"
 widths = [4]
 normalisation = "batch"
+[weights]
+prior = { name = "learned_normal" }
 [[heads]]
 name = "kind"
 likelihood = "categorical"

@@ -92,6 +92,15 @@ def test_training_learns_every_head(folder: Path) -> None:
     assert "--overwrite" in again.stderr
 
 
+def test_weights_that_the_network_cannot_have_are_refused(folder: Path) -> None:
+    """What only the built network shows: an estimator that maps rule out."""
+    (folder / "config.toml").write_text(CONFIG + '[weights]\nestimator = "local_reparameterization"\n')
+    done = probrt("train", "config.toml", "--out", "model", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith("probrt: config.toml: the model cannot be built: stage1_conv1: local_reparam")
+    assert done.stderr.count("\n") == 1
+
+
 def test_every_fault_of_the_data_is_listed_at_once(folder: Path) -> None:
     table = folder / "data" / "metadata.csv"
     lines = table.read_text().splitlines()

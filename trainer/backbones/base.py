@@ -9,14 +9,17 @@ from typing import Annotated, Any, Literal, Self
 
 import keras
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import layers
+from probrt.trainer.estimators import refusal
+from probrt.trainer.layers.base import chosen_prior
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.posteriors import AnyPosterior
 from probrt.trainer.posteriors import Normal as NormalPosterior
-from probrt.trainer.priors import AnyPrior, LearnedNormal
+from probrt.trainer.priors import AnyPrior
 
 Positive = Annotated[int, Meta(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Meta(min_length=1)]
@@ -26,15 +29,15 @@ Activation = Literal["relu", "gelu", "elu", "tanh", "swish"]
 class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     """How the layers of a network get their weights.
 
-    posterior: of kernels; prior: of kernels; estimator: while fitting. bias_posterior, bias_prior:
-        left out, biases are deterministic.
+    posterior: of kernels; prior: of kernels, left out the usual one of that posterior; estimator: while fitting.
+    bias_posterior, bias_prior: left out, biases are deterministic.
     bayesian: "all" layers, "none", or a regular expression: layers whose name it matches are Bayesian, the
         others deterministic.
     """
 
     posterior: AnyPosterior = NormalPosterior()
-    prior: AnyPrior = LearnedNormal()
-    estimator: str = "auto"
+    prior: AnyPrior | None = None
+    estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout"] = "auto"
     bias_posterior: AnyPosterior | None = None
     bias_prior: AnyPrior | None = None
     bayesian: str = "all"
@@ -44,6 +47,13 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
             re.compile(self.bayesian)
         except re.error as error:
             raise ValueError(f"bayesian: {self.bayesian!r} is not a regular expression ({error})") from None
+        if reason := refusal(self.estimator, self.posterior):
+            raise ValueError(f"estimator: {reason}")
+        if self.bias_posterior is not None and self.bias_posterior.kernel_only:
+            raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
+        # Filled in, so that --print-config and the model card show it.
+        force_setattr(self, "prior", chosen_prior(self.prior, self.posterior, "prior"))
+        force_setattr(self, "bias_prior", chosen_prior(self.bias_prior, self.bias_posterior, "bias_prior"))
 
     def conv(
         self, rank: int, filters: int, kernel: int, name: str, activation: str | None = None, strides: int = 1

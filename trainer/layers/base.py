@@ -25,7 +25,7 @@ class ProbabilisticLayer(keras.Layer):
     """A layer with a kernel and a bias, each random or deterministic.
 
     kernel_posterior, bias_posterior: a family, its record `{"name": …}`, or None for a deterministic weight.
-    kernel_prior, bias_prior: likewise; None is a normal with a trained scale (for RankOne, Normal(1, 0.1)).
+    kernel_prior, bias_prior: likewise; None is Normal(0, 1) (for RankOne, Normal(1, 0.1)).
         Ignored for a deterministic weight.
     estimator: how the kernel is used while training; `auto` takes local_reparameterization where it is
         exact, else flipout where the posterior is symmetric, else reparameterization. The bias is always
@@ -67,7 +67,7 @@ class ProbabilisticLayer(keras.Layer):
         if family is None:
             start = "zeros" if name == "bias" else keras.initializers.HeNormal()
             return self.add_weight(name=name, shape=shape, initializer=start)
-        over = over or LearnedNormal()
+        over = over or usual_prior(family)
         weight = RandomWeight(
             id=self.noise_ids.setdefault(name, noise_id(self.name, name)),
             name=f"{self.name}/{name}",
@@ -160,7 +160,7 @@ def chosen_prior(given: PriorLike, family: Posterior | None, where: str) -> Prio
     if family is None:
         return None
     if given is None:
-        return NormalPrior(1.0, 0.1) if isinstance(family, RankOne) else LearnedNormal()
+        return usual_prior(family)
     over = _family(given, prior, where)
     if isinstance(family, RankOne) and isinstance(over, LearnedNormal | Moped):
         raise ValueError(
@@ -174,6 +174,15 @@ def chosen_prior(given: PriorLike, family: Posterior | None, where: str) -> Prio
             f"{type(family).__name__}'s {_interval((low, high))}; use {_fitting(low, high)}"
         )
     return over
+
+
+def usual_prior(family: Posterior) -> Prior:
+    """Where none is named: the standard normal, or around 1 for factors.
+
+    A trained scale narrows with the posterior: fitted with all of the KL, such a network learns next to nothing
+    (docs/quality.md).
+    """
+    return NormalPrior(1.0, 0.1) if isinstance(family, RankOne) else NormalPrior()
 
 
 def _interval(ends: tuple[float, float]) -> str:
