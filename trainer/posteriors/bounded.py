@@ -28,20 +28,25 @@ _ROWS = 9
 
 
 def gamma_variate(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    """Gamma(concentration, 1) from uniforms [9, *shape], without a gradient."""
+    """Gamma(concentration, 1) from uniforms [9, *shape], without a gradient.
+
+    In flat rows, all candidates at once: few operations, and none of more dimensions than TFLite's have.
+    """
+    shape = concentration.shape
+    concentration, rows = tf.reshape(concentration, [-1]), tf.reshape(uniforms, [_ROWS, -1])
     # Gamma(a) = Gamma(a + 1) U^(1 / a) spares a case for a < 1.
     d = concentration + 2.0 / 3.0
-    c = tf.math.rsqrt(9.0 * d)
-    angles = [2.0 * math.pi * uniforms[2], 2.0 * math.pi * uniforms[3]]
-    radii = [tf.sqrt(-2.0 * tf.math.log(uniforms[0])), tf.sqrt(-2.0 * tf.math.log(uniforms[1]))]
-    normals = [f(angle) * radius for angle, radius in zip(angles, radii, strict=True) for f in (tf.cos, tf.sin)]
-    chosen = _clamped(c * normals[3])
-    for normal, accept in reversed(list(zip(normals[:3], tf.unstack(uniforms[4:7]), strict=True))):
-        y = c * normal
-        taken = (y > -1.0) & (tf.math.log(accept) < d * _margin(_clamped(y)))
-        chosen = tf.where(taken, _clamped(y), chosen)
+    radii, angles = tf.sqrt(-2.0 * tf.math.log(rows[:2])), 2.0 * math.pi * rows[2:4]
+    normals = tf.reshape(tf.stack([tf.cos(angles) * radii, tf.sin(angles) * radii], axis=1), [4, -1])
+    y = tf.math.rsqrt(9.0 * d) * normals
+    candidates = _clamped(y)
+    taken = (y[:3] > -1.0) & (tf.math.log(rows[4:7]) < d * _margin(candidates[:3]))
+    chosen = candidates[3]
+    for number in (2, 1, 0):
+        chosen = tf.where(taken[number], candidates[number], chosen)
     cubed = (1.0 + chosen) * (1.0 + chosen) * (1.0 + chosen)
-    return tf.maximum(d * cubed * tf.exp(tf.math.log(uniforms[8]) / concentration), 1e-30)
+    made = tf.maximum(d * cubed * tf.exp(tf.math.log(rows[8]) / concentration), 1e-30)
+    return tf.reshape(made, shape)
 
 
 def _clamped(y: tf.Tensor) -> tf.Tensor:
@@ -137,10 +142,10 @@ class Beta(Posterior, frozen=True, tag="beta"):
         return (2 * _ROWS, *shape)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._stretched(*(gamma_variate(a, u) for a, u in self._parts(parameters, noise)))
+        return self._stretched(gamma_variate(*self._parts(parameters, noise)))
 
     def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._stretched(*(_reparameterised(a, u) for a, u in self._parts(parameters, noise)))
+        return self._stretched(_reparameterised(*self._parts(parameters, noise)))
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return self.low + (self.high - self.low) * tf.sigmoid(parameters["logit"])
@@ -151,10 +156,12 @@ class Beta(Posterior, frozen=True, tag="beta"):
         stretch = tfp.bijectors.Shift(self.low)(tfp.bijectors.Scale(self.high - self.low))
         return tfp.distributions.TransformedDistribution(tfp.distributions.Beta(*_concentrations(parameters)), stretch)
 
-    def _parts(self, parameters: Parameters, noise: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        return list(zip(_concentrations(parameters), (noise[:_ROWS], noise[_ROWS:]), strict=True))
+    def _parts(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The concentrations [2, *shape] and the uniforms [9, 2, *shape] of both Gamma variates."""
+        return tf.stack(_concentrations(parameters)), tf.stack([noise[:_ROWS], noise[_ROWS:]], axis=1)
 
-    def _stretched(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    def _stretched(self, variates: tf.Tensor) -> tf.Tensor:
+        first, second = tf.unstack(variates)
         # Off the ends by more than rounding, for the density may be infinite there.
         return self.low + (self.high - self.low) * tf.clip_by_value(first / (first + second), 1e-6, 1.0 - 1e-6)
 
