@@ -100,6 +100,10 @@ class Ensemble:
             return One(number, self.members[number].constants(chosen))
         return Each(tuple(member.constants(chosen) for member in self.members))
 
+    def draw(self, seed: tf.Tensor, index: tf.Tensor) -> weights.Reading:
+        """The reading of draw (seed, index), int32 scalars, whose member the graph finds."""
+        return weights.Draw(seed, index)
+
     def draws(self, seed: tf.Tensor | int, indices: Sequence[int], count: int) -> list[weights.Reading]:
         """Readings of `count` draws (seed, indices[i]); each member's noise is made for all of its own at once."""
         found: dict[int, weights.Reading] = {}

@@ -145,7 +145,7 @@ class Signatures:
         return tf.function(function, input_signature=specs, autograph=False)
 
     def _draw(self, shared: list[tf.Tensor], seed: tf.Tensor, position: tf.Tensor) -> dict[str, moments.Moments]:
-        with weights.reading(weights.Draw(seed, self._index(seed, position))):
+        with weights.reading(self.model.draw(seed, self._index(seed, position))):
             return self.model.moments_after(shared)
 
     def _index(self, seed: tf.Tensor, position: tf.Tensor) -> tf.Tensor:

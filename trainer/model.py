@@ -48,8 +48,12 @@ class Model:
         return Constant(constants(self.network, chosen))
 
     def draws(self, seed: tf.Tensor | int, indices: tf.Tensor | Sequence[int], count: int) -> list[Reading]:
-        """Readings of `count` draws (seed, indices[i]); each weight's noise is made for all of them at once."""
+        """Readings of `count` draws (seed, indices[i]); the noise is made for all of them and all weights at once."""
         return list(draws(self.network, seed, tf.convert_to_tensor(indices, tf.int32), count))
+
+    def draw(self, seed: tf.Tensor, index: tf.Tensor) -> Reading:
+        """The reading of draw (seed, index), int32 scalars; use it in the function that it is made in."""
+        return self.draws(seed, index[None], 1)[0]
 
     def channels(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Each head's channels under the reading in force, before calibration, float32."""

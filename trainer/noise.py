@@ -6,6 +6,7 @@ and ONNX opset 18 are used: a left shift is a multiplication, an or of disjoint 
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,10 @@ import tensorflow as tf
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 _GROUPS = 5
+# Words: what a processor's cache holds of 32 draws, and what TensorFlow folds to a constant (10 MB).
+_PASS = 65_536
+
+Pair = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -32,47 +37,63 @@ def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tens
     return first, second
 
 
-def normal(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Standard normal noise of draw (seed, index) for a weight, float32 `shape`, or [draws, *shape] for index [draws].
+def normal(seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
+    """Standard normal noise of draw (seed, index) for weights of these ids and shapes.
+
+    Returns: by id float32 `shape`, or [draws, *shape] for index [draws].
 
     Box and Muller (1958): the two words of counter e give element e (cosine) and element
     e + ceil(n / 2) (sine). The largest magnitude is sqrt(48 ln 2) = 5.77.
     """
-    size = math.prod(shape)
-    half = max(1, -(-size // 2))
-    first, second = _words(seed, weight, index, half)
-    radius = tf.sqrt(-2.0 * tf.math.log(_unit(first)))
-    angle = (2.0 * math.pi) * _unit(second)
-    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=-1)
-    return _shaped(pairs, size, shape)
+
+    def pair(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        radius = tf.sqrt(-2.0 * tf.math.log(_unit(first)))
+        angle = (2.0 * math.pi) * _unit(second)
+        return radius * tf.cos(angle), radius * tf.sin(angle)
+
+    return _made(pair, seed, shapes, index)
 
 
-def uniform(seed: tf.Tensor, weight: int, index: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index), float32 `shape`.
+def uniform(seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
+    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index) for weights of these ids and shapes.
 
-    An index [draws] gives [draws, *shape].
+    Returns: by id float32 `shape`, or [draws, *shape] for index [draws].
     """
-    size = math.prod(shape)
-    half = max(1, -(-size // 2))
-    words = tf.concat(_words(seed, weight, index, half), axis=-1)
-    return _shaped(_unit(words), size, shape)
+    return _made(lambda first, second: (_unit(first), _unit(second)), seed, shapes, index)
 
 
-def _words(seed: tf.Tensor, weight: int, index: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Words [count] of one index, or [draws, count] of several."""
-    elements = tf.constant(np.arange(count, dtype=np.uint32))
+def _made(pair: Pair, seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
+    """What `pair` makes of each weight's words, the first halves before the second ones."""
     index = _word(index)
-    return threefry(_key(seed, weight), (index[:, None] if index.shape.rank else index, elements))
+    index, draws = (index[:, None], [-1]) if index.shape.rank else (index, [])
+    found = {}
+    for weights in _passes(shapes):
+        halves = [_half(shapes[weight]) for weight in weights]
+        elements = np.concatenate([np.arange(half, dtype=np.uint32) for half in halves])
+        ids = np.uint32(weights[0]) if len(weights) == 1 else np.repeat(np.array(weights, np.uint32), halves)
+        words = threefry((_word(seed), tf.constant(ids)), (index, tf.constant(elements)))
+        parts = (tf.split(values, halves, axis=-1) if len(halves) > 1 else [values] for values in pair(*words))
+        for weight, *both in zip(weights, *parts, strict=True):
+            size = math.prod(shapes[weight])
+            found[weight] = tf.reshape(tf.concat(both, axis=-1)[..., :size], [*draws, *shapes[weight]])
+    return found
 
 
-def _shaped(values: tf.Tensor, size: int, shape: tuple[int, ...]) -> tf.Tensor:
-    """The first `size` values of the last axis in a shape; draws stay in front."""
-    draws = [] if values.shape.rank == 1 else [-1]
-    return tf.reshape(values[..., :size], [*draws, *shape])
+def _passes(shapes: Mapping[int, tuple[int, ...]]) -> list[list[int]]:
+    """The ids in groups that one pass of the generator serves: fewer operations, and no larger tensors for it."""
+    passes: list[list[int]] = []
+    room = 0
+    for weight, shape in shapes.items():
+        if not passes or _half(shape) > room:
+            passes.append([])
+            room = _PASS
+        passes[-1].append(weight)
+        room -= _half(shape)
+    return passes
 
 
-def _key(seed: tf.Tensor, weight: int) -> tuple[tf.Tensor, tf.Tensor]:
-    return _word(seed), tf.constant(weight, tf.uint32)
+def _half(shape: tuple[int, ...]) -> int:
+    return max(1, -(-math.prod(shape) // 2))
 
 
 def _word(value: tf.Tensor) -> tf.Tensor:

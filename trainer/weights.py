@@ -6,7 +6,7 @@ idea is that of effect handlers in NumPyro and Edward2.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,8 +46,7 @@ class RandomWeight:
 
     def noise(self, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """The noise of draw (seed, index); index [draws] gives that of several, one after the other."""
-        source = noise.normal if self.posterior.noise == "normal" else noise.uniform
-        return source(seed, self.id, index, self.posterior.noise_shape(self.shape))
+        return made_noise([self], seed, index)[self.id]
 
     def from_noise(self, made: tf.Tensor) -> tf.Tensor:
         """The draw that one draw's noise makes, float32 `shape`."""
@@ -225,9 +224,23 @@ def random_weights(model: keras.Layer) -> list[RandomWeight]:
     return list(found.values())
 
 
+def made_noise(weights: Sequence[RandomWeight], seed: tf.Tensor | int, index: tf.Tensor) -> dict[int, tf.Tensor]:
+    """Each weight's noise of draw (seed, index), by id; index [draws] gives that of several."""
+    found = {}
+    for source in (noise.normal, noise.uniform):
+        shapes = {
+            weight.id: weight.posterior.noise_shape(weight.shape)
+            for weight in weights
+            if weight.posterior.noise == source.__name__
+        }
+        found |= source(seed, shapes, index)
+    return found
+
+
 def draws(model: keras.Layer, seed: tf.Tensor | int, indices: tf.Tensor, count: int) -> list[Noise]:
-    """Readings of `count` draws (seed, indices[i]); each weight's noise is made for all of them at once."""
-    made = {weight.id: tf.unstack(weight.noise(seed, indices), num=count) for weight in random_weights(model)}
+    """Readings of `count` draws (seed, indices[i]); the noise is made for all of them and all weights at once."""
+    several = made_noise(random_weights(model), seed, indices)
+    made = {id: tf.unstack(one, num=count) for id, one in several.items()}
     return [Noise({id: one[draw] for id, one in made.items()}) for draw in range(count)]
 
 
