@@ -36,7 +36,11 @@ def root() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one case go to one worker, which exports it once."""
+    """Tests of one case go to one worker, which exports it once; the runtime's, all short, come last.
+
+    So no worker waits at the end for another's long one.
+    """
+    items.sort(key=lambda item: "runtime" in item.path.parts)
     for item in items:
         found = getattr(item, "callspec", None)
         if found is not None and "case" in found.params:
