@@ -5,10 +5,14 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cases import BY_NAME, Case, Exported, exported
+
+from probrt.runtime import cli
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,28 @@ def bundle(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     if case.name not in _EXPORTED:
         _EXPORTED[case.name] = exported(case, tmp_path_factory.mktemp(case.name))
     return _EXPORTED[case.name]
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
+    """Runs `probrt` with some words in a folder, in this process: TensorFlow need not start for every refusal."""
+
+    def call(*words: object, cwd: Path) -> Called:
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        code = cli.call([str(word) for word in words])
+        return Called(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def probrt(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_export_as_a_user(model: Path, tmp_path: Path) -> None:
+def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
     done = probrt("export", model, "--draws", 8, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "draws-00.tflite" in done.stdout
@@ -54,9 +56,9 @@ def test_export_as_a_user(model: Path, tmp_path: Path) -> None:
     assert bundle.manifest.provenance.training == {"note": "a test"}
     for file in bundle.manifest.files:
         bundle.check(file)
-    again = probrt("export", model, "--draws", 8, "--version", 1, cwd=tmp_path)
-    assert again.returncode == 2
-    assert "never overwritten" in again.stderr
+    again = called("export", model, "--draws", 8, "--version", 1, cwd=tmp_path)
+    assert again.code == 2
+    assert "never overwritten" in again.err
 
 
 @pytest.mark.parametrize(
@@ -68,23 +70,23 @@ def test_export_as_a_user(model: Path, tmp_path: Path) -> None:
         (["--version", "0"], "--version 0: must be 1 or more"),
     ],
 )
-def test_bad_options(model: Path, tmp_path: Path, words: list[str], said: str) -> None:
-    done = probrt("export", model, *words, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert said in done.stderr
+def test_bad_options(model: Path, tmp_path: Path, words: list[str], said: str, called: Callable[..., Any]) -> None:
+    done = called("export", model, *words, cwd=tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err
 
 
-def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path) -> None:
-    done = probrt("export", tmp_path / "none", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "no model here" in done.stderr
+def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
+    done = called("export", tmp_path / "none", cwd=tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "no model here" in done.err
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in model.iterdir():
         (broken / path.name).write_bytes(path.read_bytes()[: 1000 if path.suffix == ".h5" else None])
-    done = probrt("export", broken, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "damaged" in done.stderr
+    done = called("export", broken, cwd=tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "damaged" in done.err
     assert not list(tmp_path.rglob("artifacts/*/*"))
 
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -104,7 +106,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path) -> None:
+def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path, called: Callable[..., Any]) -> None:
     """kill -9, the newest checkpoint cut in half, SIGTERM: the weights are the same bits."""
     whole = started(folder, "--out", "whole")
     process = started(folder, "--out", "model")
@@ -114,8 +116,8 @@ def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path) -> N
     assert not (folder / "model" / "model.json").exists()
     newest, before = sorted((folder / "model" / "checkpoints").glob("*.npz"), reverse=True)
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    code, _, err = finished(folder, "--out", "model")
-    assert (code, "--resume" in err) == (2, True)
+    refused = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert (refused.code, "--resume" in refused.err) == (2, True)
     process = started(folder, "--out", "model", "--resume")
     wait_for_checkpoint(folder / "model", int(before.stem) + 12, process)
     process.send_signal(signal.SIGTERM)
@@ -133,8 +135,8 @@ def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path) -> N
     assert whole.returncode == 0
     assert weights(folder / "whole") == weights(folder / "model")
     assert len(weights(folder / "model")) > 10
-    code, out, _ = finished(folder, "--out", "model", "--resume")
-    assert (code, "is finished already" in out) == (0, True)
+    again = called("train", "config.toml", "--out", "model", "--resume", cwd=folder)
+    assert (again.code, "is finished already" in again.out) == (0, True)
     card = (folder / "model" / "card.md").read_text()
     for said in ("# bars", "digest `", "| kind | accuracy |", "there is no test split", "bright below 1"):
         assert said in card

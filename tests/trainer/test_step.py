@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -78,13 +78,6 @@ def test_a_head_s_own_optimizer_moves_its_own_layers_and_no_other(optimizer: str
         np.testing.assert_allclose(variable.numpy()[clear], expected[clear], rtol=1e-4, atol=1e-5 * rate / RATE)
 
 
-def run(folder: Path, *words: object) -> str:
-    program = Path(sys.executable).parent / "probrt"
-    done = subprocess.run([program, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 FEATURES = """
 name = "plants"
 [data]
@@ -114,7 +107,7 @@ precision = "PRECISION"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_columns_of_a_table_as_features(tmp_path: Path, precision: str) -> None:
+def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: Callable[..., Any]) -> None:
     """No files: the table's columns are the input. The saved model is float32 in either precision of the fit."""
     (tmp_path / "data").mkdir()
     rng = np.random.default_rng(0)
@@ -126,7 +119,7 @@ def test_columns_of_a_table_as_features(tmp_path: Path, precision: str) -> None:
             split = ("train", "train", "train", "validation", "test")[number % 5]
             table.writerow([split, x, y, "ab"[int(x + y > 0)], 2 * x - y + rng.normal(0, 0.1)])
     (tmp_path / "config.toml").write_text(FEATURES.replace("PRECISION", precision))
-    run(tmp_path, "train", "config.toml", "--out", "model")
+    assert called("train", "config.toml", "--out", "model", cwd=tmp_path).code == 0
     model, card = store.load(tmp_path / "model")
     scores = card.provenance["metrics"]["test"]
     # Most of 80 rows: only those nearest to the border may be wrong. Heights have a deviation of 2.2.
@@ -135,7 +128,7 @@ def test_columns_of_a_table_as_features(tmp_path: Path, precision: str) -> None:
     assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
     if precision != "float32":
         return
-    run(tmp_path, "export", "model", "--formats", "tflite", "--no-select")
+    assert called("export", "model", "--formats", "tflite", "--no-select", cwd=tmp_path).code == 0
     found = Bundle.open(tmp_path / "artifacts" / "plants").predictor()(points[:5].astype(np.float32))
     assert found["kind"].epistemic.max() > 0
     with weights.reading(weights.Mean()):

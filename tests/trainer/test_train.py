@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def probrt(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_training_learns_every_head(folder: Path) -> None:
+def test_training_learns_every_head(folder: Path, called: Callable[..., Any]) -> None:
     done = probrt("train", "config.toml", "--out", "model", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "epoch  48/48" in done.stdout
@@ -87,21 +89,21 @@ def test_training_learns_every_head(folder: Path) -> None:
     assert found["ink"] > 0.8
     assert model.heads[1].spread[0] == pytest.approx(0.39, abs=0.05)
     assert {one.head for one in model.calibration} == {"kind", "bright", "ink"}
-    again = probrt("train", "config.toml", "--out", "model", cwd=folder)
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
+    again = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert again.code == 2
+    assert "--overwrite" in again.err
 
 
-def test_weights_that_the_network_cannot_have_are_refused(folder: Path) -> None:
+def test_weights_that_the_network_cannot_have_are_refused(folder: Path, called: Callable[..., Any]) -> None:
     """What only the built network shows: an estimator that maps rule out."""
     (folder / "config.toml").write_text(CONFIG + '[weights]\nestimator = "local_reparameterization"\n')
-    done = probrt("train", "config.toml", "--out", "model", cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr.startswith("probrt: config.toml: the model cannot be built: stage1_conv1: local_reparam")
-    assert done.stderr.count("\n") == 1
+    done = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert done.code == 2
+    assert done.err.startswith("probrt: config.toml: the model cannot be built: stage1_conv1: local_reparam")
+    assert done.err.count("\n") == 1
 
 
-def test_every_fault_of_the_data_is_listed_at_once(folder: Path) -> None:
+def test_every_fault_of_the_data_is_listed_at_once(folder: Path, called: Callable[..., Any]) -> None:
     table = folder / "data" / "metadata.csv"
     lines = table.read_text().splitlines()
     lines[3] = lines[3].replace("bar", "blob")
@@ -111,24 +113,24 @@ def test_every_fault_of_the_data_is_listed_at_once(folder: Path) -> None:
     (folder / "data" / "10.png").write_bytes(b"not a picture")
     (folder / "data" / "12.ink.png").unlink()
     Image.new("L", (5, 5)).save(folder / "data" / "14.ink.png")
-    done = probrt("train", "config.toml", "--out", "model", cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    done = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
     for said in (
         "6 faults", "row 4: 2.png: kind: class 'blob' is none of bar, pole", "row 6: split is 'practice'",
         "row 8: none.png: cannot be read: No such file", "row 12: 10.png", "row 14: 12.png: ink: cannot be read",
         "row 16: 14.png: ink: a mask of sides [5, 5]; the image has [12, 12]",
     ):  # fmt: skip
-        assert said in done.stderr
+        assert said in done.err
     assert not (folder / "model").exists()
 
 
-def test_a_missing_column_and_a_wrong_type(folder: Path) -> None:
+def test_a_missing_column_and_a_wrong_type(folder: Path, called: Callable[..., Any]) -> None:
     table = folder / "data" / "metadata.csv"
     table.write_text(table.read_text().replace("bright", "shine", 1))
-    done = probrt("train", "config.toml", cwd=folder)
-    assert (done.returncode, "no column 'bright'" in done.stderr) == (2, True)
+    done = called("train", "config.toml", cwd=folder)
+    assert (done.code, "no column 'bright'" in done.err) == (2, True)
     (folder / "config.toml").write_text(CONFIG.replace("epochs = 48", 'epochs = "40"'))
-    done = probrt("train", "config.toml", cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"
+    done = called("train", "config.toml", cwd=folder)
+    assert done.code == 2
+    assert done.err == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"
