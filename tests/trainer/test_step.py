@@ -128,7 +128,7 @@ def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: 
     assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
     if precision != "float32":
         return
-    assert called("export", "model", "--formats", "tflite", "--no-select", cwd=tmp_path).code == 0
+    assert called("export", "model", "--formats", "tflite", "--draws", "8", "--no-select", cwd=tmp_path).code == 0
     found = Bundle.open(tmp_path / "artifacts" / "plants").predictor()(points[:5].astype(np.float32))
     assert found["kind"].epistemic.max() > 0
     with weights.reading(weights.Mean()):
