@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 SIDE = 72
 QUANTITIES = ("epistemic", "total", "aleatoric", "probability")
+Truth = Mapping[tuple[str, ...], Mapping[str, str]]
 PAGE = Path(__file__).with_name("report.html")
 
 
@@ -41,21 +41,38 @@ def report(
     truth = true_labels(Path(labels)) if labels else {}
     # The pixels were measured when they were predicted; a thumbnail of a large file is no news.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
-    items = [item(row, truth) for row in read_rows(source)]
+    labelled, items = 0, []
+    for row in read_rows(source):
+        known = labels_of(row["file"], truth)
+        labelled += bool(known)
+        items.append(item(row, known))
     if not items:
         raise InputError(f"{source}: holds no rows")
+    if labels and not labelled:
+        example = Path(*next(iter(truth))) if truth else "it has no rows"
+        raise UsageError(
+            f"--labels {labels}: none of its names ({example}) is the end of a predicted file's name "
+            f"({items[0]['file']})"
+        )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(PAGE.read_text("utf-8")).render(
         title=f"{source.name}: {len(items)} images", data=embedded({"items": items, "heads": heads(items)})
     )
     target.write_text(page, "utf-8", errors="backslashreplace")
-    print(f"{target}: {len(items)} images, {target.stat().st_size / 1e6:.1f} MB")
+    said = f", {labelled} with true labels" if labels else ""
+    print(f"{target}: {len(items)} images{said}, {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def item(row: dict[str, Any], truth: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def labels_of(file: str, truth: Truth) -> Mapping[str, str]:
+    """The true labels under the longest end of a file's name, whole folders and all, that has some."""
+    parts = Path(file).parts
+    ends = (parts[first:] for first in range(len(parts)))
+    return next((truth[end] for end in ends if end in truth), {})
+
+
+def item(row: dict[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
     """What the page needs of one row: numbers per head, small pictures, the true labels if known."""
-    known = truth.get(row["file"]) or truth.get(os.path.basename(row["file"])) or {}  # noqa: PTH119
     entry: dict[str, Any] = {"file": one_line(ValueError(row["file"])), "error": row.get("error"), "heads": {}}
     entry["image"] = thumbnail(row["file"])
     if "review" in row:
@@ -68,7 +85,7 @@ def item(row: dict[str, Any], truth: Mapping[str, Mapping[str, str]]) -> dict[st
             continue
         head |= {key: average(values[key]) for key in QUANTITIES if key in values}
         head["mean"] = values["mean"]
-        if name in known:
+        if known.get(name):  # an empty cell is a label that is missing
             head["truth"] = known[name]
             if (wrong := is_wrong(values, known[name])) is not None:
                 head["wrong"] = wrong
@@ -162,15 +179,15 @@ def middle(data: bytes) -> "npt.NDArray[np.uint8]":
     return np.asarray(np.rint(values * (255.0 / (float(values.max()) or 1.0))), np.uint8)
 
 
-def true_labels(path: Path) -> dict[str, dict[str, str]]:
-    """True labels by file name out of a CSV with a column file or file_name and a column per head."""
+def true_labels(path: Path) -> Truth:
+    """True labels by the parts of a file's name out of a CSV with a column file or file_name and a column per head."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             column = next((name for name in ("file", "file_name") if name in (reader.fieldnames or [])), None)
             if column is None:
                 raise UsageError(f"--labels {path}: needs a column file or file_name and a column per head")
-            return {row[column]: row for row in reader if row[column]}
+            return {Path(row[column]).parts: row for row in reader if row[column]}
     except FileNotFoundError:
         raise UsageError(f"--labels {path}: no such file") from None
     except (csv.Error, UnicodeDecodeError) as error:

@@ -57,6 +57,26 @@ def test_the_page_holds_every_row_and_nothing_from_outside(predictions: Path, tm
     assert cli.call(["report", str(predictions), "--overwrite"]) == 0
 
 
+def test_labels_belong_to_the_files_whose_names_end_in_theirs(
+    predictions: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A base name, or one with folders, which counts for more; an empty cell is no label; none at all is refused."""
+    labels = tmp_path / "labels.csv"
+    lines = ["00.png,flat", f"{pictures.name}/00.png,round", f"./{pictures.name}/more/15.png,tall", "01.png,"]
+    labels.write_text("\n".join(["file_name,shape", *lines, "other/02.png,flat"]))
+    assert cli.call(["report", str(predictions), "--labels", str(labels)]) == 0
+    assert "3 with true labels" in capsys.readouterr().out
+    truths = {
+        Path(item["file"]).name: item["heads"]["shape"]["truth"]
+        for item in data_of(predictions.with_suffix(".html"))["items"]
+        if "truth" in item["heads"].get("shape", {})
+    }
+    assert truths == {"00.png": "round", "15.png": "tall"}
+    labels.write_text("file_name,shape\nnowhere/00.png,round\n")
+    assert cli.call(["report", str(predictions), "--labels", str(labels), "--overwrite"]) == 2
+    assert "none of its names (nowhere/00.png) is the end of a predicted file's name" in capsys.readouterr().err
+
+
 @pytest.fixture
 def reviewed(bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[..., Bundle]) -> Bundle:
     """The bundle with a risk curve of the class head that lets about half through."""
