@@ -227,11 +227,11 @@ def random_weights(model: keras.Layer) -> list[RandomWeight]:
 def made_noise(weights: Sequence[RandomWeight], seed: tf.Tensor | int, index: tf.Tensor) -> dict[int, tf.Tensor]:
     """Each weight's noise of draw (seed, index), by id; index [draws] gives that of several."""
     found = {}
-    for source in (noise.normal, noise.uniform):
+    for kind, source in (("normal", noise.normal), ("uniform", noise.uniform)):
         shapes = {
             weight.id: weight.posterior.noise_shape(weight.shape)
             for weight in weights
-            if weight.posterior.noise == source.__name__
+            if weight.posterior.noise == kind
         }
         found |= source(seed, shapes, index)
     return found
