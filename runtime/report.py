@@ -49,9 +49,8 @@ def report(
     if not items:
         raise InputError(f"{source}: holds no rows")
     if labels and not labelled:
-        example = Path(*next(iter(truth))) if truth else "it has no rows"
         raise UsageError(
-            f"--labels {labels}: none of its names ({example}) is the end of a predicted file's name "
+            f"--labels {labels}: none of its names ({Path(*next(iter(truth)))}) is the end of a predicted file's name "
             f"({items[0]['file']})"
         )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -187,11 +186,14 @@ def true_labels(path: Path) -> Truth:
             column = next((name for name in ("file", "file_name") if name in (reader.fieldnames or [])), None)
             if column is None:
                 raise UsageError(f"--labels {path}: needs a column file or file_name and a column per head")
-            return {Path(row[column]).parts: row for row in reader if row[column]}
+            found = {Path(row[column]).parts: row for row in reader if row[column]}
     except FileNotFoundError:
         raise UsageError(f"--labels {path}: no such file") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"--labels {path}: not readable as CSV: {one_line(error)}") from None
+    if not found:
+        raise UsageError(f"--labels {path}: names no file")
+    return found
 
 
 def embedded(data: Any) -> Any:

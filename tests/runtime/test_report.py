@@ -72,6 +72,9 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
         if "truth" in item["heads"].get("shape", {})
     }
     assert truths == {"00.png": "round", "15.png": "tall"}
+    labels.write_text("file_name,shape\n")
+    assert cli.call(["report", str(predictions), "--labels", str(labels), "--overwrite"]) == 2
+    assert "names no file" in capsys.readouterr().err
     labels.write_text("file_name,shape\nnowhere/00.png,round\n")
     assert cli.call(["report", str(predictions), "--labels", str(labels), "--overwrite"]) == 2
     assert "none of its names (nowhere/00.png) is the end of a predicted file's name" in capsys.readouterr().err
