@@ -38,7 +38,7 @@ def export_net(folder: Path) -> None:
     import keras
 
     from probrt.exporter.export import Request, export
-    from probrt.runtime.manifest import Input
+    from probrt.runtime.bundle.manifest import Input
     from probrt.trainer import heads, layers, store
     from probrt.trainer.layers.split import HeadSplit
     from probrt.trainer.model import Model
@@ -76,7 +76,7 @@ def serving(folder: Path) -> Step:
 
 def bank(folder: Path, engine: str) -> Step:
     """The bank on one engine."""
-    from probrt.runtime.bundle import Bundle
+    from probrt.runtime.bundle.bundle import Bundle
 
     return Bundle.open(folder / "net").predictor(engine=engine, variant="draws", samples=DRAWS, batch_size=64)
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from probrt.runtime.answering import Fixed
-from probrt.runtime.bundle import Bundle, default_bundle
-from probrt.runtime.maps import MapFolder
-from probrt.runtime.predict import RowMaker, run
-from probrt.runtime.predictor import Predictor
-from probrt.runtime.rows import promises
-from probrt.runtime.stream import Batch, Loader
-from probrt.runtime.writers import open_writer
+from probrt.runtime.bundle.bundle import Bundle, default_bundle
+from probrt.runtime.images.loader import Batch, Loader
+from probrt.runtime.predict.adaptive import Fixed
+from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.rows.head_rows import promises
+from probrt.runtime.rows.maps import MapFolder
+from probrt.runtime.rows.pipeline import RowMaker, run
+from probrt.runtime.rows.writers import open_writer
 
 
 def small_images(folder: Path, count: int) -> list[str]:

@@ -26,8 +26,8 @@ def ours(batch: int):
     import tensorflow as tf
 
     from probrt.trainer import layers
-    from probrt.trainer.priors import Normal
-    from probrt.trainer.weights import Fit, random_weights, reading
+    from probrt.trainer.variational.priors import Normal
+    from probrt.trainer.variational.weights import Fit, random_weights, reading
 
     images = features = keras.Input((28, 28, 1))
     for width in WIDTHS:

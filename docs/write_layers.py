@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import get_args
 
-from probrt.trainer import layers, posteriors, priors
-from probrt.trainer.estimators import ESTIMATORS, refusal
+from probrt.trainer import layers
 from probrt.trainer.layers.base import ProbabilisticLayer
+from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.estimators import ESTIMATORS, refusal
 
 PAGE = Path(__file__).parent / "layers.md"
 START, END = "<!-- tables -->", "<!-- end of tables -->"

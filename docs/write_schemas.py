@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from probrt.runtime import manifest
-from probrt.trainer import config
+from probrt.runtime.bundle import manifest
+from probrt.trainer.config import config
 
 for name, schema in (("manifest", manifest.json_schema()), ("config", config.json_schema())):
     text = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"

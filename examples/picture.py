@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.images import read_image
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.images.decode import read_image
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

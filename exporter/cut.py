@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from probrt.exporter.graphs import Outputs, images_spec, mean_outputs
 from probrt.runtime.errors import UsageError
-from probrt.trainer import weights
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import tensorflow as tf
 
+from probrt.runtime.bundle.manifest import Calibration, Head, Input
 from probrt.runtime.errors import UsageError
-from probrt.runtime.manifest import Calibration, Head, Input
-from probrt.trainer import moments, weights
-from probrt.trainer.heads import AnyHead, Moments
+from probrt.trainer.heads import AnyHead, Moments, moments
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 Said = dict[str, Moments]
 

@@ -14,19 +14,19 @@ import msgspec
 import numpy as np
 
 from probrt.exporter import parity
+from probrt.exporter.bank import Chosen, chosen
 from probrt.exporter.ensemble import Ensemble, ensemble
 from probrt.exporter.files import Writer, expected_bytes
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
-from probrt.exporter.select import Chosen, chosen
-from probrt.exporter.task import Task
-from probrt.runtime.bundle import Bundle
+from probrt.exporter.task_metrics import Task
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import MODEL_NAME, NAME, Head, Manifest, Posterior, Provenance, encode
+from probrt.runtime.bundle.manifest import Model as Named
+from probrt.runtime.bundle.signing import sign
+from probrt.runtime.bundle.vetting import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
-from probrt.runtime.manifest import MODEL_NAME, NAME, Head, Manifest, Posterior, Provenance, encode
-from probrt.runtime.manifest import Model as Named
-from probrt.runtime.signing import sign
-from probrt.runtime.vetting import saved_model_ops
 from probrt.trainer import store
 from probrt.trainer.model import Model
 

@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from probrt.exporter import cut, graphs, savedmodel, serving
+from probrt.exporter import cut, graphs, savedmodel
+from probrt.exporter import tf_serving as serving
+from probrt.exporter.constants import frozen
 from probrt.exporter.formats import Graph
-from probrt.exporter.frozen import frozen
-from probrt.exporter.onnx import onnx
-from probrt.exporter.onnx import with_metadata as onnx_with_metadata
-from probrt.exporter.tflite import joined, tflite
-from probrt.exporter.tflite import with_metadata as tflite_with_metadata
-from probrt.runtime.manifest import File, Head, Posterior
+from probrt.exporter.onnx_convert import onnx
+from probrt.exporter.onnx_convert import with_metadata as onnx_with_metadata
+from probrt.exporter.tflite_convert import joined, tflite
+from probrt.exporter.tflite_convert import with_metadata as tflite_with_metadata
+from probrt.runtime.bundle.manifest import File, Head, Posterior
 from probrt.trainer.model import Model
 
 CORE = "probrt"
@@ -107,7 +108,7 @@ class Writer:
             else:
                 content = joined(tflite(self._parts.body, name, precision, self.images), tflite(self._parts.tail, name))
             return tflite_with_metadata(content, CORE, core)
-        from probrt.exporter import quantised
+        from probrt.exporter import onnx_quantize as quantised
 
         if graph.kind.whole:
             if "onnx" not in converted:

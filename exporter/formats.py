@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from probrt.runtime.bundle.manifest import Format, Precision, Variant
 from probrt.runtime.errors import UsageError
-from probrt.runtime.manifest import Format, Precision, Variant
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.manifest import Posterior
-from probrt.trainer import weights
+from probrt.runtime.bundle.manifest import Posterior
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 Outputs = dict[str, tf.Tensor]
 Values = Mapping[int, np.ndarray]

@@ -12,13 +12,13 @@ import numpy as np
 
 from probrt.exporter.formats import BY_PRECISION, Kind
 from probrt.exporter.reference import Answer, Reference
-from probrt.exporter.serving import png
 from probrt.exporter.signatures import encodable
-from probrt.exporter.task import Task
-from probrt.runtime.bundle import Bundle
+from probrt.exporter.task_metrics import Task
+from probrt.exporter.tf_serving import png
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File, Parity, Posterior
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
-from probrt.runtime.manifest import File, Parity, Posterior
 
 Inputs = dict[str, np.ndarray]
 

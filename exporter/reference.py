@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.exporter.graphs import mean_outputs
-from probrt.runtime.combine import Sum
-from probrt.runtime.manifest import Head
-from probrt.trainer import weights
+from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.predict.combine import Sum
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 Answer = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from probrt.exporter.signatures import Signatures
-from probrt.runtime.manifest import Posterior
+from probrt.runtime.bundle.manifest import Posterior
 from probrt.trainer.model import Model
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.exporter.graphs import Outputs, chunk_outputs, images_spec, index_table, mean_outputs, named
-from probrt.runtime.manifest import Posterior
-from probrt.trainer import moments, weights
+from probrt.runtime.bundle.manifest import Posterior
+from probrt.trainer.heads import moments
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 _Running = dict[str, moments.Running]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from probrt.exporter.parity import Difference
-from probrt.exporter.serving import BATCHING, FOLDER
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import File, Selection
+from probrt.exporter.tf_serving import BATCHING, FOLDER
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File, Selection
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:

@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File
 from probrt.runtime.errors import ParityError, UsageError
-from probrt.runtime.manifest import File
 
 MAX_BATCH = 64
 

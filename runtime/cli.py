@@ -56,12 +56,12 @@ COMMANDS = (
     Command("evaluate", "probrt.trainer.cli:evaluate", "score a trained model on held-out images"),
     Command("adopt", "probrt.trainer.cli:adopt", "turn a model of TFP layers into a trained model"),
     Command("export", "probrt.exporter.cli:export", "turn a trained model into a bundle"),
-    Command("predict", "probrt.runtime.commands:predict", "answer images with uncertainty, one row each"),
-    Command("inspect", "probrt.runtime.commands:inspect", "say what a bundle holds"),
-    Command("verify", "probrt.runtime.commands:verify", "check every byte of a bundle"),
-    Command("bench", "probrt.runtime.bench:bench", "time a bundle's variants on every engine"),
-    Command("report", "probrt.runtime.report:report", "make one HTML page of predictions"),
-    Command("doctor", "probrt.runtime.doctor:doctor", "list engines and devices, and what is missing"),
+    Command("predict", "probrt.runtime.commands.predict:predict", "answer images with uncertainty, one row each"),
+    Command("inspect", "probrt.runtime.commands.inspect:inspect", "say what a bundle holds"),
+    Command("verify", "probrt.runtime.commands.verify:verify", "check every byte of a bundle"),
+    Command("bench", "probrt.runtime.commands.bench:bench", "time a bundle's variants on every engine"),
+    Command("report", "probrt.runtime.commands.report:report", "make one HTML page of predictions"),
+    Command("doctor", "probrt.runtime.commands.doctor:doctor", "list engines and devices, and what is missing"),
 )
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from probrt.exporter.export import Request, export
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import Input
-from probrt.trainer import backbones, heads, layers, posteriors, priors, store, weights
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Input
+from probrt.trainer import backbones, heads, layers, store
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model, build
+from probrt.trainer.variational import posteriors, priors, weights
 
 DRAWS = 8
 # The cases that are exported in every precision, the others in float32.

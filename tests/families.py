@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from probrt.trainer import layers, posteriors, priors
-from probrt.trainer.weights import RandomWeight
+from probrt.trainer import layers
+from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.weights import RandomWeight
 
 POSTERIORS: dict[str, posteriors.Posterior] = {
     "normal": posteriors.Normal(0.5),

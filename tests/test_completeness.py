@@ -7,11 +7,12 @@ from typing import get_args
 import pytest
 from cases import CASES
 
-from probrt.trainer import backbones, estimators, heads, layers, posteriors, priors
+from probrt.trainer import backbones, heads, layers
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.layers.resampling import MaxPool, UpTo
+from probrt.trainer.variational import estimators, posteriors, priors
 
 # Backbones are known by what the case says it covers; all else is read off the built models.
 

@@ -12,9 +12,9 @@ from cases import CASES, Exported
 
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
+from probrt.runtime.bundle.manifest import File
 from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
-from probrt.runtime.manifest import File
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
 # Float32 sums in another order; ten times what was seen, a tenth of what the parity gate allows.

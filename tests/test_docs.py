@@ -11,8 +11,9 @@ from typing import get_args
 
 import pytest
 
-from probrt.runtime import manifest
-from probrt.trainer import backbones, config, heads
+from probrt.runtime.bundle import manifest
+from probrt.trainer import backbones, heads
+from probrt.trainer.config import config
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted(

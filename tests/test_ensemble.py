@@ -16,11 +16,11 @@ from test_export import probrt
 
 from probrt.exporter.export import Request, export
 from probrt.exporter.reference import Reference
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.combine import Sum
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Calibration, Conformal, File
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import UsageError
-from probrt.runtime.manifest import Calibration, Conformal, File
+from probrt.runtime.predict.combine import Sum
 from probrt.trainer import heads, layers, store
 from probrt.trainer.model import Model
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from probrt.trainer import config as configs
 from probrt.trainer import data, store
-from probrt.trainer.fit import Run, fit
+from probrt.trainer.config import config as configs
+from probrt.trainer.fit.loop import Run, fit
 from probrt.trainer.model import build
 from probrt.trainer.train import train
 

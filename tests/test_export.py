@@ -20,7 +20,7 @@ from probrt.exporter import export as exporting
 from probrt.exporter import files, formats
 from probrt.exporter.export import Request, export
 from probrt.exporter.publish import next_version
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
 
@@ -116,8 +116,8 @@ def test_a_file_that_says_something_else_is_not_published(
 
 def test_an_op_that_does_not_convert_is_named(tmp_path: Path) -> None:
     """tf2onnx logs it, writes a broken file and calls it success; probrt does not."""
-    from probrt.exporter.frozen import frozen
-    from probrt.exporter.onnx import onnx
+    from probrt.exporter.constants import frozen
+    from probrt.exporter.onnx_convert import onnx
 
     spec = [tf.TensorSpec([None, 3], tf.float32, name="images")]
     function = tf.function(lambda images: {"a.mean": tf.math.lgamma(images)}, input_signature=spec)

@@ -10,12 +10,12 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from cases import DIGIT, SLANT, layered
 
+from probrt.exporter.constants import frozen
 from probrt.exporter.export import Request, export
 from probrt.exporter.formats import FORMATS, KINDS, VARIANTS, chosen, graph_files
-from probrt.exporter.frozen import frozen
 from probrt.exporter.reference import Reference
-from probrt.exporter.task import Task
-from probrt.exporter.tflite import tflite
+from probrt.exporter.task_metrics import Task
+from probrt.exporter.tflite_convert import tflite
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import UsageError
 from probrt.trainer import layers, store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import BY_NAME
 
-from probrt.exporter import select
+from probrt.exporter import bank as select
 from probrt.exporter.export import heads
 from probrt.trainer.model import Model
 

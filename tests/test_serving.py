@@ -15,10 +15,11 @@ from cases import Exported
 from loader import Loaded, Refused
 from tensorflow.core.framework import tensor_pb2
 
-from probrt.exporter import serving, triton
-from probrt.runtime.bundle import Bundle
+from probrt.exporter import tf_serving as serving
+from probrt.exporter import triton
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.protobuf import inside, text
 from probrt.runtime.errors import ParityError, UsageError
-from probrt.runtime.protobuf import inside, text
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
 # The same graph on other batch sizes: float32 sums in another order.

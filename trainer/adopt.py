@@ -17,18 +17,18 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, one_line
-from probrt.runtime.manifest import Input
 from probrt.trainer import layers, store
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
-from probrt.trainer.posteriors import Laplace, LogNormal, Normal, Posterior
-from probrt.trainer.posteriors.base import rho_of
-from probrt.trainer.priors import Named, Prior
-from probrt.trainer.priors import Normal as NormalPrior
-from probrt.trainer.weights import RandomWeight
+from probrt.trainer.variational.posteriors import Laplace, LogNormal, Normal, Posterior
+from probrt.trainer.variational.posteriors.base import rho_of
+from probrt.trainer.variational.priors import Named, Prior
+from probrt.trainer.variational.priors import Normal as NormalPrior
+from probrt.trainer.variational.weights import RandomWeight
 
 _ESTIMATORS = {
     # First, for its name ends as the next one does. TFP has it for Dense, where auto takes it if it is exact.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probrt.trainer.config import Config
+from probrt.trainer.config.config import Config
 from probrt.trainer.data import Data
 from probrt.trainer.data.summary import class_counts, targets
 from probrt.trainer.heads import AnyHead

@@ -46,7 +46,7 @@ def _print_config(path: Path) -> int:
     from probrt.runtime.hush import hush
 
     with hush():
-        from probrt.trainer import config
+        from probrt.trainer.config import config
     typer.echo(config.filled(config.load(path)), nl=False)
     return 0
 

@@ -11,13 +11,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.runtime.errors import ConfigError
-from probrt.runtime.manifest import Calibration, Input
-from probrt.trainer import moments
 from probrt.trainer.backbones import AnyBackbone, Stage, Weights
-from probrt.trainer.heads import AnyHead, Moments
+from probrt.trainer.heads import AnyHead, Moments, moments
 from probrt.trainer.layers.split import HeadSplit
-from probrt.trainer.weights import Constant, Mean, RandomWeight, Reading, constants, draws, random_weights, reading
+from probrt.trainer.variational.weights import (
+    Constant,
+    Mean,
+    RandomWeight,
+    Reading,
+    constants,
+    draws,
+    random_weights,
+    reading,
+)
 
 
 @dataclass(frozen=True)

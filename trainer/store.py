@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.runtime.errors import DataError
-from probrt.runtime.manifest import Calibration, Input
 from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model

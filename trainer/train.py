@@ -19,24 +19,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from probrt.runtime.bundle.manifest import Calibration
 from probrt.runtime.errors import ConfigError, one_line
-from probrt.runtime.manifest import Calibration
-from probrt.trainer import config as configs
 from probrt.trainer import data as tables
 from probrt.trainer import store
-from probrt.trainer.calibrate import calibrated
+from probrt.trainer.calibration.calibrate import calibrated
 from probrt.trainer.card import card
-from probrt.trainer.checkpoints import Checkpoints
-from probrt.trainer.config import Config
+from probrt.trainer.config import config as configs
+from probrt.trainer.config.config import Config
 from probrt.trainer.data import Examples
-from probrt.trainer.distribute import chosen_strategy, is_chief, synchronise
-from probrt.trainer.fit import Progress as Epoch
-from probrt.trainer.fit import Run, evaluator, fit
+from probrt.trainer.fit.checkpoints import Checkpoints
+from probrt.trainer.fit.distribute import chosen_strategy, is_chief, synchronise
+from probrt.trainer.fit.logs import Logs
+from probrt.trainer.fit.loop import Progress as Epoch
+from probrt.trainer.fit.loop import Run, evaluator, fit
+from probrt.trainer.fit.step import Stepped
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.kl import kl_lines, kl_report
-from probrt.trainer.logs import Logs
 from probrt.trainer.model import Model, build
-from probrt.trainer.step import Stepped
+from probrt.trainer.variational.kl_report import kl_lines, kl_report
 
 _KEPT_IMAGES = 512
 _PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")

@@ -15,14 +15,14 @@ Answer = Callable[[np.ndarray], np.ndarray]
 
 def augmentation():
     """The same for every method."""
-    from probrt.trainer.settings import Augmentation
+    from probrt.trainer.config.settings import Augmentation
 
     return Augmentation(shift=2, rotate=12.0, zoom=0.12)
 
 
 def described() -> tuple:
     """The head and the input, for the batches."""
-    from probrt.runtime.manifest import Input
+    from probrt.runtime.bundle.manifest import Input
     from probrt.trainer import heads
 
     input = Input(shape=[28, 28, 1], colour="grey", resize="none", range=(0.0, 255.0))
@@ -61,8 +61,8 @@ def fitted(seed: int, train, validation, epochs: int, kl_weight: float = 0.0, dr
     """A fitted model."""
     import keras
 
-    from probrt.trainer.fit import Run, fit
-    from probrt.trainer.settings import Fit
+    from probrt.trainer.config.settings import Fit
+    from probrt.trainer.fit.loop import Run, fit
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -77,7 +77,7 @@ def drawn(model, images: np.ndarray, draws: int) -> np.ndarray:
     """Class probabilities of each draw, [draws, n, 10]; at the mean for 0 draws."""
     import tensorflow as tf
 
-    from probrt.trainer import weights
+    from probrt.trainer.variational import weights
 
     @tf.function(autograph=False)
     def at(batch, index):

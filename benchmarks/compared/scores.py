@@ -85,7 +85,7 @@ def sharpened(
         return scaled / scaled.sum(-1, keepdims=True)
 
     if temperature is None:
-        from probrt.trainer.calibrate import GRID, LOG_DEVIATION
+        from probrt.trainer.calibration.calibrate import GRID, LOG_DEVIATION
 
         likelihoods = [np.log(at(value).mean(0)[np.arange(len(labels)), labels]).sum() for value in GRID]
         temperature = float(GRID[int(np.argmax(likelihoods - 0.5 * (np.log(GRID) / LOG_DEVIATION) ** 2))])

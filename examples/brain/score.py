@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 
 
 def main(bundle: str, data: Path) -> None:

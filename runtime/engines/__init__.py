@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File
 from probrt.runtime.errors import BundleError, MissingError, one_line
-from probrt.runtime.manifest import File
 
 GROUP = "probrt.engines"
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File
 from probrt.runtime.engines import Arrays, Graph, absent_device, damaged
 from probrt.runtime.hush import hush
-from probrt.runtime.manifest import File
 
 
 def version() -> str:

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.vetting import vet_onnx
 from probrt.runtime.engines import Arrays, absent_device, damaged
-from probrt.runtime.manifest import File
-from probrt.runtime.vetting import vet_onnx
 
 KEPT = 4
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.vetting import vet_saved_model
 from probrt.runtime.engines import Arrays, absent_device, damaged
 from probrt.runtime.hush import hush
-from probrt.runtime.manifest import File
-from probrt.runtime.vetting import vet_saved_model
 
 with hush():
     import tensorflow as tf

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from probrt.runtime import manifest as m
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle.bundle import Bundle
 
 SIDE, CHANNELS, CLASSES, CHUNK, BANK, SEED = 12, 4, 3, 4, 8, 7
 LABELS = ["round", "flat", "tall"]

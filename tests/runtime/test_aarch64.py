@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 
 TOP = Path(__file__).parents[2]
 QEMU = shutil.which("qemu-aarch64-static")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 
 
 def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,8 +22,8 @@ def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixtur
 
 
 def test_absent_functions_are_not_listed() -> None:
-    assert cli.Command("x", "probrt.runtime.commands:predict", "").found
-    assert not cli.Command("x", "probrt.runtime.commands:fly", "").found
+    assert cli.Command("x", "probrt.runtime.commands.predict:predict", "").found
+    assert not cli.Command("x", "probrt.runtime.commands.predict:fly", "").found
     assert not cli.Command("x", "probrt.nowhere.cli:fly", "").found
 
 

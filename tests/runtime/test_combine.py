@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probrt.runtime.combine import Sum, entropy, stacked, standard_error
-from probrt.runtime.manifest import Head
+from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.predict.combine import Sum, entropy, stacked, standard_error
 
 REAL = Head(
     name="h", likelihood="normal", combine="variance", labels=["a", "b"], outputs={"mean": [2], "aleatoric": [2]}

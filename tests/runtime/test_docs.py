@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import typer
 
-from probrt.runtime import bench, commands, doctor, report
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.commands import bench, doctor, report
+from probrt.runtime.commands import predict as commands
 from probrt.runtime.engines import BUILT_IN
 
 DOCS = Path(__file__).parents[2] / "docs"

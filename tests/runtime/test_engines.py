@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import BundleError, InputError, MissingError, UsageError
-from probrt.runtime.predictor import Prediction
+from probrt.runtime.predict.predictor import Prediction
 
 CASES = [
     (engine.name, variant)
@@ -50,7 +50,7 @@ def test_all_engines_give_the_same_numbers(
 
 
 def cut(prediction: Prediction, count: int) -> dict[str, object]:
-    from probrt.runtime.predictor import answer_of
+    from probrt.runtime.predict.predictor import answer_of
 
     return {
         head: answer_of({name: values[:count] for name, values in answer.quantities().items()})
@@ -78,7 +78,7 @@ def test_litert_s_compiled_model_gives_what_its_interpreter_gives(bundle: Bundle
 def test_a_gpu_that_does_not_answer_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     """With the accelerator's library, and a Vulkan that is told of no driver."""
     script = (
-        "import sys; from probrt.runtime.bundle import Bundle; from probrt.runtime.engines import litert;"
+        "import sys; from probrt.runtime.bundle.bundle import Bundle; from probrt.runtime.engines import litert;"
         "from probrt.runtime.errors import MissingError;"
         "litert.devices = lambda: ('gpu', 'cpu'); bundle = Bundle.open(sys.argv[1]);"
         "\ntry: litert.load(bundle, bundle.files('tflite', 'mean'), 'gpu', 1)"

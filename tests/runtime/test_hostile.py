@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from probrt.runtime import cli
-from probrt.runtime import manifest as m
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import BundleError
-from probrt.runtime.stream import Batch, Loader
+from probrt.runtime.images.loader import Batch, Loader
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:

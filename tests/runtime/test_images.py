@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError
-from probrt.runtime.images import decode, read_bytes, read_image
-from probrt.runtime.manifest import Input
+from probrt.runtime.images.decode import decode, read_bytes, read_image
 
 GREY = Input(shape=[6, 8, 1], colour="grey", resize="bilinear", range=(0, 255))
 RGB = Input(shape=[6, 8, 3], colour="rgb", resize="bilinear", range=(0, 255))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
 
 HEAVY = [
     "tensorflow",

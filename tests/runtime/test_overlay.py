@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.images import read_image
-from probrt.runtime.manifest import Head
-from probrt.runtime.overlay import overlay
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.images.decode import read_image
+from probrt.runtime.rows.overlay import overlay
 
 INK = Head(
     name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"],

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.images import read_image
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.images.decode import read_image
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:

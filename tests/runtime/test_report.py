@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.images import read_image
-from probrt.runtime.manifest import Calibration, RiskPoint
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Calibration, RiskPoint
+from probrt.runtime.images.decode import read_image
 
 
 def data_of(page: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import Calibration, Conformal, RiskPoint
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Calibration, Conformal, RiskPoint
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from probrt.runtime import manifest as m
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import BundleError
-from probrt.runtime.predictor import Prediction, answer_of, joined
-from probrt.runtime.rows import at, head_row
-from probrt.runtime.writers import open_writer
+from probrt.runtime.predict.predictor import Prediction, answer_of, joined
+from probrt.runtime.rows.head_rows import at, head_row
+from probrt.runtime.rows.writers import open_writer
 
 OUTPUTS = {
     "mean": [1],

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from probrt.runtime import cli
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.signing import check_signature, sign
 from probrt.runtime.errors import BundleError, UsageError
-from probrt.runtime.signing import check_signature, sign
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from probrt.runtime.bundle import Bundle
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.protobuf import fields, inside, text
+from probrt.runtime.bundle.vetting import ALLOWED, saved_model_ops, vet, vet_onnx, vet_saved_model
 from probrt.runtime.errors import BundleError
-from probrt.runtime.protobuf import fields, inside, text
-from probrt.runtime.vetting import ALLOWED, saved_model_ops, vet, vet_onnx, vet_saved_model
 
 
 def saved(folder: Path, function: Callable[..., Any]) -> bytes:

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from probrt.runtime import cli
-from probrt.runtime import manifest as m
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.volumes import decode_volume, encode_volume
+from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.images.volumes import decode_volume, encode_volume
 
 SIDES = (4, 5, 6)  # depth, height, width
 # Left-right flipped, axes permuted, oblique, voxels of 2, 1.5 and 3 mm.

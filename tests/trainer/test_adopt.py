@@ -15,10 +15,10 @@ import sys
 import numpy as np
 sys.path.insert(0, {here!r})
 from pathlib import Path
-from probrt.runtime.manifest import Input
+from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import heads, store
 from probrt.trainer.adopt import adopt
-from probrt.trainer.weights import Draw, Mean, reading
+from probrt.trainer.variational.weights import Draw, Mean, reading
 import tensorflow as tf
 folder = Path(sys.argv[2])
 held = np.load(folder / "answers.npz")

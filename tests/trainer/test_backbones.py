@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
-from probrt.runtime.manifest import Input
-from probrt.trainer import backbones, heads, weights
+from probrt.trainer import backbones, heads
+from probrt.trainer.fit.objective import Objective
 from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.layers.resampling import MaxPool, UpTo
 from probrt.trainer.model import Model, build
-from probrt.trainer.objective import Objective
+from probrt.trainer.variational import weights
 
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from probrt.trainer.bayesian import to_bayesian
-from probrt.trainer.posteriors import Gamma, Laplace, LowRankNormal
-from probrt.trainer.weights import Draw, Mean, random_weights, reading
+from probrt.trainer.layers.from_keras import to_bayesian
+from probrt.trainer.variational.posteriors import Gamma, Laplace, LowRankNormal
+from probrt.trainer.variational.weights import Draw, Mean, random_weights, reading
 
 
 def small() -> keras.Model:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from cases import BY_NAME
 
-from probrt.runtime.rows import class_set, interval
-from probrt.trainer.calibrate import calibrated, predicted
-from probrt.trainer.conformal import COVERAGES, conformal, misses, quantile
+from probrt.runtime.rows.head_rows import class_set, interval
+from probrt.trainer.calibration.calibrate import calibrated, predicted
+from probrt.trainer.calibration.conformal import COVERAGES, conformal, misses, quantile
+from probrt.trainer.calibration.risk import curve, of_examples
 from probrt.trainer.data import Examples
 from probrt.trainer.heads import Bernoulli, Categorical, Normal
-from probrt.trainer.risk import curve, of_examples
 
 
 def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() -> None:
@@ -25,7 +25,7 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
     model = BY_NAME["conv2d_random_bias"].model()
     rng = np.random.default_rng(0)
     images = rng.normal(0, 3, (4000, 8, 8, 2)).astype(np.float32)
-    from probrt.trainer import weights
+    from probrt.trainer.variational import weights
 
     with weights.reading(weights.Mean()):
         moments = model.moments(images)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from probrt.runtime.errors import ConfigError
-from probrt.trainer import config
-from probrt.trainer.priors import Normal
+from probrt.trainer.config import config
+from probrt.trainer.variational.priors import Normal
 
 GOOD = (Path(__file__).parents[2] / "examples" / "digits" / "config.toml").read_text()
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError
-from probrt.runtime.manifest import Input
 from probrt.trainer import data, heads
-from probrt.trainer.config import Config
+from probrt.trainer.config.config import Config
+from probrt.trainer.config.settings import Augmentation, Data
 from probrt.trainer.data.augment import augmented
 from probrt.trainer.data.examples import Examples
-from probrt.trainer.settings import Augmentation, Data
 
 GREY = Input(shape=[8, 8, 1], colour="grey", resize="bilinear", range=(0.0, 255.0))
 KIND = heads.Categorical(name="kind", labels=["a", "b", "c"])

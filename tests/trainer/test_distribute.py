@@ -21,15 +21,15 @@ devices, target = int(sys.argv[1]), sys.argv[2]
 if devices > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-from probrt.runtime.manifest import Input
+from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import heads
 from probrt.trainer.backbones import ConvStack, Weights
 from probrt.trainer.data import Examples
-from probrt.trainer.distribute import chosen_strategy, is_chief, synchronise
-from probrt.trainer.fit import Run, fit
+from probrt.trainer.fit.distribute import chosen_strategy, is_chief, synchronise
+from probrt.trainer.fit.loop import Run, fit
 from probrt.trainer.model import build
-from probrt.trainer.priors import LearnedNormal
-from probrt.trainer.settings import Augmentation, Fit
+from probrt.trainer.variational.priors import LearnedNormal
+from probrt.trainer.config.settings import Augmentation, Fit
 
 strategy = chosen_strategy()
 rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_two_devices_and_two_workers_end_in_the_weights_of_one(tmp_path: Path) -
 
 
 def test_a_broken_tf_config_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probrt.trainer.distribute import chosen_strategy
+    from probrt.trainer.fit.distribute import chosen_strategy
 
     monkeypatch.setenv("TF_CONFIG", "{")
     with pytest.raises(ConfigError, match="TF_CONFIG is set but is no JSON object with a cluster"):

@@ -7,8 +7,8 @@ import tensorflow as tf
 from families import assert_mean
 
 from probrt.trainer import layers
-from probrt.trainer.posteriors import Laplace, LowRankNormal, Normal, NormalMixture, Vae
-from probrt.trainer.weights import Fit, Mean, reading
+from probrt.trainer.variational.posteriors import Laplace, LowRankNormal, Normal, NormalMixture, Vae
+from probrt.trainer.variational.weights import Fit, Mean, reading
 
 COUNT = 1500
 SYMMETRIC = [Normal(0.5), Laplace(0.5), NormalMixture(2, 0.3, 0.3), LowRankNormal(2, 0.5), Vae(2, 8, 0.5)]

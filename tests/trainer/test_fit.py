@@ -18,11 +18,11 @@ from cases import BY_NAME
 from PIL import Image
 
 from probrt.runtime.errors import DataError, Fault, StorageError
-from probrt.trainer.checkpoints import Checkpoints, State
+from probrt.trainer.config.settings import Fit
 from probrt.trainer.data import Examples
-from probrt.trainer.fit import Run, fit
+from probrt.trainer.fit.checkpoints import Checkpoints, State
+from probrt.trainer.fit.loop import Run, fit
 from probrt.trainer.model import Model
-from probrt.trainer.settings import Fit
 
 CONFIG = """
 name = "bars"

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from head_examples import HEADS, channels, every_head
 
-from probrt.trainer import heads, moments
+from probrt.trainer import heads
+from probrt.trainer.heads import moments
 
 BY_NAME = {head.name: head for head in HEADS}
 

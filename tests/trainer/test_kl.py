@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 from families import POSTERIORS, PRIORS, weight
 
-from probrt.trainer import layers, posteriors, priors
-from probrt.trainer.kl import kl_lines, kl_report
-from probrt.trainer.posteriors.base import log_prob
-from probrt.trainer.weights import Fit, RandomWeight, random_weights, reading
+from probrt.trainer import layers
+from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.kl_report import kl_lines, kl_report
+from probrt.trainer.variational.posteriors.base import log_prob
+from probrt.trainer.variational.weights import Fit, RandomWeight, random_weights, reading
 
 COUNT = 1500
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from families import POSTERIORS, PRIORS
 
 from probrt.trainer import layers
-from probrt.trainer.posteriors import Laplace, Normal
-from probrt.trainer.weights import Draw, Fit, Mean, constants, random_weights, reading
+from probrt.trainer.variational.posteriors import Laplace, Normal
+from probrt.trainer.variational.weights import Draw, Fit, Mean, constants, random_weights, reading
 
 _1D, _2D, _3D = (2, 9, 4), (2, 8, 7, 4), (2, 5, 6, 5, 4)
 CONVS = [
@@ -44,7 +44,7 @@ CONVS = [
 
 @pytest.mark.parametrize(("kind", "shape", "settings"), CONVS, ids=lambda v: str(v) if not isinstance(v, tuple) else "")
 def test_means_and_shapes_equal_keras(kind, shape, settings):
-    from probrt.trainer.bayesian import to_bayesian
+    from probrt.trainer.layers.from_keras import to_bayesian
 
     filters = () if kind == "DepthwiseConv2D" else (6,)
     inputs = keras.Input(shape[1:])

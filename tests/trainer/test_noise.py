@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from probrt.trainer import noise
+from probrt.trainer.variational import threefry as noise
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from probrt.trainer import philox
+from probrt.trainer.variational import philox
 
 
 @pytest.mark.parametrize("draw", [philox.row_signs, philox.row_normals])

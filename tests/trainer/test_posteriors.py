@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from families import INDEPENDENT, POSTERIORS, assert_mean, draws, weight
 
-from probrt.trainer import priors
-from probrt.trainer.weights import RandomWeight
+from probrt.trainer.variational import priors
+from probrt.trainer.variational.weights import RandomWeight
 
 COUNT = 4000
 
@@ -57,8 +57,8 @@ def test_rank_one_draws_have_the_variance_of_a_product():
 def test_gamma_variates_follow_the_gamma_distribution(concentration):
     import tensorflow_probability as tfp
 
-    from probrt.trainer import noise
-    from probrt.trainer.posteriors.bounded import gamma_variate
+    from probrt.trainer.variational import threefry as noise
+    from probrt.trainer.variational.posteriors.bounded import gamma_variate
 
     made = gamma_variate(tf.fill([COUNT], concentration), noise.uniform(1, {2: (9, COUNT)}, 3)[2]).numpy()
     below = np.sort(tfp.distributions.Gamma(concentration, 1.0).cdf(made).numpy())

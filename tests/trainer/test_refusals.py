@@ -5,10 +5,10 @@
 import pytest
 
 from probrt.trainer import layers
-from probrt.trainer.posteriors import Gamma, Laplace, Normal, RankOne, Vae
-from probrt.trainer.priors import Gamma as GammaPrior
-from probrt.trainer.priors import LearnedNormal, Named, Uniform
-from probrt.trainer.priors import Normal as NormalPrior
+from probrt.trainer.variational.posteriors import Gamma, Laplace, Normal, RankOne, Vae
+from probrt.trainer.variational.priors import Gamma as GammaPrior
+from probrt.trainer.variational.priors import LearnedNormal, Named, Uniform
+from probrt.trainer.variational.priors import Normal as NormalPrior
 
 REFUSED = [
     ({"estimator": "flipout", "kernel_posterior": Gamma()}, "conv: flipout needs a posterior symmetric about its mean, Gamma is not; use estimator 'reparameterization'"),

@@ -7,7 +7,10 @@ import sys
 SCRIPT = """
 import json
 import keras, numpy as np, tensorflow as tf
-from probrt.trainer import layers, posteriors, priors, weights
+from probrt.trainer import layers
+from probrt.trainer.variational import posteriors
+from probrt.trainer.variational import priors
+from probrt.trainer.variational import weights
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -9,10 +9,10 @@ import tensorflow_probability as tfp
 from scipy import stats
 from sklearn import metrics
 
-from probrt.runtime.manifest import Calibration, Conformal
-from probrt.runtime.rows import class_set
+from probrt.runtime.bundle.manifest import Calibration, Conformal
+from probrt.runtime.rows.head_rows import class_set
 from probrt.trainer import heads
-from probrt.trainer.conformal import members
+from probrt.trainer.calibration.conformal import members
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.measures import measured, risk_curve

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from probrt.runtime.bundle import Bundle
-from probrt.runtime.manifest import Input
-from probrt.trainer import backbones, heads, store, weights
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Input
+from probrt.trainer import backbones, heads, store
+from probrt.trainer.config.settings import Fit
+from probrt.trainer.fit.objective import Objective
+from probrt.trainer.fit.step import groups, risen, stepper
 from probrt.trainer.model import Model, build
-from probrt.trainer.objective import Objective
-from probrt.trainer.settings import Fit
-from probrt.trainer.step import groups, risen, stepper
+from probrt.trainer.variational import weights
 
 RATE, COUNT, STEPS, SEED = 0.01, 32, 10, 4
 SETTINGS = Fit(learning_rate=RATE, warmup=0.0, clip=1e9, kl_weight=0.1, kl_warmup=0.0)

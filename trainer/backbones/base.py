@@ -13,13 +13,13 @@ from msgspec.structs import force_setattr
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import layers
-from probrt.trainer.estimators import refusal
 from probrt.trainer.layers.base import chosen_prior
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
-from probrt.trainer.posteriors import AnyPosterior
-from probrt.trainer.posteriors import Normal as NormalPosterior
-from probrt.trainer.priors import AnyPrior
+from probrt.trainer.variational.estimators import refusal
+from probrt.trainer.variational.posteriors import AnyPosterior
+from probrt.trainer.variational.posteriors import Normal as NormalPosterior
+from probrt.trainer.variational.priors import AnyPrior
 
 Positive = Annotated[int, Meta(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Meta(min_length=1)]

@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer.backbones.base import Backbone, Stage, Weights, space_of
-from probrt.trainer.bayesian import to_bayesian
-from probrt.trainer.estimators import ESTIMATORS
+from probrt.trainer.layers.from_keras import to_bayesian
+from probrt.trainer.variational.estimators import ESTIMATORS
 
 
 class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):

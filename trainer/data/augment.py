@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from probrt.runtime.manifest import Input
+from probrt.runtime.bundle.manifest import Input
+from probrt.trainer.config.settings import Augmentation
 from probrt.trainer.heads import AnyHead, Box
 from probrt.trainer.heads.bernoulli import YesNoHead
 from probrt.trainer.heads.categorical import ClassHead
-from probrt.trainer.settings import Augmentation
 
 # A row of random numbers per example: three shifts, three flips, turn, rotate, zoom, brightness, contrast.
 _NUMBERS = 11

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.manifest import Input
+from probrt.runtime.bundle.manifest import Input
+from probrt.trainer.config.settings import Augmentation
 from probrt.trainer.data.augment import augmented
 from probrt.trainer.data.examples import Examples
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.settings import Augmentation
 
 
 def batches(

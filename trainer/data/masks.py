@@ -12,10 +12,10 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError, one_line
-from probrt.runtime.images import FORMATS, NUMPY_MAGIC, decode
-from probrt.runtime.manifest import Input
-from probrt.runtime.volumes import decode_volume, is_volume
+from probrt.runtime.images.decode import FORMATS, NUMPY_MAGIC, decode
+from probrt.runtime.images.volumes import decode_volume, is_volume
 from probrt.trainer.heads import AnyHead
 
 

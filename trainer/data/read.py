@@ -12,15 +12,15 @@ from typing import Protocol
 
 import numpy as np
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, ImageError
-from probrt.runtime.images import decode, fitted, read_bytes
-from probrt.runtime.manifest import Input
+from probrt.runtime.images.decode import decode, fitted, read_bytes
+from probrt.trainer.config.settings import Data as Settings
 from probrt.trainer.data.examples import SPLITS, Data, Examples, storage
 from probrt.trainer.data.masks import mask
 from probrt.trainer.data.splits import splits
 from probrt.trainer.data.table import FILE, Row, Table, table
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.settings import Data as Settings
 
 _LISTED = 20
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable
 
 from probrt.runtime.errors import DataError
+from probrt.trainer.config.settings import Data
 from probrt.trainer.data.examples import SPLITS
 from probrt.trainer.data.table import Row, Table
-from probrt.trainer.settings import Data
 
 Report = Callable[[Row, str], None]
 

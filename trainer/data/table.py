@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from probrt.runtime.errors import DataError, MissingError, one_line
-from probrt.runtime.images import SUFFIXES
+from probrt.runtime.images.decode import SUFFIXES
 from probrt.trainer.data.examples import SPLITS
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead

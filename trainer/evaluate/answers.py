@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.manifest import Calibration
-from probrt.trainer import data, moments, weights
+from probrt.runtime.bundle.manifest import Calibration
+from probrt.trainer import data
 from probrt.trainer.data import Examples
-from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads import AnyHead, moments
 from probrt.trainer.model import Model
+from probrt.trainer.variational import weights
 
 _SAMPLES = 512
 SHIFT = 1_000_003  # keeps the seed of samples of the likelihood apart from that of draws

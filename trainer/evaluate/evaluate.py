@@ -12,11 +12,12 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, ImageError
-from probrt.runtime.images import SUFFIXES, read_image
-from probrt.runtime.manifest import Input
+from probrt.runtime.images.decode import SUFFIXES, read_image
 from probrt.trainer import data, store
-from probrt.trainer.config import Config
+from probrt.trainer.config.config import Config
+from probrt.trainer.config.settings import Data as DataSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate.answers import Answers, answers
 from probrt.trainer.evaluate.measures import Measured, measured, of_example, risk_curve
@@ -24,7 +25,6 @@ from probrt.trainer.evaluate.scores import bootstrap, false_positive_rate
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead
 from probrt.trainer.model import Model
-from probrt.trainer.settings import Data as DataSettings
 
 QUANTITIES = ("total", "aleatoric", "epistemic")
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from probrt.runtime.manifest import Calibration
-from probrt.trainer.conformal import ends, members, misses
+from probrt.runtime.bundle.manifest import Calibration
+from probrt.trainer.calibration.conformal import ends, members, misses
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.scores import BINS, Score, reliability

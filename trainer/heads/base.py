@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta, Struct
 
-from probrt.runtime.manifest import Combine, HeadName
+from probrt.runtime.bundle.manifest import Combine, HeadName
 from probrt.trainer.backbones.base import Activation, Weights
 
 Positive = Annotated[float, Meta(gt=0)]

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.runtime.manifest import Combine
+from probrt.runtime.bundle.manifest import Combine
 from probrt.trainer.heads.base import Head, Moments, Shapes, Sides, four, softplus, x_log_x
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.runtime.manifest import Combine
+from probrt.runtime.bundle.manifest import Combine
 from probrt.trainer.heads.base import Head, Moments, Shapes, Sides, four, per_example, x_log_x
 
 # Of a label picture: the value that means "not labelled".

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.runtime.manifest import Combine
+from probrt.runtime.bundle.manifest import Combine
 from probrt.trainer.heads.base import Head, Moments, Positive, Shapes, Sides, four, per_example
 
 # A scale lies within e^-6.9 … e^6.9 (1e-3 … 1e3) spreads: a likelihood must not reach infinity on a lucky example.

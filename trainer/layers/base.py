@@ -10,11 +10,11 @@ import keras
 import msgspec
 import tensorflow as tf
 
-from probrt.trainer.estimators import refusal, resolved
-from probrt.trainer.posteriors import Normal, Posterior, RankOne, posterior
-from probrt.trainer.priors import LearnedNormal, Moped, Prior, prior
-from probrt.trainer.priors import Normal as NormalPrior
-from probrt.trainer.weights import RandomWeight, noise_id
+from probrt.trainer.variational.estimators import refusal, resolved
+from probrt.trainer.variational.posteriors import Normal, Posterior, RankOne, posterior
+from probrt.trainer.variational.priors import LearnedNormal, Moped, Prior, prior
+from probrt.trainer.variational.priors import Normal as NormalPrior
+from probrt.trainer.variational.weights import RandomWeight, noise_id
 
 Weight = RandomWeight | keras.Variable
 PosteriorLike = Posterior | Mapping[str, Any] | None

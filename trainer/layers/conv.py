@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer, fan_in
 from probrt.trainer.layers.windows import convolved, length
-from probrt.trainer.weights import applied
+from probrt.trainer.variational.weights import applied
 
 
 class Window(ProbabilisticLayer):

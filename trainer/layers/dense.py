@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.conv import at_least_one
-from probrt.trainer.weights import applied
+from probrt.trainer.variational.weights import applied
 
 
 @keras.saving.register_keras_serializable(package="probrt")

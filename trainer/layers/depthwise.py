@@ -8,11 +8,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from probrt.trainer.estimators import refusal, resolved
 from probrt.trainer.layers.base import PosteriorLike, PriorLike, chosen_posterior, chosen_prior, fan_in, record
 from probrt.trainer.layers.conv import Window, at_least_one
 from probrt.trainer.layers.windows import convolved, depthwise, length
-from probrt.trainer.weights import applied
+from probrt.trainer.variational.estimators import refusal, resolved
+from probrt.trainer.variational.weights import applied
 
 
 class _Depthwise(Window):

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer import philox, weights
-from probrt.trainer.posteriors.dropout import Dropout
-from probrt.trainer.priors import Normal
-from probrt.trainer.weights import RandomWeight, noise_id
+from probrt.trainer.variational import philox, weights
+from probrt.trainer.variational.posteriors.dropout import Dropout
+from probrt.trainer.variational.priors import Normal
+from probrt.trainer.variational.weights import RandomWeight, noise_id
 
 
 @keras.saving.register_keras_serializable(package="probrt")

@@ -1,0 +1,92 @@
+"""`probrt doctor`: which engines and devices are here, what is missing, and the command that brings it."""
+
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Manifest
+from probrt.runtime.engines import Engine, engines
+from probrt.runtime.errors import ProbrtError, one_line
+from probrt.runtime.predict.choose import Request, choose
+
+EXTRAS = (
+    ("pyarrow", "parquet", "Parquet rows and lists"),
+    ("nibabel", "volumes", "NIfTI volumes"),
+    ("jinja2", "report", "`probrt report`"),
+    ("tensorflow_probability", "train", "`probrt train`"),
+    ("tf2onnx", "export", "`probrt export`"),
+)
+
+
+def doctor(
+    bundle: Annotated[str, typer.Option(help="Also time one image on each engine with this bundle.")] = "",
+) -> int:
+    """List engines, versions and devices, what is missing and the command that installs it."""
+    opened = Bundle.open(bundle) if bundle else None
+    print(f"probrt {version('probrt')}, Python {platform.python_version()}, {platform.platform()}")
+    for engine in engines():
+        print(_engine_line(engine))
+        if opened is not None and engine.installed:
+            print(f"  {'':14}{_timing(opened, engine)}")
+    for line in _extras():
+        print(line)
+    return 0
+
+
+def _engine_line(engine: Engine) -> str:
+    if not engine.installed:
+        return f"  {engine.name:14}missing  {engine.install}"
+    try:
+        module = engine.load_module()
+        return f"  {engine.name:14}{module.version():10} {', '.join(module.devices())} (reads {engine.format})"
+    except ProbrtError as error:
+        return f"  {engine.name:14}broken   {error}"
+    except Exception as error:  # whatever its library throws is the finding
+        return f"  {engine.name:14}broken   {one_line(error)}; {engine.install}"
+
+
+def _timing(bundle: Bundle, engine: Engine) -> str:
+    """Seconds from opening to the first answer, and milliseconds of the next, for one image."""
+    try:
+        predictor = bundle.predictor(engine=engine.name)
+        images = sample_images(bundle.manifest, 1)
+        start = time.perf_counter()
+        predictor(images)
+        first = time.perf_counter()
+        predictor(images)
+        again = time.perf_counter() - first
+    except ProbrtError as error:
+        return str(error)
+    return f"{predictor.plan.line}: first image {first - start:.2f} s, then {again * 1000:.1f} ms"
+
+
+def sample_images(manifest: Manifest, count: int) -> npt.NDArray[np.float32]:
+    """Random images that a bundle takes, [count, *input.shape] float32; null sides are 64."""
+    low, high = manifest.input.range or (0.0, 1.0)
+    shape = [count, *(side or 64 for side in manifest.input.shape)]
+    return np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
+
+
+def _extras() -> Iterator[str]:
+    from importlib.util import find_spec
+
+    for module, extra, purpose in EXTRAS:
+        if find_spec(module) is None:
+            yield f"  {purpose} needs: {sys.executable} -m pip install 'probrt[{extra}]'"
+
+
+def fits(bundle: Bundle, engine: Engine, variant: str) -> bool:
+    """Whether an installed engine can answer with a variant of this bundle."""
+    try:
+        choose(bundle, Request(variant=variant, engine=engine.name))
+    except ProbrtError:
+        return False
+    return True

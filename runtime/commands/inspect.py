@@ -1,0 +1,68 @@
+"""`probrt inspect`: says what a bundle holds."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import Calibration, Head, Manifest
+from probrt.runtime.images.decode import shown
+
+
+def inspect(
+    bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
+) -> int:
+    """Say what a bundle holds: input, heads, files, draws, calibration, parity."""
+    for line in lines(Bundle.open(bundle)):
+        print(line)
+    return 0
+
+
+def lines(bundle: Bundle) -> Iterator[str]:
+    """The manifest as a person reads it."""
+    manifest = bundle.manifest
+    input = manifest.input
+    yield f"{bundle.label}  (probrt {manifest.probrt}, {bundle.path})"
+    bounds = f", {input.range[0]:g} to {input.range[1]:g}" if input.range else ""
+    unit = f" {input.unit}" if input.unit else ""
+    yield f"input    {shown(input.shape)} {input.colour}{bounds}{unit}, resize {input.resize}"
+    for head in manifest.heads:
+        yield f"head     {_head(head)}"
+    posterior = manifest.posterior
+    if posterior is None:
+        yield "draws    none: one pass, no epistemic uncertainty"
+    else:
+        bank = f"bank of {len(posterior.order)} in chunks of {posterior.chunk}" if posterior.order else "no bank"
+        yield f"draws    default {posterior.samples}, at most {posterior.max_samples}, seed {posterior.seed}, {bank}"
+    for calibration in manifest.calibration:
+        yield f"calib    {_calibration(calibration)}"
+    worst = _worst_parity(manifest)
+    for file in manifest.files:
+        draws = f"draws {file.draws[0]}-{sum(file.draws) - 1}" if file.draws else ""
+        parity = f"differs by {worst[file.path]:.1e}" if file.path in worst else ""
+        what = f"{file.format:10} {file.variant:8} {file.precision:8}"
+        yield f"file     {file.path:44} {file.bytes:>10}  {what} {draws:12} {parity}".rstrip()
+
+
+def _head(head: Head) -> str:
+    kind = "entropies in nats" if head.combine == "entropy" else "variances"
+    labels = ", ".join(head.labels[:12]) + (f", ... ({len(head.labels)})" if len(head.labels) > 12 else "")
+    where = "per position, " if head.per_position else ""
+    unit = f" [{head.unit}]" if head.unit else ""
+    return f"{head.name}{unit}: {head.likelihood}, {where}{kind}; {labels}"
+
+
+def _calibration(calibration: Calibration) -> str:
+    sets = "".join(f", {c.method} at {c.coverage:g}: {c.threshold:.4g}" for c in calibration.conformal)
+    risk = "".join(f", errs {point.risk:.2%} of {point.kept:.0%} kept" for point in calibration.risk[-1:])
+    return f"{calibration.head}: temperature {calibration.temperature:.4g}, scale {calibration.scale:.4g}{sets}{risk}"
+
+
+def _worst_parity(manifest: Manifest) -> dict[str, float]:
+    worst: dict[str, float] = {}
+    for parity in manifest.parity:
+        if "." not in parity.output:  # a score of the task, not an output
+            continue
+        worst[parity.file] = max(worst.get(parity.file, 0.0), parity.absolute)
+    return worst

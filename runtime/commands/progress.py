@@ -1,0 +1,114 @@
+"""What a run says while it works and when it ends, on standard error."""
+
+import heapq
+import sys
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from probrt.runtime.errors import one_line
+from probrt.runtime.rows.head_rows import Row
+
+EVERY = 10.0
+WORST = 10
+
+
+class Progress(Protocol):
+    """Told of finished rows; closed when the run ends, however it ends."""
+
+    def advance(self, rows: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    def advance(self, rows: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """A plain line every few seconds, for logs."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self._rows = 0
+
+    def advance(self, rows: int) -> None:
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._last >= EVERY:
+            self._last = now
+            say(f"{self._rows} images, {self._rows / (now - self._start):.1f} images/s")
+
+    def close(self) -> None: ...
+
+
+class Bar:
+    """A bar with images per second and the time left, for terminals."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        speed = TextColumn("{task.fields[speed]}")
+        columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+        self._bar = RichProgress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task("predict", total=total, speed="")
+        self._start, self._rows = time.monotonic(), 0
+        self._bar.start()
+
+    def advance(self, rows: int) -> None:
+        self._rows += rows
+        speed = self._rows / max(time.monotonic() - self._start, 1e-9)
+        self._bar.update(self._task, advance=rows, speed=f"{speed:.1f} images/s")
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def progress(quiet: bool, total: int | None) -> Progress:
+    """The kind that fits: nothing if quiet, a bar on a terminal, else lines. `total` may be unknown."""
+    if quiet or total == 1:
+        return Silent()
+    return Bar(total) if sys.stderr.isatty() else Lines()
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(f"probrt: {one_line(ValueError(text))}", file=sys.stderr)
+
+
+class Ranking:
+    """The most uncertain files of a run, in memory that does not grow: by epistemic, else total uncertainty,
+    of the first head whose rows hold numbers."""
+
+    def __init__(self) -> None:
+        self.by = ""
+        self._heap: list[tuple[float, int, str]] = []
+        self._order = 0
+
+    def add(self, rows: list[Row]) -> None:
+        for row in rows:
+            found = self._uncertainty(row)
+            if found is not None:
+                self._order -= 1
+                item = (found, self._order, row["file"])
+                (heapq.heappush if len(self._heap) < WORST else heapq.heappushpop)(self._heap, item)
+
+    def worst(self) -> list[tuple[float, str]]:
+        """Uncertainty and file, the most uncertain first."""
+        return [(value, name) for value, _, name in sorted(self._heap, reverse=True)]
+
+    def _uncertainty(self, row: Row) -> float | None:
+        for head, values in (row["heads"] or {}).items():
+            for quantity in ("epistemic", "total", "aleatoric"):
+                value: Any = values.get(quantity)
+                if isinstance(value, (float, list)) and self.by in ("", f"{head}.{quantity}"):
+                    numbers = np.asarray(value)
+                    if numbers.dtype.kind == "f":
+                        self.by = f"{head}.{quantity}"
+                        return float(numbers.mean())
+        return None

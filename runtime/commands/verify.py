@@ -1,0 +1,35 @@
+"""`probrt verify`: checks every byte of a bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.errors import BundleError, ProbrtError
+
+
+def verify(
+    bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
+    key: Annotated[Path | None, typer.Option(help="A public key (PEM) whose owner has signed it.")] = None,
+) -> int:
+    """Check every byte of a bundle: manifest, listing, links, each file's digest, and what its graphs may do."""
+    from probrt.runtime.bundle.signing import check_signature
+    from probrt.runtime.bundle.vetting import vet
+
+    opened = Bundle.open(bundle)
+    faults = []
+    for file in opened.manifest.files:
+        try:
+            vet(opened, file)
+        except ProbrtError as error:
+            faults.append(str(error))
+    if faults:
+        raise BundleError("; ".join(faults))
+    signed = ""
+    if key is not None:
+        check_signature(opened.path, key)
+        signed = f", signed by the owner of {key}"
+    total = sum(file.bytes for file in opened.manifest.files)
+    print(f"{opened.label}: {len(opened.manifest.files)} files, {total} bytes, all as exported{signed}")
+    return 0

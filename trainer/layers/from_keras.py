@@ -1,0 +1,130 @@
+"""Deterministic Keras models made Bayesian, by MOPED (Krishnan, Subedar and Tickoo 2020)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from probrt.trainer import layers
+from probrt.trainer.variational.posteriors import Normal, Posterior
+from probrt.trainer.variational.priors import Moped, Prior
+from probrt.trainer.variational.weights import RandomWeight
+
+_WINDOW = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias")
+_KINDS: dict[type, tuple[type, tuple[str, ...]]] = {
+    keras.layers.Conv1D: (layers.Conv1D, ("filters", "groups", *_WINDOW)),
+    keras.layers.Conv2D: (layers.Conv2D, ("filters", "groups", *_WINDOW)),
+    keras.layers.Conv3D: (layers.Conv3D, ("filters", "groups", *_WINDOW)),
+    keras.layers.Conv1DTranspose: (layers.Conv1DTranspose, ("filters", "output_padding", *_WINDOW)),
+    keras.layers.Conv2DTranspose: (layers.Conv2DTranspose, ("filters", "output_padding", *_WINDOW)),
+    keras.layers.Conv3DTranspose: (layers.Conv3DTranspose, ("filters", "output_padding", *_WINDOW)),
+    keras.layers.DepthwiseConv2D: (layers.DepthwiseConv2D, ("depth_multiplier", *_WINDOW)),
+    keras.layers.SeparableConv2D: (layers.SeparableConv2D, ("filters", "depth_multiplier", *_WINDOW)),
+    keras.layers.Dense: (layers.Dense, ("units", "use_bias")),
+}
+
+
+def to_bayesian(
+    model: keras.Model,
+    *,
+    pattern: str | None = None,
+    last: int | None = None,
+    delta: float = 0.1,
+    posterior: Posterior = Normal(),
+    prior: Prior = Moped(),
+    bias: bool = False,
+    estimator: str = "auto",
+) -> keras.Model:
+    """The same network with probabilistic layers, each kernel's posterior around its trained weight w.
+
+    Posterior mean w and standard deviation delta |w|; prior Normal(w, 1) unless another is given.
+    Regularizers and constraints of the layers are left out: the prior takes their place.
+
+    model: Functional or Sequential, keras.applications included; nested models are followed.
+    pattern: only layers whose name matches this regular expression. last: only the last k of them.
+    bias: biases become random too. Raises ValueError where nothing can become Bayesian.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta is {delta}, must be above 0: the standard deviation is delta |w|")
+    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+        raise ValueError(f"{model.name} is neither Functional nor Sequential; rebuild it as one of the two")
+    found = [layer for layer in model._flatten_layers() if type(layer) in _KINDS]
+    if not found:
+        kinds = ", ".join(kind.__name__ for kind in _KINDS)
+        raise ValueError(f"{model.name} has no layer that can become Bayesian ({kinds})")
+    chosen = [layer for layer in found if pattern is None or re.search(pattern, layer.name)]
+    if not chosen:
+        raise ValueError(f"pattern {pattern!r} matches none of {', '.join(layer.name for layer in found)}")
+    chosen = chosen[-last:] if last else chosen
+    families = {
+        "kernel_posterior": posterior,
+        "kernel_prior": prior,
+        "bias_posterior": posterior if bias else None,
+        "bias_prior": prior if bias else None,
+        "estimator": estimator,
+    }
+    names = {id(layer) for layer in chosen}
+    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def replaced(layer: keras.Layer) -> keras.Layer:
+        new = _probabilistic(layer, families) if id(layer) in names else layer.__class__.from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    made = keras.models.clone_model(model, clone_function=replaced, recursive=True)
+    for old, new in pairs:
+        if id(old) in names:
+            _moped(old, new, delta)
+        elif old.weights:
+            new.set_weights(old.get_weights())
+    return made
+
+
+def _probabilistic(layer: keras.Layer, families: Mapping[str, Any]) -> keras.Layer:
+    kind, options = _KINDS[type(layer)]
+    config = layer.get_config()
+    if config.get("data_format") == "channels_first":
+        raise ValueError(f"{layer.name}: channels_first cannot become Bayesian; rebuild the model with channels_last")
+    settings = {name: config[name] for name in options}
+    extra = settings.get("output_padding")
+    if isinstance(extra, list | tuple):
+        if len(set(extra)) > 1:
+            raise ValueError(f"{layer.name}: output_padding {extra} must be the same on all sides")
+        settings["output_padding"] = extra[0]
+    activation = keras.activations.deserialize(config["activation"])
+    return kind(name=layer.name, activation=activation, dtype=layer.dtype_policy, **settings, **families)
+
+
+def _moped(old: keras.Layer, new: keras.Layer, delta: float) -> None:
+    if isinstance(old, keras.layers.SeparableConv2D):
+        _set(new.kernel, _depthwise(old.depthwise_kernel), delta)
+        _set(new.pointwise, np.asarray(old.pointwise_kernel), delta)
+    elif isinstance(old, keras.layers.DepthwiseConv2D):
+        _set(new.kernel, _depthwise(old.kernel), delta)
+    else:
+        kernel = np.asarray(old.kernel)
+        _set(new.kernel, np.swapaxes(kernel, -1, -2) if "Transpose" in type(old).__name__ else kernel, delta)
+    if new.bias is not None:
+        _set(new.bias, np.asarray(old.bias), delta)
+
+
+def _set(weight: RandomWeight | keras.Variable, trained: np.ndarray, delta: float) -> None:
+    if not isinstance(weight, RandomWeight):
+        weight.assign(trained)
+        return
+    # A weight of exactly 0 (a fresh bias) would have no spread at all.
+    scale = np.maximum(delta * np.abs(trained), 1e-3 * delta)
+    for name, value in weight.posterior.at(trained, scale).items():
+        weight.parameters[name].assign(value)
+    if "anchor" in weight.prior_parameters:
+        weight.prior_parameters["anchor"].assign(trained)
+
+
+def _depthwise(kernel: keras.Variable) -> np.ndarray:
+    """[height, width, in, multiplier] as [height, width, 1, in * multiplier]."""
+    values = np.asarray(kernel)
+    return values.reshape(*values.shape[:2], 1, -1)

@@ -1,0 +1,44 @@
+"""Posterior families: the variational distributions that a weight can have.
+
+A family is a frozen record of its settings, so that it is given by name and parameters in a config
+and comes back after saving; its trained parameters are Keras variables, handed to its methods by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from probrt.trainer.variational.posteriors.base import Parameter, Parameters, Posterior, softplus_inverse
+from probrt.trainer.variational.posteriors.bounded import Beta, Gamma
+from probrt.trainer.variational.posteriors.location_scale import Laplace, LogNormal, Normal
+from probrt.trainer.variational.posteriors.mixture import NormalMixture
+from probrt.trainer.variational.posteriors.structured import LowRankNormal, RankOne
+from probrt.trainer.variational.posteriors.vae import Vae
+
+__all__ = [
+    "AnyPosterior",
+    "Beta",
+    "Gamma",
+    "Laplace",
+    "LogNormal",
+    "LowRankNormal",
+    "Normal",
+    "NormalMixture",
+    "Parameter",
+    "Parameters",
+    "Posterior",
+    "RankOne",
+    "Vae",
+    "posterior",
+    "softplus_inverse",
+]
+
+AnyPosterior = Normal | Laplace | LogNormal | NormalMixture | Beta | Gamma | LowRankNormal | RankOne | Vae
+
+
+def posterior(settings: Mapping[str, Any]) -> Posterior:
+    """The family that a saved or configured record names; msgspec.ValidationError says what is wrong."""
+    return msgspec.convert(settings, AnyPosterior)

@@ -1,0 +1,123 @@
+"""Families whose weights depend on each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+from msgspec import Meta
+
+from probrt.trainer.variational.posteriors.base import (
+    Parameter,
+    Parameters,
+    Positive,
+    Posterior,
+    constant_start,
+    divergence,
+    he,
+    log_prob,
+    normal_start,
+    positive,
+    rho_of,
+    softplus_inverse,
+)
+
+
+class LowRankNormal(Posterior, frozen=True, tag="low_rank_normal"):
+    """One normal over the whole weight, covariance = factor factor^T + diagonal (Ong, Nott and Smith 2018).
+
+    Flipout flips the diagonal part; the low-rank part is shared by the batch.
+    rank: columns of the factor. initial_scale: of each weight, half its variance from either part, as a
+    part of the He scale.
+    """
+
+    symmetric: ClassVar[bool] = True
+    rank: Annotated[int, Meta(ge=1)] = 2
+    initial_scale: Positive = 0.1
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        part = self.initial_scale * he(fan_in) / math.sqrt(2.0)
+        return {
+            "loc": Parameter(shape, normal_start(he(fan_in))),
+            "rho": Parameter(shape, constant_start(softplus_inverse(part))),
+            "factor": Parameter((math.prod(shape), self.rank), normal_start(part / math.sqrt(self.rank))),
+        }
+
+    def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(shape) + self.rank,)
+
+    def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
+        centre, deviation = self.split(parameters, noise)
+        return centre + deviation
+
+    def split(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        loc = parameters["loc"]
+        shared = tf.matmul(parameters["factor"], noise[: self.rank, None])
+        own = tf.reshape(noise[self.rank :], loc.shape)
+        return loc + tf.reshape(shared, loc.shape), positive(parameters["rho"]) * own
+
+    def mean(self, parameters: Parameters) -> tf.Tensor:
+        return parameters["loc"]
+
+    def distribution(self, parameters: Parameters) -> Any:
+        """Over the flattened weight."""
+        import tensorflow_probability as tfp
+
+        return tfp.distributions.MultivariateNormalDiagPlusLowRankCovariance(
+            tf.reshape(parameters["loc"], [-1]),
+            tf.square(tf.reshape(positive(parameters["rho"]), [-1])),
+            parameters["factor"],
+        )
+
+    def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        return self.distribution(parameters).log_prob(tf.reshape(value, [-1])) - log_prob(prior, value)
+
+    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+        part = np.asarray(scale) / math.sqrt(2.0)
+        factor = np.repeat(part.reshape(-1, 1), self.rank, axis=1) / math.sqrt(self.rank)
+        return {"loc": mean, "rho": rho_of(part), "factor": factor}
+
+
+class RankOne(Posterior, frozen=True, tag="rank_one"):
+    """A trained kernel times a normal vector over inputs and one over outputs (Dusenberry et al. 2020).
+
+    weight[…, i, o] = kernel[…, i, o] in[i] out[o]. The prior is over the elements of the two vectors, which
+    start at 1: give it a location of 1. initial_scale: of the vectors.
+    """
+
+    kernel_only: ClassVar[bool] = True
+    initial_scale: Positive = 0.1
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        vectors = (shape[-2] + shape[-1],)
+        return {
+            "kernel": Parameter(shape, normal_start(he(fan_in))),
+            "loc": Parameter(vectors, constant_start(1.0)),
+            "rho": Parameter(vectors, constant_start(softplus_inverse(self.initial_scale))),
+        }
+
+    def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[-2] + shape[-1],)
+
+    def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
+        return self._product(parameters, parameters["loc"] + positive(parameters["rho"]) * noise)
+
+    def mean(self, parameters: Parameters) -> tf.Tensor:
+        return self._product(parameters, parameters["loc"])
+
+    def distribution(self, parameters: Parameters) -> Any:
+        """Over the two vectors, inputs first."""
+        import tensorflow_probability as tfp
+
+        return tfp.distributions.Normal(parameters["loc"], positive(parameters["rho"]))
+
+    def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        vectors = parameters["loc"] + positive(parameters["rho"]) * noise
+        return divergence(self.distribution(parameters), prior, vectors)
+
+    def _product(self, parameters: Parameters, vectors: tf.Tensor) -> tf.Tensor:
+        kernel = parameters["kernel"]
+        inputs = kernel.shape[-2]
+        return kernel * vectors[:inputs, None] * vectors[None, inputs:]

@@ -1,0 +1,236 @@
+"""Priors over weights, given by name and parameters; densities are TFP's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from probrt.trainer.variational.posteriors.base import Parameter, Parameters, Positive, constant_start, he
+
+Probability = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class Prior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
+    """What every prior states; most have no parameters of their own."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The interval outside which the density is 0."""
+        return -math.inf, math.inf
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        """Variables of the prior itself: a trained scale, an anchor."""
+        return {}
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        """The TFP distribution, with a batch shape that broadcasts with the weight's."""
+        raise TypeError(f"{type(self).__name__} states no distribution")
+
+
+class Normal(Prior, frozen=True, tag="normal"):
+    """Normal(loc, scale)."""
+
+    loc: float = 0.0
+    scale: Positive = 1.0
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Normal(self.loc, self.scale)
+
+
+class LearnedNormal(Prior, frozen=True, tag="learned_normal"):
+    """Normal(0, scale) with one trained scale per weight tensor (empirical Bayes).
+
+    initial_scale: as a part of the He scale sqrt(2 / fan_in).
+    """
+
+    initial_scale: Positive = 1.0
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        return {"log_scale": Parameter((), constant_start(math.log(self.initial_scale * he(fan_in))))}
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        import tensorflow as tf
+
+        return _tfd().Normal(0.0, tf.exp(parameters["log_scale"]))
+
+
+class Moped(Prior, frozen=True, tag="moped"):
+    """Normal(anchor, scale) around a trained weight (MOPED, Krishnan, Subedar and Tickoo 2020).
+
+    The anchor is the posterior mean at the layer's start; `to_bayesian` puts the trained weights in both.
+    """
+
+    scale: Positive = 1.0
+
+    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
+        return {"anchor": Parameter(shape, constant_start(0.0), trainable=False)}
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Normal(parameters["anchor"], self.scale)
+
+
+class Laplace(Prior, frozen=True, tag="laplace"):
+    """Laplace(loc, scale)."""
+
+    loc: float = 0.0
+    scale: Positive = 1.0
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Laplace(self.loc, self.scale)
+
+
+class ScaleMixture(Prior, frozen=True, tag="scale_mixture"):
+    """weight Normal(0, scale) + (1 - weight) Normal(0, narrow_scale) (Blundell et al. 2015, eq. 7)."""
+
+    weight: Probability = 0.5
+    scale: Positive = 1.0
+    narrow_scale: Positive = 0.0025
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        tfd = _tfd()
+        weights = tfd.Categorical(probs=[self.weight, 1.0 - self.weight])
+        return tfd.MixtureSameFamily(weights, tfd.Normal([0.0, 0.0], [self.scale, self.narrow_scale]))
+
+
+class StudentT(Prior, frozen=True, tag="student_t"):
+    """Student's t with `df` degrees of freedom."""
+
+    df: Positive = 3.0
+    loc: float = 0.0
+    scale: Positive = 1.0
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().StudentT(self.df, self.loc, self.scale)
+
+
+class Cauchy(Prior, frozen=True, tag="cauchy"):
+    """Cauchy(loc, scale)."""
+
+    loc: float = 0.0
+    scale: Positive = 1.0
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Cauchy(self.loc, self.scale)
+
+
+class Horseshoe(Prior, frozen=True, tag="horseshoe"):
+    """Normal(0, scale times a half-Cauchy scale per weight) (Carvalho, Polson and Scott 2010).
+
+    The half-Cauchy scales are integrated out; TFP's density is an approximation of its bounds.
+    """
+
+    scale: Positive = 1.0
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Horseshoe(self.scale)
+
+
+class Gamma(Prior, frozen=True, tag="gamma"):
+    """Gamma(concentration, rate), for positive weights."""
+
+    concentration: Positive = 2.0
+    rate: Positive = 2.0
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Gamma(self.concentration, self.rate)
+
+
+class LogNormal(Prior, frozen=True, tag="log_normal"):
+    """The exponential of Normal(loc, scale), for positive weights."""
+
+    loc: float = 0.0
+    scale: Positive = 1.0
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().LogNormal(self.loc, self.scale)
+
+
+class Uniform(Prior, frozen=True, tag="uniform"):
+    """Uniform on (low, high), for posteriors that stay inside."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"the interval ({self.low}, {self.high}) is empty: low must be below high")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return _tfd().Uniform(self.low, self.high)
+
+
+class Named(Prior, frozen=True, tag="tfp"):
+    """Any scalar TFP distribution by its class name and parameters.
+
+    In a config: {name = "tfp", distribution = "Gumbel", parameters = {loc = 0.0, scale = 1.0}}.
+    """
+
+    kind: str = field(name="distribution")
+    settings: dict[str, float] = field(name="parameters", default_factory=dict)
+
+    def __post_init__(self) -> None:
+        made = self._made()
+        if made.event_shape.rank != 0 or made.batch_shape.rank != 0:
+            raise ValueError(f"TFP's {self.kind} with {self.settings} is not over single numbers")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        bijector = self._made().experimental_default_event_space_bijector()
+        ends = sorted(float(bijector.forward(end)) for end in (-1e9, 1e9))
+        return (-math.inf if ends[0] <= -1e8 else ends[0]), (math.inf if ends[1] >= 1e8 else ends[1])
+
+    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
+        return self._made()
+
+    def _made(self) -> Any:
+        kind = getattr(_tfd(), self.kind, None)
+        if not isinstance(kind, type) or not issubclass(kind, _tfd().Distribution):
+            raise ValueError(f"TFP has no distribution {self.kind!r}; use a class name such as 'Gumbel'")
+        try:
+            return kind(**self.settings)
+        except (TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"TFP's {self.kind} refuses {self.settings}: {reason}") from None
+
+
+AnyPrior = (
+    Normal
+    | LearnedNormal
+    | Moped
+    | Laplace
+    | ScaleMixture
+    | StudentT
+    | Cauchy
+    | Horseshoe
+    | Gamma
+    | LogNormal
+    | Uniform
+    | Named
+)
+
+
+def prior(settings: Mapping[str, Any]) -> Prior:
+    """The prior that a saved or configured record names; msgspec.ValidationError says what is wrong."""
+    return msgspec.convert(settings, AnyPrior)
+
+
+def _tfd() -> Any:
+    import tensorflow_probability as tfp
+
+    return tfp.distributions
