@@ -37,7 +37,7 @@ def export_net(folder: Path) -> None:
     """Exports the net, untrained, as a bundle below `folder`."""
     import keras
 
-    from probrt.exporter.export import Request, export
+    from probrt.exporter.export import ExportRequest, export
     from probrt.runtime.bundle.manifest import Input
     from probrt.trainer import heads, layers, store
     from probrt.trainer.layers.split import HeadSplit
@@ -57,7 +57,7 @@ def export_net(folder: Path) -> None:
         keras.Model(images, outputs, name="network"),
     )
     store.save(model, folder / "model", batch_of(64), {})
-    export(folder / "model", folder, Request(draws=DRAWS, select=False))
+    export(folder / "model", folder, ExportRequest(draws=DRAWS, select=False))
 
 
 def batch_of(size: int) -> np.ndarray:

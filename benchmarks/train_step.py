@@ -26,15 +26,17 @@ def ours(batch: int):
     import tensorflow as tf
 
     from probrt.trainer import layers
-    from probrt.trainer.variational.priors import Normal
-    from probrt.trainer.variational.weights import Fit, random_weights, reading
+    from probrt.trainer.variational.estimators import TrainingHandler
+    from probrt.trainer.variational.handlers import use_handler
+    from probrt.trainer.variational.priors.families import NormalPrior
+    from probrt.trainer.variational.random_weight import find_random_weights
 
     images = features = keras.Input((28, 28, 1))
     for width in WIDTHS:
-        features = layers.Conv2D(width, 3, activation="relu", estimator="flipout", kernel_prior=Normal())(features)
+        features = layers.Conv2D(width, 3, activation="relu", estimator="flipout", kernel_prior=NormalPrior())(features)
         features = keras.layers.MaxPooling2D(2)(features)
     features = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
-    outputs = layers.Conv2D(CLASSES, 1, estimator="flipout", kernel_prior=Normal())(features)
+    outputs = layers.Conv2D(CLASSES, 1, estimator="flipout", kernel_prior=NormalPrior())(features)
     model = keras.Model(images, keras.layers.Flatten()(outputs))
     optimizer = keras.optimizers.Adam(1e-3)
     optimizer.build(model.trainable_variables)
@@ -42,9 +44,9 @@ def ours(batch: int):
 
     @tf.function(autograph=False)
     def step(number):
-        with tf.GradientTape() as tape, reading(Fit(0, number)) as fit:
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
             logits = model(x, training=True)
-            kl = tf.add_n([weight.kl(fit.value(weight)) for weight in random_weights(model)])
+            kl = tf.add_n([fit.kl(weight) for weight in find_random_weights(model)])
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)) + kl / 1000.0
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss

@@ -6,7 +6,7 @@ from typing import get_args
 from probrt.trainer import layers
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.variational import posteriors, priors
-from probrt.trainer.variational.estimators import ESTIMATORS, refusal
+from probrt.trainer.variational.estimators import ESTIMATORS, explain_refusal
 
 PAGE = Path(__file__).parent / "layers.md"
 START, END = "<!-- tables -->", "<!-- end of tables -->"
@@ -61,7 +61,7 @@ def _posteriors() -> str:
     rows = []
     for kind in get_args(posteriors.AnyPosterior):
         family = kind()
-        allowed = [_NO if refusal(estimator, family) else _YES for estimator in ESTIMATORS]
+        allowed = [_NO if explain_refusal(estimator, family) else _YES for estimator in ESTIMATORS]
         low, high = family.support
         where = "biases too" if not family.kernel_only else "kernels"
         rows.append(

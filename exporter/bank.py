@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import BankError, Head, Selection
+from probrt.runtime.bundle.manifest import BankError, HeadRecord, Selection
 from probrt.runtime.predict.combine import entropy, over_classes
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.handlers import DrawHandler, use_handler
 
 POOL = 1024
 SECONDS = 20.0
@@ -46,7 +46,7 @@ class Chosen:
 
 def chosen(
     model: Model,
-    heads: Sequence[Head],
+    heads: Sequence[HeadRecord],
     kept: np.ndarray,
     seed: int,
     draws: int,
@@ -130,12 +130,12 @@ def ordered(products: np.ndarray, draws: int, chunk: int) -> list[int]:
 def _pool(model: Model, images: np.ndarray, seed: int, seconds: float, clock: Callable[[], float]) -> Draws:
     """As many draws as fit into the time, of some entries of each head's answer."""
 
-    shared = model.shared(tf.constant(images))
+    shared = model.shared_features(tf.constant(images))
 
     @tf.function(autograph=False)
     def drawn(index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        with weights.reading(weights.Draw(seed, index)):
-            said = model.moments_after(shared)
+        with use_handler(DrawHandler(seed, index)):
+            said = model.moments_from(shared)
         return {
             head.name: tuple(_some(values, len(model.positions(head))) for values in said[head.name][:2])
             for head in model.heads
@@ -173,7 +173,7 @@ def _features(pool: Draws, part: slice) -> np.ndarray:
     return np.concatenate(blocks, axis=1)
 
 
-def _error(heads: Sequence[Head], pool: Draws, part: slice, order: Sequence[int]) -> tuple[float, float]:
+def _error(heads: Sequence[HeadRecord], pool: Draws, part: slice, order: Sequence[int]) -> tuple[float, float]:
     """Root mean square difference of mean and spread from the pool's, averaged over heads, as parts of its spread."""
     means, spreads = [], []
     for head in heads:
@@ -185,7 +185,7 @@ def _error(heads: Sequence[Head], pool: Draws, part: slice, order: Sequence[int]
     return float(np.mean(means)), float(np.mean(spreads))
 
 
-def _independent(heads: Sequence[Head], pool: Draws, part: slice, number: int) -> tuple[float, float]:
+def _independent(heads: Sequence[HeadRecord], pool: Draws, part: slice, number: int) -> tuple[float, float]:
     """The same of independent draws: the root mean square over disjoint groups of the plain order."""
     size = len(next(iter(pool.values()))[0])
     groups = [list(range(first, first + number)) for first in range(0, size - number + 1, number)][:8]
@@ -193,7 +193,7 @@ def _independent(heads: Sequence[Head], pool: Draws, part: slice, number: int) -
     return tuple(float(value) for value in np.sqrt(np.square(found).mean(0)))
 
 
-def _spread(head: Head, mean: np.ndarray, aleatoric: np.ndarray) -> np.ndarray:
+def _spread(head: HeadRecord, mean: np.ndarray, aleatoric: np.ndarray) -> np.ndarray:
     if head.combine == "variance":
         return mean.var(0)
     return np.maximum(entropy(mean.mean(0), over_classes(head)) - aleatoric.mean(0), 0.0)

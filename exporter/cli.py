@@ -58,11 +58,11 @@ def export(
 
     with console.status("loading TensorFlow"), hush():
         from probrt.exporter import formats as table
-        from probrt.exporter.export import Request
+        from probrt.exporter.export import ExportRequest
         from probrt.exporter.export import export as export_model
     from probrt.exporter.summary import bank_table, differences_table, files_table, next_commands
 
-    request = Request(
+    request = ExportRequest(
         draws,
         seed,
         version,

@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from probrt.exporter.graphs import Outputs, images_spec, mean_outputs
 from probrt.runtime.errors import UsageError
+from probrt.trainer.keras_internals import producer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.handlers import ConstantHandler, MeanHandler, compute_weights, use_handler
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,15 @@ def mean_parts(model: Model) -> Parts:
     names = [f"features_{number}" for number in range(len(cut))]
     body = keras.Model(model.network.inputs, cut)
     tail = dataclasses.replace(model, network=keras.Model(cut, model.network.output))
-    values = weights.constants(model.network, weights.Mean())
+    values = compute_weights(model.network, MeanHandler())
 
     def made(images: tf.Tensor) -> Outputs:
-        with weights.reading(weights.Constant(values)):
+        with use_handler(ConstantHandler(values)):
             found = tf.nest.flatten(body(images, training=False))
         return {name: tf.cast(one, tf.float32) for name, one in zip(names, found, strict=True)}
 
     def answered(*features: tf.Tensor) -> Outputs:
-        with weights.reading(weights.Constant(values)):
+        with use_handler(ConstantHandler(values)):
             return mean_outputs(tail, list(features))
 
     specs = [tf.TensorSpec(one.shape, tf.float32, name=name) for name, one in zip(names, cut, strict=True)]
@@ -60,8 +61,7 @@ def _features(model: Model) -> list[keras.KerasTensor]:
     waiting = list(model.network.outputs)
     while waiting:
         tensor = waiting.pop()
-        operation, number = tensor._keras_history.operation, tensor._keras_history.node_index
-        inputs = operation._inbound_nodes[number].input_tensors
+        operation, inputs, _ = producer(tensor)
         if not inputs:
             raise UsageError(
                 f"{model.name}: a head reads the images themselves, so there is nothing to quantise; "

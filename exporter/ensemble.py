@@ -15,33 +15,35 @@ from typing import Any
 import msgspec
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Calibration, Head, Input
+from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Input
 from probrt.runtime.errors import UsageError
-from probrt.trainer.heads import AnyHead, Moments, moments
-from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.heads import Head, Moments
+from probrt.trainer.heads.moments import combine_moments
+from probrt.trainer.model import Model, map_draws
+from probrt.trainer.variational.handlers import DrawHandler, Handler, active_handler, use_handler
+from probrt.trainer.variational.random_weight import RandomWeight
 
-Said = dict[str, Moments]
+MomentsByHead = dict[str, Moments]
 
 
 @dataclass(frozen=True)
-class One(weights.Reading):
-    """One member under a reading of its own; what the others would say is not asked."""
+class MemberHandler(Handler):
+    """Runs one member under a handler of its own; the other members do not run."""
 
     member: int
-    reading: weights.Reading
+    handler: Handler
 
 
 @dataclass(frozen=True)
-class Each(weights.Reading):
-    """Every member under a reading of its own, their answers averaged."""
+class AverageHandler(Handler):
+    """Runs every member under a handler of its own and averages their moments."""
 
-    readings: tuple[weights.Reading, ...]
+    handlers: tuple[Handler, ...]
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The members as one model: what the exporter asks of a Model, it answers.
+    """Several members behind the interface of one model (`Exportable`).
 
     calibration: none. Temperature and scale act inside each member; conformal thresholds and risk curves were
     measured of the members one by one, and are not the ensemble's.
@@ -54,88 +56,83 @@ class Ensemble:
 
     @property
     def input(self) -> Input:
-        """What every member takes."""
+        """The input that every member takes."""
         return self.members[0].input
 
     @property
-    def heads(self) -> tuple[AnyHead, ...]:
-        """The first member's: as to names, labels and shapes everyone's."""
+    def heads(self) -> tuple[Head, ...]:
+        """The first member's heads; the others have the same names, labels and shapes."""
         return self.members[0].heads
 
     @property
-    def weights(self) -> list[weights.RandomWeight]:
+    def weights(self) -> list[RandomWeight]:
         """The random weights of all members."""
         return [weight for member in self.members for weight in member.weights]
 
-    def positions(self, head: AnyHead) -> list[int | None]:
-        """The sides of a head's answers after the batch; none for a pooled head."""
+    def positions(self, head: Head) -> list[int | None]:
+        """Returns the sides of a head's answers after the batch; none for a pooled head."""
         return self.members[0].positions(head)
 
-    def shared(self, images: tf.Tensor) -> list[list[tf.Tensor]]:
-        """Of each member what no random weight has a part in."""
-        return [member.shared(images) for member in self.members]
+    def shared_features(self, images: tf.Tensor) -> list[list[tf.Tensor]]:
+        """Computes each member's deterministic features."""
+        return [member.shared_features(images) for member in self.members]
 
-    def moments(self, images: tf.Tensor) -> Said:
-        """Each head's calibrated moments under the reading in force."""
-        return self._said(lambda number: self.members[number].moments(images))
+    def moments(self, images: tf.Tensor) -> MomentsByHead:
+        """Returns each head's calibrated moments under the active handler, from the whole networks."""
+        return self._evaluate(lambda index: self.members[index].moments(images))
 
-    def moments_after(self, shared: list[list[tf.Tensor]]) -> Said:
-        """The same from what `shared` gives."""
-        return self._said(lambda number: self.members[number].moments_after(shared[number]))
+    def moments_from(self, features: list[list[tf.Tensor]]) -> MomentsByHead:
+        """Returns each head's calibrated moments under the active handler, from shared features."""
+        return self._evaluate(lambda index: self.members[index].moments_from(features[index]))
 
-    def over(
-        self, shared: list[list[tf.Tensor]], readings: Sequence[weights.Reading]
-    ) -> dict[str, dict[str, tf.Tensor]]:
-        """Each head's quantities over the draws of some readings; members have calibrations of their own."""
-        drawn = []
-        for one in readings:
-            with weights.reading(one):
-                drawn.append(self.moments_after(shared))
-        return {head.name: moments.combined(head, [draw[head.name] for draw in drawn]) for head in self.heads}
+    def combine_draws(self, images: tf.Tensor, handlers: Sequence[Handler]) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns each head's quantities over the draws of some handlers; each member has its own calibration."""
+        draws = map_draws(self, images, handlers, self.moments_from)
+        return {head.name: combine_moments(head, [draw[head.name] for draw in draws]) for head in self.heads}
 
-    def constants(self, chosen: weights.Reading) -> weights.Reading:
-        """`Mean` or `Draw` of a Python index, with every random weight that it needs computed now."""
-        if isinstance(chosen, weights.Draw):
-            number = chosen.index % len(self.members)
-            return One(number, self.members[number].constants(chosen))
-        return Each(tuple(member.constants(chosen) for member in self.members))
+    def constant_handler(self, handler: Handler) -> Handler:
+        """Returns a handler of every weight's value under `MeanHandler`, or `DrawHandler` of a Python index."""
+        if isinstance(handler, DrawHandler):
+            index = handler.index % len(self.members)
+            return MemberHandler(index, self.members[index].constant_handler(handler))
+        return AverageHandler(tuple(member.constant_handler(handler) for member in self.members))
 
-    def draw(self, seed: tf.Tensor, index: tf.Tensor) -> weights.Reading:
-        """The reading of draw (seed, index), int32 scalars, whose member the graph finds."""
-        return weights.Draw(seed, index)
+    def draw_handler(self, seed: tf.Tensor, index: tf.Tensor) -> Handler:
+        """Returns the handler of draw (seed, index), int32 scalars; the graph finds the member."""
+        return DrawHandler(seed, index)
 
-    def draws(self, seed: tf.Tensor | int, indices: Sequence[int], count: int) -> list[weights.Reading]:
-        """Readings of `count` draws (seed, indices[i]); each member's noise is made for all of its own at once."""
-        found: dict[int, weights.Reading] = {}
-        for number, member in enumerate(self.members):
-            places = [place for place in range(count) if indices[place] % len(self.members) == number]
+    def draw_handlers(self, seed: tf.Tensor | int, indices: Sequence[int], count: int) -> list[Handler]:
+        """Returns handlers of `count` draws (seed, indices[i]); makes each member's noise for all its draws at once."""
+        handlers: dict[int, Handler] = {}
+        for index, member in enumerate(self.members):
+            places = [place for place in range(count) if indices[place] % len(self.members) == index]
             if places:
-                readings = member.draws(seed, [indices[place] for place in places], len(places))
-                found |= {place: One(number, one) for place, one in zip(places, readings, strict=True)}
-        return [found[place] for place in range(count)]
+                own = member.draw_handlers(seed, [indices[place] for place in places], len(places))
+                handlers |= {place: MemberHandler(index, handler) for place, handler in zip(places, own, strict=True)}
+        return [handlers[place] for place in range(count)]
 
-    def _said(self, ask: Callable[[int], Said]) -> Said:
-        """What the member, or all of them, that the reading in force means say to `ask`."""
+    def _evaluate(self, fn: Callable[[int], MomentsByHead]) -> MomentsByHead:
+        """Evaluates `fn` on the active member, or averages it over all members."""
 
-        def under(number: int, chosen: weights.Reading) -> Said:
-            with weights.reading(chosen):
-                return ask(number)
+        def evaluate_under(index: int, handler: Handler) -> MomentsByHead:
+            with use_handler(handler):
+                return fn(index)
 
-        numbers = range(len(self.members))
-        match weights.current():
-            case One(member, chosen):
-                return under(member, chosen)
-            case Each(readings):
-                return _average([under(number, readings[number]) for number in numbers])
-            case weights.Draw() as draw:
-                branches = [lambda number=number: under(number, draw) for number in numbers]
+        indices = range(len(self.members))
+        match active_handler():
+            case MemberHandler(index, handler):
+                return evaluate_under(index, handler)
+            case AverageHandler(handlers):
+                return _average([evaluate_under(index, handlers[index]) for index in indices])
+            case DrawHandler() as draw:
+                branches = [lambda index=index: evaluate_under(index, draw) for index in indices]
                 return tf.switch_case(tf.convert_to_tensor(draw.index, tf.int32) % len(self.members), branches)
-            case chosen:
-                return _average([under(number, chosen) for number in numbers])
+            case handler:
+                return _average([evaluate_under(index, handler) for index in indices])
 
 
 def ensemble(
-    name: str, folders: Sequence[Path], members: Sequence[Model], stated: Sequence[Sequence[Head]]
+    name: str, folders: Sequence[Path], members: Sequence[Model], stated: Sequence[Sequence[HeadRecord]]
 ) -> Ensemble:
     """The members as one model; `stated` are each one's heads as the manifest would have them.
 
@@ -155,7 +152,7 @@ def _resolved(folders: Sequence[Path]) -> list[Path]:
     return [folder.resolve() for folder in folders]
 
 
-def _between(ours: Sequence[Head], theirs: Sequence[Head]) -> str:
+def _between(ours: Sequence[HeadRecord], theirs: Sequence[HeadRecord]) -> str:
     """How the second heads differ from the first, or an empty string; their order does not matter."""
     names, others = ([head.name for head in heads] for heads in (ours, theirs))
     if sorted(names) != sorted(others):
@@ -178,6 +175,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _average(answers: Sequence[Said]) -> Said:
+def _average(answers: Sequence[MomentsByHead]) -> MomentsByHead:
     count = float(len(answers))
     return tf.nest.map_structure(lambda *values: tf.add_n(values) / count, *answers)

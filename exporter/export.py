@@ -16,14 +16,22 @@ import numpy as np
 from probrt.exporter import parity
 from probrt.exporter.bank import Chosen, chosen
 from probrt.exporter.ensemble import Ensemble, ensemble
-from probrt.exporter.files import Writer, expected_bytes
+from probrt.exporter.files import BundleWriter, expected_bytes
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
 from probrt.exporter.publish import next_version, staged
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import Task
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import MODEL_NAME, NAME, Head, Manifest, Posterior, Provenance, encode
-from probrt.runtime.bundle.manifest import Model as Named
+from probrt.runtime.bundle.manifest import (
+    MODEL_NAME,
+    NAME,
+    HeadRecord,
+    Manifest,
+    ModelRecord,
+    PosteriorRecord,
+    Provenance,
+    encode,
+)
 from probrt.runtime.bundle.signing import sign
 from probrt.runtime.bundle.vetting import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
@@ -41,7 +49,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx",
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not.
 
     draws: None is DRAWS, or of an ensemble without random weights one per member.
@@ -73,7 +81,7 @@ class Exported:
 def export(
     folder: Path,
     artifacts: Path,
-    request: Request,
+    request: ExportRequest,
     doing: Callable[[str], None] = lambda step: None,
     checked: Callable[[parity.Difference], None] = lambda difference: None,
 ) -> Exported:
@@ -100,12 +108,12 @@ def export(
     posterior = _posterior(model, kept, request, draws)
     with staged(home, version) as stage:
         representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
-        writer = Writer(model, heads(model), posterior, representative, stage, doing)
+        writer = BundleWriter(model, heads(model), posterior, representative, stage, doing)
         files = writer.saved_model() if "savedmodel" in formats else []
         files += writer.graphs(graphs)
         manifest = Manifest(
             probrt=importlib.metadata.version("probrt"),
-            model=Named(name=model.name, version=version),
+            model=ModelRecord(name=model.name, version=version),
             input=model.input,
             heads=list(writer.heads),
             files=files,
@@ -134,10 +142,10 @@ def export(
     return Exported(Bundle.open(home / str(version)), tuple(found))
 
 
-def heads(model: Model | Ensemble) -> list[Head]:
+def heads(model: Model | Ensemble) -> list[HeadRecord]:
     """The heads as the manifest states them."""
     return [
-        Head(
+        HeadRecord(
             name=head.name,
             likelihood=type(head).__struct_config__.tag,
             combine=head.combine,
@@ -160,7 +168,7 @@ def variants(model: Model | Ensemble) -> tuple[str, ...]:
     return VARIANTS if all(weight.posterior.in_graph for weight in model.weights) else ("mean", "draws")
 
 
-def _loaded(folder: Path, request: Request) -> tuple[Model | Ensemble, dict[str, Any]]:
+def _loaded(folder: Path, request: ExportRequest) -> tuple[Model | Ensemble, dict[str, Any]]:
     """The model, or the ensemble, and where it comes from."""
     if request.name is not None and not re.fullmatch(MODEL_NAME, request.name):
         raise UsageError(
@@ -179,7 +187,7 @@ def _loaded(folder: Path, request: Request) -> tuple[Model | Ensemble, dict[str,
     return joined, {"members": members}
 
 
-def _draws(model: Model | Ensemble, request: Request) -> int:
+def _draws(model: Model | Ensemble, request: ExportRequest) -> int:
     """How many draws the bank has; UsageError for a number that an ensemble without random weights cannot have."""
     if model.weights or len(model.members) == 1:
         return request.draws or DRAWS
@@ -192,14 +200,14 @@ def _draws(model: Model | Ensemble, request: Request) -> int:
     return count
 
 
-def _posterior(model: Model | Ensemble, kept: np.ndarray, request: Request, draws: int) -> Posterior | None:
+def _posterior(model: Model | Ensemble, kept: np.ndarray, request: ExportRequest, draws: int) -> PosteriorRecord | None:
     if not model.weights and len(model.members) == 1:
         return None
     bank = Chosen(list(range(draws)), None)
     wanted = {"savedmodel", "draws"} & {*(request.formats or FORMATS), *request.variants}
     if request.select and wanted and model.weights:
         bank = chosen(model, heads(model), kept, request.seed, draws, CHUNK)
-    return Posterior(
+    return PosteriorRecord(
         seed=request.seed,
         order=bank.order,
         chunk=CHUNK if model.weights else draws,
@@ -209,6 +217,6 @@ def _posterior(model: Model | Ensemble, kept: np.ndarray, request: Request, draw
     )
 
 
-def _provenance(request: Request, draws: int) -> dict[str, object]:
+def _provenance(request: ExportRequest, draws: int) -> dict[str, object]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"draws": draws, "seed": request.seed, "versions": versions}

@@ -17,18 +17,18 @@ import numpy as np
 from probrt.exporter import cut, graphs, savedmodel
 from probrt.exporter import tf_serving as serving
 from probrt.exporter.constants import frozen
-from probrt.exporter.formats import Graph
+from probrt.exporter.formats import GraphSpec
 from probrt.exporter.onnx_convert import onnx
 from probrt.exporter.onnx_convert import with_metadata as onnx_with_metadata
 from probrt.exporter.tflite_convert import joined, tflite
 from probrt.exporter.tflite_convert import with_metadata as tflite_with_metadata
-from probrt.runtime.bundle.manifest import File, Head, Posterior
+from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, PosteriorRecord
 from probrt.trainer.model import Model
 
 CORE = "probrt"
 
 
-def expected_bytes(model: Model, graphs: Sequence[Graph], draws: int) -> int:
+def expected_bytes(model: Model, graphs: Sequence[GraphSpec], draws: int) -> int:
     """About how many bytes these files will take: their weights, which are most of a file that is worth asking."""
     drawn = sum(math.prod(weight.shape) for weight in model.weights)
     parameters = sum(math.prod(variable.shape) for member in model.members for variable in member.network.variables)
@@ -39,20 +39,20 @@ def expected_bytes(model: Model, graphs: Sequence[Graph], draws: int) -> int:
 
 
 @dataclass(frozen=True)
-class Writer:
+class BundleWriter:
     """What the files of one bundle are made of.
 
     images: representative inputs [count, *input.shape], for int8. doing: told of each step.
     """
 
     model: Model
-    heads: Sequence[Head]
-    posterior: Posterior | None
+    heads: Sequence[HeadRecord]
+    posterior: PosteriorRecord | None
     images: np.ndarray
     folder: Path
     doing: Callable[[str], None]
 
-    def saved_model(self) -> list[File]:
+    def saved_model(self) -> list[FileRecord]:
         """The SavedModel's files."""
         self.doing("SavedModel")
         savedmodel.save(self.model, self.posterior, self.folder)
@@ -64,7 +64,7 @@ class Writer:
             for path in sorted(path for path in self.folder.rglob("*") if path.is_file())
         ]
 
-    def graphs(self, chosen: Sequence[Graph]) -> list[File]:
+    def graphs(self, chosen: Sequence[GraphSpec]) -> list[FileRecord]:
         """The graph files; each function is traced and frozen once for all its formats and precisions."""
         files = []
         for variant in dict.fromkeys(graph.variant for graph in chosen):
@@ -94,7 +94,7 @@ class Writer:
 
     def _content(
         self,
-        graph: Graph,
+        graph: GraphSpec,
         function: Callable[..., Any],
         converted: dict[str, Any],
         name: str,
@@ -130,7 +130,7 @@ class Writer:
         parts = cut.mean_parts(self.model)
         return cut.Parts(frozen(parts.body), frozen(parts.tail), parts.features)
 
-    def _core(self, graph: Graph, draws: tuple[int, int] | None) -> bytes:
+    def _core(self, graph: GraphSpec, draws: tuple[int, int] | None) -> bytes:
         """What a reader of the file alone has to know: inputs, labels, outputs, which draws."""
         core = {
             "model": self.model.name,
@@ -145,10 +145,10 @@ class Writer:
 
     def _listed(
         self, name: str, format: str, variant: str, precision: str = "float32", draws: tuple[int, int] | None = None
-    ) -> File:
+    ) -> FileRecord:
         data = (self.folder / name).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        return File(
+        return FileRecord(
             path=name,
             bytes=len(data),
             sha256=digest,

@@ -67,7 +67,7 @@ BY_PRECISION = {kind.precision: kind for kind in KINDS}
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphSpec:
     """One graph file, or one per chunk of the bank, to be written."""
 
     variant: Variant
@@ -91,10 +91,10 @@ def chosen(words: str, allowed: Sequence[str], option: str) -> tuple[str, ...]:
 
 def graph_files(
     formats: Sequence[str], precisions: Sequence[str], variants: Sequence[str], possible: Sequence[str]
-) -> list[Graph]:
+) -> list[GraphSpec]:
     """The graph files of a choice, of the variants that the model has; UsageError if nothing is left to write."""
     found = [
-        Graph(variant, format, kind)
+        GraphSpec(variant, format, kind)
         for variant in VARIANTS
         for kind in KINDS
         for format in FORMATS

@@ -1,4 +1,4 @@
-"""The functions that become graphs: one model traced under different readings."""
+"""The functions that become graphs: one model traced under different handlers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Posterior
+from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.handlers import DrawHandler, Handler, MeanHandler, use_handler
 
 Outputs = dict[str, tf.Tensor]
 Values = Mapping[int, np.ndarray]
@@ -21,7 +21,7 @@ def images_spec(model: Model) -> tf.TensorSpec:
 
 
 def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
-    """One pass under the reading in force: `mean`, `aleatoric` and extras of every head, nothing epistemic."""
+    """One pass under the handler in force: `mean`, `aleatoric` and extras of every head, nothing epistemic."""
     outputs = {}
     for name, said in model.moments(images).items():
         outputs |= {f"{name}.mean": said.mean, f"{name}.aleatoric": said.aleatoric}
@@ -29,9 +29,9 @@ def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
     return outputs
 
 
-def chunk_outputs(model: Model, readings: Sequence[weights.Reading], images: tf.Tensor) -> Outputs:
-    """All quantities of every head over the draws of some readings, unrolled in one graph."""
-    return named(model.over(model.shared(images), readings))
+def chunk_outputs(model: Model, handlers: Sequence[Handler], images: tf.Tensor) -> Outputs:
+    """All quantities of every head over the draws of some handlers, unrolled in one graph."""
+    return named(model.combine_draws(images, handlers))
 
 
 def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
@@ -41,10 +41,10 @@ def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
 
 def mean_function(model: Model) -> Callable[..., Outputs]:
     """The `mean` variant: every weight a constant at its posterior mean."""
-    reading = model.constants(weights.Mean())
+    handler = model.constant_handler(MeanHandler())
 
     def mean(images: tf.Tensor) -> Outputs:
-        with weights.reading(reading):
+        with use_handler(handler):
             return mean_outputs(model, images)
 
     return tf.function(mean, input_signature=[images_spec(model)], autograph=False)
@@ -52,15 +52,15 @@ def mean_function(model: Model) -> Callable[..., Outputs]:
 
 def draws_function(model: Model, seed: int, indices: Sequence[int]) -> Callable[..., Outputs]:
     """One chunk of the `draws` variant: the weights of these draws as constants."""
-    readings = [model.constants(weights.Draw(seed, index)) for index in indices]
+    handlers = [model.constant_handler(DrawHandler(seed, index)) for index in indices]
 
     def draws(images: tf.Tensor) -> Outputs:
-        return chunk_outputs(model, readings, images)
+        return chunk_outputs(model, handlers, images)
 
     return tf.function(draws, input_signature=[images_spec(model)], autograph=False)
 
 
-def sampled_function(model: Model, posterior: Posterior) -> Callable[..., Outputs]:
+def sampled_function(model: Model, posterior: PosteriorRecord) -> Callable[..., Outputs]:
     """The `sampled` variant: one chunk of draws made in the graph, those at positions `start`, `start` + 1, …
 
     seed and start are int32 vectors of length 1; with the bundle's seed a position means the bank's
@@ -72,14 +72,14 @@ def sampled_function(model: Model, posterior: Posterior) -> Callable[..., Output
         positions = start[0] + tf.range(chunk)
         listed = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
         own = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
-        readings = model.draws(seed[0], tf.where(own, listed, positions), chunk)
-        return chunk_outputs(model, readings, images)
+        handlers = model.draw_handlers(seed[0], tf.where(own, listed, positions), chunk)
+        return chunk_outputs(model, handlers, images)
 
     one = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]
     return tf.function(sampled, input_signature=[images_spec(model), *one], autograph=False)
 
 
-def index_table(posterior: Posterior) -> np.ndarray:
+def index_table(posterior: PosteriorRecord) -> np.ndarray:
     """Index of each position up to `max_samples` for the bundle's own seed."""
     used = set(posterior.order)
     unused = [index for index in range(posterior.max_samples + len(used)) if index not in used]

@@ -16,7 +16,7 @@ from probrt.exporter.signatures import encodable
 from probrt.exporter.task_metrics import Task
 from probrt.exporter.tf_serving import png
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File, Parity, Posterior
+from probrt.runtime.bundle.manifest import FileRecord, ParityRecord, PosteriorRecord
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
 
@@ -42,10 +42,10 @@ class Difference:
     """
 
     file: str
-    outputs: tuple[Parity, ...]
+    outputs: tuple[ParityRecord, ...]
     faults: tuple[str, ...]
     milliseconds: float = 0.0
-    task: tuple[Parity, ...] = ()
+    task: tuple[ParityRecord, ...] = ()
 
 
 def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: Task) -> Iterator[Difference]:
@@ -88,7 +88,7 @@ def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) 
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _answered(bundle: Bundle, file: File, calls: list[Inputs]) -> tuple[Answer, float]:
+def _answered(bundle: Bundle, file: FileRecord, calls: list[Inputs]) -> tuple[Answer, float]:
     """The calls' answers, and the last one's seconds, which have no start in them."""
     graph = _graph(bundle, [file])
     answers = [graph(call) for call in calls]
@@ -97,7 +97,7 @@ def _answered(bundle: Bundle, file: File, calls: list[Inputs]) -> tuple[Answer, 
     return _joined(answers), time.perf_counter() - begin
 
 
-def _and_task(found: Difference, bundle: Bundle, file: File, reference: Reference, task: Task) -> Difference:
+def _and_task(found: Difference, bundle: Bundle, file: FileRecord, reference: Reference, task: Task) -> Difference:
     """The difference with the scores of the task; a file that has no finite answers has no scores."""
     if found.faults or not task.targets:
         return found
@@ -121,7 +121,9 @@ def _timed(answer: Callable[[], Answer]) -> tuple[Answer, float]:
     return found, time.perf_counter() - begin
 
 
-def _asked_of_sampled(reference: Reference, posterior: Posterior, images: np.ndarray) -> tuple[list[Inputs], Answer]:
+def _asked_of_sampled(
+    reference: Reference, posterior: PosteriorRecord, images: np.ndarray
+) -> tuple[list[Inputs], Answer]:
     """Two calls, of the bundle's own seed and of another from an odd position on."""
     calls, answers = [], []
     for seed, start in ((posterior.seed, 0), (_OTHER_SEED, _FEWER)):
@@ -192,7 +194,7 @@ def _difference(
         output = f"{signature}:{name}" if signature else name
         ranking = None if name.endswith(".mean") else _ranking(got, want)
         rows.append(
-            Parity(
+            ParityRecord(
                 file=file,
                 output=output,
                 absolute=absolute,
@@ -234,7 +236,7 @@ def _ranking(got: np.ndarray, want: np.ndarray) -> float | None:
     return float(np.clip(np.corrcoef(*ranks)[0, 1], -1.0, 1.0))
 
 
-def _graph(bundle: Bundle, files: Sequence[File]) -> Graph:
+def _graph(bundle: Bundle, files: Sequence[FileRecord]) -> Graph:
     name = _ENGINES[files[0].format]
     engine = next(one for one in engines() if one.name == name)
     if not engine.installed:

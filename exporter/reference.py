@@ -10,20 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.exporter.graphs import mean_outputs
-from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.predict.combine import Sum
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
 Answer = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The Keras model under the readings of an export, its draws combined in float64."""
+    """The Keras model under the handlers of an export, its draws combined in float64."""
 
     model: Model
-    heads: Sequence[Head]
+    heads: Sequence[HeadRecord]
 
     def mean(self, images: np.ndarray) -> Answer:
         """`mean` and `aleatoric` of every head at the posterior mean."""
@@ -58,7 +58,7 @@ class Reference:
     def _at_mean(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function(reduce_retracing=True, autograph=False)
         def at_mean(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            with weights.reading(weights.Mean()):
+            with use_handler(MeanHandler()):
                 return mean_outputs(self.model, images)
 
         return at_mean
@@ -67,7 +67,7 @@ class Reference:
     def _at_draw(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function(reduce_retracing=True, autograph=False)
         def at_draw(images: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-            with weights.reading(weights.Draw(seed, index)):
+            with use_handler(DrawHandler(seed, index)):
                 return mean_outputs(self.model, images)
 
         return at_draw

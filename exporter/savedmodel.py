@@ -7,11 +7,11 @@ from pathlib import Path
 import tensorflow as tf
 
 from probrt.exporter.signatures import Signatures
-from probrt.runtime.bundle.manifest import Posterior
+from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.model import Model
 
 
-def save(model: Model, posterior: Posterior, folder: Path) -> None:
+def save(model: Model, posterior: PosteriorRecord, folder: Path) -> None:
     """Writes saved_model.pb and variables/ with every signature into an existing folder."""
     module = tf.Module()
     # The variables alone: tracking the Keras model would write its own functions beside ours.

@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.exporter.graphs import Outputs, chunk_outputs, images_spec, index_table, mean_outputs, named
-from probrt.runtime.bundle.manifest import Posterior
+from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.heads import moments
+from probrt.trainer.heads.moments import RunningMoments, add_draw, finish_running, start_running
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
-_Running = dict[str, moments.Running]
+_Running = dict[str, RunningMoments]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Signatures:
     """The functions of one model and one bank."""
 
     model: Model
-    posterior: Posterior | None
+    posterior: PosteriorRecord | None
 
     def all(self) -> dict[str, Callable[..., Outputs]]:
         """The signatures by name."""
@@ -52,8 +53,8 @@ class Signatures:
         def serving_default(images: tf.Tensor) -> Outputs:
             rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             good = _finite(images)
-            readings = self.model.draws(self.posterior.seed, bank, len(bank))
-            outputs = chunk_outputs(self.model, readings, _cleared(images, good))
+            handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
+            outputs = chunk_outputs(self.model, handlers, _cleared(images, good))
             return _first_rows(_nan_rows(outputs, good), rows)
 
         return tf.function(serving_default, input_signature=[images_spec(self.model)], autograph=False)
@@ -64,7 +65,7 @@ class Signatures:
         def mean(images: tf.Tensor) -> Outputs:
             rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
             good = _finite(images)
-            with weights.reading(weights.Mean()):
+            with use_handler(MeanHandler()):
                 outputs = mean_outputs(self.model, _cleared(images, good))
             return _first_rows(_nan_rows(outputs, good), rows)
 
@@ -91,7 +92,7 @@ class Signatures:
             start = self._scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
             rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
-            shared = self.model.shared(images)
+            shared = self.model.shared_features(images)
 
             def one(position: tf.Tensor) -> list[tf.Tensor]:
                 answer = self._draw(shared, start, position)
@@ -146,8 +147,8 @@ class Signatures:
         return tf.function(function, input_signature=specs, autograph=False)
 
     def _draw(self, shared: list[tf.Tensor], seed: tf.Tensor, position: tf.Tensor) -> dict[str, moments.Moments]:
-        with weights.reading(self.model.draw(seed, self._index(seed, position))):
-            return self.model.moments_after(shared)
+        with use_handler(self.model.draw_handler(seed, self._index(seed, position))):
+            return self.model.moments_from(shared)
 
     def _index(self, seed: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """With the bundle's seed the bank's order, then the unused indices ascending; else the position."""
@@ -183,7 +184,7 @@ class Signatures:
 
     def _running(self, images: tf.Tensor, number: tf.Tensor, seed: tf.Tensor) -> Outputs:
         """All heads over `number` [rows] draws of one seed; memory does not grow with the number."""
-        shared = self.model.shared(images)
+        shared = self.model.shared_features(images)
 
         def after(position: tf.Tensor, running: _Running) -> _Running:
             drawn = self._draw(shared, seed, position)
@@ -192,14 +193,14 @@ class Signatures:
             return {
                 name: tf.nest.map_structure(
                     lambda this, that: _where_rows(counted, (this,), (that,))[0],
-                    moments.added(running[name], count, drawn[name]),
+                    add_draw(running[name], count, drawn[name]),
                     running[name],
                 )
                 for name in drawn
             }
 
         first = self._draw(shared, seed, tf.constant(0))
-        running = {name: moments.first(drawn) for name, drawn in first.items()}
+        running = {name: start_running(drawn) for name, drawn in first.items()}
         most = tf.reduce_max(number)
         _, running = tf.while_loop(
             lambda position, _: position < most,
@@ -212,7 +213,7 @@ class Signatures:
         for head in self.model.heads:
             sums = running[head.name]
             over = tf.reshape(count, [-1] + [1] * (len(sums.mean.shape) - 1))
-            answers[head.name] = moments.finished(head, sums, over)
+            answers[head.name] = finish_running(head, sums, over)
         return named(answers)
 
     def _scalar(self, values: tf.Tensor, name: str, low: int, high: int) -> tf.Tensor:

@@ -9,7 +9,7 @@ from rich.table import Table
 from probrt.exporter.parity import Difference
 from probrt.exporter.tf_serving import BATCHING, FOLDER
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File, Selection
+from probrt.runtime.bundle.manifest import FileRecord, Selection
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
@@ -35,7 +35,7 @@ def files_table(bundle: Bundle, differences: Sequence[Difference]) -> Table:
     for column in (*words, "files", "draws", "MB", "largest difference", "ms/image"):
         table.add_column(column, justify="left" if column in words else "right")
     checked = {one.file.partition(" ")[0]: one for one in differences if " " not in one.file or "default" in one.file}
-    kinds: dict[tuple[str, str, str], list[File]] = {}
+    kinds: dict[tuple[str, str, str], list[FileRecord]] = {}
     for file in bundle.manifest.files:
         kinds.setdefault((file.format, file.variant, file.precision), []).append(file)
     for (format, variant, precision), files in kinds.items():

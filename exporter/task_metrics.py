@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probrt.exporter.reference import Answer
-from probrt.runtime.bundle.manifest import Parity
+from probrt.runtime.bundle.manifest import ParityRecord
 from probrt.trainer.heads import AnyHead
 
 _BATCH = 32
@@ -31,7 +31,7 @@ class Task:
 
     def compared(
         self, heads: Sequence[AnyHead], file: str, answer: Answer, expected: Answer, allowed: float
-    ) -> tuple[list[Parity], list[str]]:
+    ) -> tuple[list[ParityRecord], list[str]]:
         """Rows for the manifest and faults: a score may be worse than the model's by that part of it."""
         rows, faults = [], []
         for head in heads:
@@ -43,7 +43,7 @@ class Task:
             # A score of 0 leaves nothing to lose, and an error of 0 no part of it: then any loss is too much.
             tolerance = max(allowed * abs(theirs), 1e-9)
             rows.append(
-                Parity(
+                ParityRecord(
                     file=file,
                     output=what,
                     absolute=abs(ours - theirs),

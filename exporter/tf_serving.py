@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.exporter.signatures import encodable
-from probrt.runtime.bundle.manifest import Posterior
+from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.model import Model
 
 FOLDER = "assets.extra"
@@ -30,7 +30,7 @@ num_batch_threads { value: 2 }
 """
 
 
-def write(model: Model, posterior: Posterior | None, images: np.ndarray, folder: Path) -> None:
+def write(model: Model, posterior: PosteriorRecord | None, images: np.ndarray, folder: Path) -> None:
     """Writes the extra files into `assets.extra/` of a SavedModel; images are real ones [count, *input.shape]."""
     extra = folder / FOLDER
     extra.mkdir()
@@ -42,7 +42,7 @@ def write(model: Model, posterior: Posterior | None, images: np.ndarray, folder:
 
 
 def requests(
-    model: Model, posterior: Posterior | None, images: np.ndarray
+    model: Model, posterior: PosteriorRecord | None, images: np.ndarray
 ) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
     """(signature, inputs) of one request per signature that may be batched."""
     yield "serving_default", {"images": images}

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.errors import ParityError, UsageError
 
 MAX_BATCH = 64
@@ -36,7 +36,7 @@ def publish(bundle: Bundle, repository: Path) -> Path:
     return model
 
 
-def config(bundle: Bundle, source: File) -> str:
+def config(bundle: Bundle, source: FileRecord) -> str:
     """config.pbtxt for one ONNX file; ParityError if its inputs and outputs are not those of the manifest."""
     import onnx
 
@@ -69,7 +69,7 @@ def config(bundle: Bundle, source: File) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _source(bundle: Bundle) -> File:
+def _source(bundle: Bundle) -> FileRecord:
     files = bundle.files("onnx", "draws") or bundle.files("onnx", "mean")
     if not files:
         raise UsageError(

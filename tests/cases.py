@@ -14,16 +14,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from probrt.exporter.export import Request, export
+from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import backbones, heads, layers, store
+from probrt.trainer.build import build_model
+from probrt.trainer.keras_internals import flatten_layers
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
-from probrt.trainer.model import Model, build
-from probrt.trainer.variational import posteriors, priors, weights
+from probrt.trainer.layers.weight_settings import WeightSettings
+from probrt.trainer.model import Model
+from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 DRAWS = 8
 # The cases that are exported in every precision, the others in float32.
@@ -76,7 +81,7 @@ def exported(case: Case, folder: Path) -> Exported:
     store.save(made, folder / "model", kept, {}, targets=_said(made, kept))
     model, _ = store.load(folder / "model")
     precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
-    request = Request(draws=DRAWS, precisions=precisions, select=case.name == "digits")
+    request = ExportRequest(draws=DRAWS, precisions=precisions, select=case.name == "digits")
     found = export(folder / "model", folder / "artifacts", request)
     images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
     made, model = made.without_auxiliary(), model.without_auxiliary()
@@ -88,7 +93,7 @@ def _said(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
 
     An untrained model says nearly the same of every class, and int8 may rightly find another one likeliest.
     """
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         said = model.moments(images)
     found = {}
     for head in model.heads:
@@ -158,7 +163,7 @@ def _final2d(filters: int) -> ProbabilisticLayer:
 def _digits() -> Model:
     input = Input(shape=[16, 16, 1], colour="grey", resize="bilinear", range=(0, 255))
     backbone = backbones.ConvStack(widths=(4, 6))
-    return build("digits", input, [DIGIT, SLANT, INK], backbone, backbones.Weights(), 3)
+    return build_model("digits", input, [DIGIT, SLANT, INK], backbone, WeightSettings(), 3)
 
 
 def built(
@@ -172,7 +177,7 @@ def built(
 
     def make() -> Model:
         settings = {"colour": "none", "resize": "none", "range": (-1.0, 1.0), **more}
-        return settled(build(name, Input(shape=list(shape), **settings), chosen, backbone, backbones.Weights()))
+        return settled(build_model(name, Input(shape=list(shape), **settings), chosen, backbone, WeightSettings()))
 
     deep = isinstance(backbone, backbones.Pretrained)
     # Through MobileNetV2's 53 untrained layers, a change of the images' last bit moves a probability by 1.7e-5.
@@ -183,18 +188,18 @@ def settled(model: Model) -> Model:
     """The model with batch normalisations that know one batch: in a deep new network all signal would vanish."""
     low, high = model.input.range or (-1.0, 1.0)
     images = np.random.default_rng(1).uniform(low, high, (8, *_sides(model.input))).astype(np.float32)
-    norms = [one for one in model.network._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
+    norms = [one for one in flatten_layers(model.network) if isinstance(one, keras.layers.BatchNormalization)]
     usual = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    with weights.reading(weights.Fit(0, 0)):
+    with use_handler(TrainingHandler(0, 0)):
         model.channels(images, training=True)
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     return model
 
 
-def small_features(images: Any, making: backbones.Weights, width: int) -> Any:
+def small_features(images: Any, making: WeightSettings, width: int) -> Any:
     """A backbone of the user's own."""
     return keras.layers.ReLU(name="own_relu")(making.conv(2, width, 3, "own")(images))
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from probrt.trainer import layers
 from probrt.trainer.variational import posteriors, priors
-from probrt.trainer.variational.weights import RandomWeight
+from probrt.trainer.variational.random_weight import RandomWeight
 
 POSTERIORS: dict[str, posteriors.Posterior] = {
     "normal": posteriors.Normal(0.5),

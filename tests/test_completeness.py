@@ -8,6 +8,7 @@ import pytest
 from cases import CASES
 
 from probrt.trainer import backbones, heads, layers
+from probrt.trainer.keras_internals import flatten_layers
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
@@ -24,7 +25,7 @@ def used() -> set[object]:
     for case in CASES:
         model = case.model()
         found |= {type(head) for head in model.heads} | set(case.covers)
-        for layer in model.network._flatten_layers():
+        for layer in flatten_layers(model.network):
             found.add(type(layer))
             if isinstance(layer, ProbabilisticLayer):
                 found.add(layer.estimator)

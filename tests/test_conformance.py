@@ -12,7 +12,7 @@ from cases import CASES, Exported
 
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
 
@@ -27,7 +27,7 @@ every_case = pytest.mark.parametrize(
 every_graph_engine = pytest.mark.parametrize("engine", [name for name in ENGINES if name != "tensorflow"])
 
 
-def loaded(bundle: Exported, engine: Engine, files: list[File]) -> Graph:
+def loaded(bundle: Exported, engine: Engine, files: list[FileRecord]) -> Graph:
     return engine.load_module().load(bundle.bundle, files, "cpu", 1)
 
 

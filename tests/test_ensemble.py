@@ -14,10 +14,10 @@ import pytest
 from cases import BY_NAME, DIGIT, SLANT, layered
 from test_export import probrt
 
-from probrt.exporter.export import Request, export
+from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Calibration, Conformal, File
+from probrt.runtime.bundle.manifest import Calibration, Conformal, FileRecord
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.combine import Sum
@@ -104,7 +104,7 @@ def loaded(path: Path, first: str) -> Graph:
     return engine.load_module().load(bundle, list(whole), "cpu", 1)
 
 
-def ask(bundle: Bundle, files: Sequence[File], signature: str = "", **more: int) -> Answer:
+def ask(bundle: Bundle, files: Sequence[FileRecord], signature: str = "", **more: int) -> Answer:
     graph = loaded(bundle.path, files[0].path)
     asked = {name: np.array([value], np.int32) for name, value in more.items()}
     return graph({"images": IMAGES, **asked}, *([signature] if signature else []))
@@ -158,7 +158,7 @@ def test_members_without_random_weights(tmp_path: Path) -> None:
     """The classic deep ensemble: the members are the draws, one each, in one chunk."""
     folders = [saved(plain(seed), tmp_path / f"plain{seed}", "") for seed in range(3)]
     found = export(
-        folders[0], tmp_path / "artifacts", Request(formats=("savedmodel", "onnx"), members=tuple(folders[1:]))
+        folders[0], tmp_path / "artifacts", ExportRequest(formats=("savedmodel", "onnx"), members=tuple(folders[1:]))
     ).bundle
     posterior = found.manifest.posterior
     assert (posterior.order, posterior.chunk, posterior.samples, posterior.max_samples) == ([0, 1, 2], 3, 3, 3)
@@ -170,7 +170,7 @@ def test_members_without_random_weights(tmp_path: Path) -> None:
         close(ask(found, files, signature), expected)
     close(ask(found, found.files("savedmodel"), "sample", num_samples=2, seed=5), combined(found, members, 5, range(2)))
     with pytest.raises(UsageError, match="--draws 8: an ensemble without random weights has 3 draws"):
-        export(folders[0], tmp_path / "artifacts", Request(draws=8, members=tuple(folders[1:])))
+        export(folders[0], tmp_path / "artifacts", ExportRequest(draws=8, members=tuple(folders[1:])))
 
 
 def test_what_is_no_ensemble(folders: list[Path], tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_what_is_no_ensemble(folders: list[Path], tmp_path: Path) -> None:
     ):
         third = saved(model, tmp_path / name, "")
         with pytest.raises(UsageError) as refused:
-            export(folders[0], tmp_path / "artifacts", Request(members=(folders[1], third)))
+            export(folders[0], tmp_path / "artifacts", ExportRequest(members=(folders[1], third)))
         assert said in str(refused.value)
         assert f"{third}: no ensemble with {folders[0]}: " in str(refused.value)
     for request, said in (
-        (Request(members=(folders[0],)), "named twice"),
-        (Request(members=(folders[1],), precisions=("int8",)), "--precisions int8: not for an ensemble"),
-        (Request(name="../up"), "--name '../up'"),
+        (ExportRequest(members=(folders[0],)), "named twice"),
+        (ExportRequest(members=(folders[1],), precisions=("int8",)), "--precisions int8: not for an ensemble"),
+        (ExportRequest(name="../up"), "--name '../up'"),
     ):
         with pytest.raises(UsageError, match=said):
             export(folders[0], tmp_path / "artifacts", request)

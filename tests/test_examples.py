@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from probrt.trainer import data, store
+from probrt.trainer.build import build_model
 from probrt.trainer.config import config as configs
 from probrt.trainer.fit.loop import Run, fit
-from probrt.trainer.model import build
 from probrt.trainer.train import train
 
 # The digits example is run in full by `make demo`, and in parts by other tests.
@@ -58,7 +58,7 @@ def test_shortened(root: Path, tmp_path: Path, name: str, config: str) -> None:
     read = data.read(settings, path.parent)
     train_rows, validation = read.splits["train"], read.splits["validation"]
     heads = data.standardised(settings.heads, train_rows)
-    model = build(settings.name, settings.input, heads, settings.backbone.located(path.parent), settings.weights)
+    model = build_model(settings.name, settings.input, heads, settings.backbone.located(path.parent), settings.weights)
     short = msgspec.structs.replace(settings.fit, epochs=1, batch=4)
     (epoch,) = fit(model, train_rows, validation, short, Run(settings.seed, settings.data))
     assert np.isfinite([epoch.loss, *epoch.metrics.values()]).all()

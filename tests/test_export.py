@@ -18,13 +18,13 @@ from cases import BY_NAME
 
 from probrt.exporter import export as exporting
 from probrt.exporter import files, formats
-from probrt.exporter.export import Request, export
+from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.publish import next_version
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
 
-REQUEST = Request(draws=8, select=False)
+REQUEST = ExportRequest(draws=8, select=False)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from cases import DIGIT, SLANT, layered
 
 from probrt.exporter.constants import frozen
-from probrt.exporter.export import Request, export
+from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.formats import FORMATS, KINDS, VARIANTS, chosen, graph_files
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import Task
@@ -102,7 +102,7 @@ def test_a_model_without_random_weights(tmp_path: Path) -> None:
     )
     images = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
     store.save(made, tmp_path / "model", images, {})
-    found = export(tmp_path / "model", tmp_path, Request())
+    found = export(tmp_path / "model", tmp_path, ExportRequest())
     assert found.bundle.manifest.posterior is None
     names = {file.path for file in found.bundle.manifest.files if file.format != "savedmodel"}
     assert names == {"mean.tflite", "mean.onnx"}

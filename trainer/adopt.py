@@ -24,11 +24,12 @@ from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
-from probrt.trainer.variational.posteriors import Laplace, LogNormal, Normal, Posterior
-from probrt.trainer.variational.posteriors.base import rho_of
-from probrt.trainer.variational.priors import Named, Prior
-from probrt.trainer.variational.priors import Normal as NormalPrior
-from probrt.trainer.variational.weights import RandomWeight
+from probrt.trainer.variational.parameters import rho_of
+from probrt.trainer.variational.posteriors import Posterior
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, LogNormalPosterior, NormalPosterior
+from probrt.trainer.variational.priors import Prior
+from probrt.trainer.variational.priors.families import NormalPrior, TfpPrior
+from probrt.trainer.variational.random_weight import RandomWeight
 
 _ESTIMATORS = {
     # First, for its name ends as the next one does. TFP has it for Dense, where auto takes it if it is exact.
@@ -37,7 +38,7 @@ _ESTIMATORS = {
     "Flipout": "flipout",
 }
 # Those that have a location and a scale per weight, as ours have.
-_FAMILIES = {"Normal": Normal, "Laplace": Laplace, "LogNormal": LogNormal}
+_FAMILIES = {"Normal": NormalPosterior, "Laplace": LaplacePosterior, "LogNormal": LogNormalPosterior}
 _CONVS = {"Conv1D": layers.Conv1D, "Conv2D": layers.Conv2D, "Conv3D": layers.Conv3D}
 _PLAIN = {
     "Activation", "Add", "Average", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "BatchNormalization",
@@ -179,7 +180,7 @@ def _prior(distribution: Any, where: str) -> Prior | None:
                 raise ConfigError(f"{where} prior: its {name} differs between weights; use one for all")
             settings[name] = float(values.flat[0])
     try:
-        return Named(kind, settings) if kind != "Normal" else NormalPrior(**settings)
+        return TfpPrior(kind, settings) if kind != "Normal" else NormalPrior(**settings)
     except (ValueError, TypeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{where} prior: {kind} cannot be adopted ({one_line(error)[:200]})") from None
 
@@ -238,7 +239,7 @@ def _positions(outputs: Any) -> Any:
     return outputs if len(outputs.shape) > 2 else keras.layers.Reshape((1, outputs.shape[-1]))(outputs)
 
 
-class Card(Struct, frozen=True, forbid_unknown_fields=True):
+class AdoptionCard(Struct, frozen=True, forbid_unknown_fields=True):
     """What a legacy model does not say of itself: its name, its input and its heads, from a TOML file."""
 
     name: str
@@ -246,10 +247,10 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True):
     heads: list[AnyHead]
 
 
-def card(path: Path) -> Card:
+def card(path: Path) -> AdoptionCard:
     """The card in a TOML file; ConfigError says what is wrong with it."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Card)
+        return msgspec.toml.decode(path.read_bytes(), type=AdoptionCard)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
     except (msgspec.MsgspecError, ValueError) as error:

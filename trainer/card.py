@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from probrt.trainer.config.config import Config
-from probrt.trainer.data import Data
+from probrt.trainer.data.examples import Dataset
 from probrt.trainer.data.summary import class_counts, targets
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead
@@ -22,7 +22,7 @@ from probrt.trainer.model import Model
 _FEW = 30
 
 
-def card(model: Model, config: Config, data: Data, provenance: Mapping[str, Any]) -> str:
+def card(model: Model, config: Config, data: Dataset, provenance: Mapping[str, Any]) -> str:
     """The card's Markdown."""
     fit = config.fit
     lines = [f"# {model.name}", "", "## What it answers", ""]
@@ -68,7 +68,7 @@ def card(model: Model, config: Config, data: Data, provenance: Mapping[str, Any]
     return "\n".join(lines) + "\n"
 
 
-def limits(heads: Sequence[AnyHead], data: Data, config: Config) -> list[str]:
+def limits(heads: Sequence[AnyHead], data: Dataset, config: Config) -> list[str]:
     """What the data do not support, one sentence each."""
     train = data.splits["train"]
     found = [

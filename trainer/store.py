@@ -27,7 +27,7 @@ from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 
 
-class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What model.json holds; provenance is free-form (config, versions, data digest, metrics)."""
 
     name: str
@@ -47,7 +47,7 @@ def save(
 ) -> None:
     """Writes a model directory; images [count, *input.shape] and their targets are kept for checks at export."""
     folder.mkdir(parents=True, exist_ok=True)
-    card = Card(
+    card = StoredModel(
         name=model.name,
         input=model.input,
         heads=list(model.heads),
@@ -65,10 +65,10 @@ def save(
     unfinished.replace(folder / "model.json")
 
 
-def load(folder: Path) -> tuple[Model, Card]:
+def load(folder: Path) -> tuple[Model, StoredModel]:
     """The model of a model directory; DataError if the folder is none, or is damaged."""
     try:
-        card = msgspec.json.decode((folder / "model.json").read_bytes(), type=Card)
+        card = msgspec.json.decode((folder / "model.json").read_bytes(), type=StoredModel)
         network = keras.models.model_from_json((folder / "architecture.json").read_text())
         network.load_weights(folder / "weights.weights.h5")
     except FileNotFoundError as error:

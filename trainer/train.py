@@ -23,19 +23,20 @@ from probrt.runtime.bundle.manifest import Calibration
 from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer import data as tables
 from probrt.trainer import store
+from probrt.trainer.build import build_model
 from probrt.trainer.calibration.calibrate import calibrated
 from probrt.trainer.card import card
 from probrt.trainer.config import config as configs
 from probrt.trainer.config.config import Config
 from probrt.trainer.data import Examples
+from probrt.trainer.data.examples import Dataset
 from probrt.trainer.fit.checkpoints import Checkpoints
 from probrt.trainer.fit.distribute import chosen_strategy, is_chief, synchronise
 from probrt.trainer.fit.logs import Logs
-from probrt.trainer.fit.loop import Progress as Epoch
-from probrt.trainer.fit.loop import Run, evaluator, fit
+from probrt.trainer.fit.loop import EpochReport, Run, evaluator, fit
 from probrt.trainer.fit.step import Stepped
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.model import Model, build
+from probrt.trainer.model import Model
 from probrt.trainer.variational.kl_report import kl_lines, kl_report
 
 _KEPT_IMAGES = 512
@@ -109,7 +110,7 @@ def relative(root: Path, out: Path) -> str:
     return os.path.relpath(root.resolve(), out.resolve())
 
 
-def _read(config: Config, path: Path, console: Console) -> tables.Data:
+def _read(config: Config, path: Path, console: Console) -> Dataset:
     """The config's data, described; of many faults the whole list is printed before it is refused."""
     try:
         with console.status(f"reading {config.data.folder}"):
@@ -131,7 +132,7 @@ def _built(config: Config, heads: tuple[AnyHead, ...], precision: str) -> Model:
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
         keras.utils.set_random_seed(config.seed)
-        return build(config.name, config.input, heads, config.backbone, config.weights, config.final.kernel)
+        return build_model(config.name, config.input, heads, config.backbone, config.weights, config.final.kernel)
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -146,7 +147,7 @@ def _plain(config: Config, heads: tuple[AnyHead, ...], fitted: Model) -> Model:
 @contextmanager
 def _display(
     console: Console, model: Model, logs: Logs | None
-) -> Iterator[tuple[Callable[[int, int, Stepped], None], Callable[[Epoch], None]]]:
+) -> Iterator[tuple[Callable[[int, int, Stepped], None], Callable[[EpochReport], None]]]:
     """A progress bar; two functions, called after each step and after each epoch."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as display:
@@ -159,7 +160,7 @@ def _display(
             if logs:
                 logs.step(step, found)
 
-        def shown(epoch: Epoch) -> None:
+        def shown(epoch: EpochReport) -> None:
             nonlocal latest
             latest = "  ".join(f"{head.name} {head.metric_name} {epoch.metrics[head.name]:.4f}" for head in model.heads)
             at = f"epoch {epoch.epoch:3d}/{epoch.epochs}"

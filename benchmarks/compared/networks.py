@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from compared.pictures import SEED
 
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
+
 DRAWS, MEMBERS, BATCH, WIDTH, RATE = 32, 5, 64, 2, 2e-3
 LABELS = [str(digit) for digit in range(10)]
 # From images to the class probabilities of each draw, [draws, n, 10].
@@ -61,13 +63,13 @@ def fitted(seed: int, train, validation, epochs: int, kl_weight: float = 0.0, dr
     """A fitted model."""
     import keras
 
-    from probrt.trainer.config.settings import Fit
+    from probrt.trainer.config.settings import FitSettings
     from probrt.trainer.fit.loop import Run, fit
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = lenet(dropout, **families)
-    settings = Fit(epochs=epochs, batch=BATCH, learning_rate=RATE, kl_weight=kl_weight, kl_warmup=0.2)
+    settings = FitSettings(epochs=epochs, batch=BATCH, learning_rate=RATE, kl_weight=kl_weight, kl_warmup=0.2)
     for _ in fit(model, train, validation, settings, Run(seed=seed, augmentation=augmentation())):
         pass
     return model
@@ -77,11 +79,9 @@ def drawn(model, images: np.ndarray, draws: int) -> np.ndarray:
     """Class probabilities of each draw, [draws, n, 10]; at the mean for 0 draws."""
     import tensorflow as tf
 
-    from probrt.trainer.variational import weights
-
     @tf.function(autograph=False)
     def at(batch, index):
-        with weights.reading(weights.Draw(SEED, index) if draws else weights.Mean()):
+        with use_handler(DrawHandler(SEED, index) if draws else MeanHandler()):
             return tf.nn.softmax(model.channels(batch)["digit"])
 
     parts = np.array_split(images.astype(np.float32), max(1, len(images) // 500))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, File, Manifest, decode
+from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, FileRecord, Manifest, decode
 from probrt.runtime.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Bundle:
 
         Raises UsageError for what the bundle cannot give, MissingError for an engine that is not installed.
         """
-        from probrt.runtime.predict.choose import Request, choose
+        from probrt.runtime.predict.choose import PredictRequest, choose
         from probrt.runtime.predict.predictor import Predictor
 
-        plan = choose(self, Request(samples, seed, variant, engine, device, precision))
+        plan = choose(self, PredictRequest(samples, seed, variant, engine, device, precision))
         return Predictor(self, plan, batch_size, threads)
 
     @property
@@ -66,7 +66,7 @@ class Bundle:
         """`name/version`, as rows and messages name it."""
         return f"{self.manifest.model.name}/{self.manifest.model.version}"
 
-    def files(self, format: str, variant: str | None = None, precision: str = "float32") -> list[File]:
+    def files(self, format: str, variant: str | None = None, precision: str = "float32") -> list[FileRecord]:
         """Files of one format (and variant) in the order of their draws."""
         found = [
             file
@@ -75,7 +75,7 @@ class Bundle:
         ]
         return sorted(found, key=lambda file: file.draws[0] if file.draws else 0)
 
-    def read(self, file: File) -> bytes:
+    def read(self, file: FileRecord) -> bytes:
         """A file's bytes, after their size and digest were checked; BundleError if they differ."""
         try:
             data = (self.path / file.path).read_bytes()
@@ -88,7 +88,7 @@ class Bundle:
             )
         return data
 
-    def check(self, file: File) -> None:
+    def check(self, file: FileRecord) -> None:
         """Checks a file's digest without holding it in memory; BundleError if it differs."""
         digest = hashlib.sha256()
         try:

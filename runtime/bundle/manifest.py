@@ -35,7 +35,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """One strict object of the manifest: an unknown key is refused."""
 
 
-class Model(Record, frozen=True, kw_only=True):
+class ModelRecord(Record, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=MODEL_NAME)]
     version: Positive
 
@@ -59,7 +59,7 @@ class Input(Record, frozen=True, kw_only=True):
     unit: str = ""
 
 
-class Head(Record, frozen=True, kw_only=True):
+class HeadRecord(Record, frozen=True, kw_only=True):
     """One output task.
 
     combine: what its uncertainty is, "variance" or "entropy" (nats).
@@ -84,7 +84,7 @@ class Head(Record, frozen=True, kw_only=True):
         return tuple(name for name in self.outputs if name not in QUANTITIES)
 
 
-class File(Record, frozen=True, kw_only=True):
+class FileRecord(Record, frozen=True, kw_only=True):
     """One file of the bundle; `draws` is the first position of the bank it holds and how many."""
 
     path: str
@@ -120,7 +120,7 @@ class Selection(Record, frozen=True, kw_only=True):
     errors: list[BankError]
 
 
-class Posterior(Record, frozen=True, kw_only=True):
+class PosteriorRecord(Record, frozen=True, kw_only=True):
     """Which draws the bundle gives.
 
     With this seed, position i means index `order[i]`, then the unused indices ascending; with any
@@ -168,7 +168,7 @@ class Calibration(Record, frozen=True, kw_only=True):
     risk: list[RiskPoint] = []
 
 
-class Parity(Record, frozen=True, kw_only=True):
+class ParityRecord(Record, frozen=True, kw_only=True):
     """Largest difference of one output of one file from the model under the same reading.
 
     output: `<head>.<quantity>`, `<signature>:<head>.<quantity>`, or of a coarser file `<head> <metric>`, a score.
@@ -200,17 +200,17 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     format: Literal[1] = FORMAT
     probrt: str
-    model: Model
+    model: ModelRecord
     input: Input
-    heads: Annotated[list[Head], Meta(min_length=1)]
-    files: list[File]
-    posterior: Posterior | None
+    heads: Annotated[list[HeadRecord], Meta(min_length=1)]
+    files: list[FileRecord]
+    posterior: PosteriorRecord | None
     calibration: list[Calibration] = []
-    parity: list[Parity] = []
+    parity: list[ParityRecord] = []
     ops: list[str] | None = None
     provenance: Provenance
 
-    def head(self, name: str) -> Head:
+    def head(self, name: str) -> HeadRecord:
         """The head of that name; KeyError if there is none."""
         for head in self.heads:
             if head.name == name:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.protobuf import fields, inside, text
 from probrt.runtime.errors import BundleError
 
@@ -57,7 +57,7 @@ _DEPTH = 64
 _Ops = dict[str, set[str]]
 
 
-def vet(bundle: Bundle, file: File) -> None:
+def vet(bundle: Bundle, file: FileRecord) -> None:
     """Checks the digest of a file of a bundle and, if it is a graph, what that may do; BundleError."""
     if PurePosixPath(file.path).name in _OTHER_GRAPHS:
         raise BundleError(f"{file.path}: a SavedModel in a form that a bundle may not have")

@@ -1,0 +1,1 @@
+"""The commands of the light runtime, one file each."""

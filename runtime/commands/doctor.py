@@ -15,7 +15,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.engines import Engine, engines
 from probrt.runtime.errors import ProbrtError, one_line
-from probrt.runtime.predict.choose import Request, choose
+from probrt.runtime.predict.choose import PredictRequest, choose
 
 EXTRAS = (
     ("pyarrow", "parquet", "Parquet rows and lists"),
@@ -86,7 +86,7 @@ def _extras() -> Iterator[str]:
 def fits(bundle: Bundle, engine: Engine, variant: str) -> bool:
     """Whether an installed engine can answer with a variant of this bundle."""
     try:
-        choose(bundle, Request(variant=variant, engine=engine.name))
+        choose(bundle, PredictRequest(variant=variant, engine=engine.name))
     except ProbrtError:
         return False
     return True

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Calibration, Head, Manifest
+from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest
 from probrt.runtime.images.decode import shown
 
 
@@ -45,7 +45,7 @@ def lines(bundle: Bundle) -> Iterator[str]:
         yield f"file     {file.path:44} {file.bytes:>10}  {what} {draws:12} {parity}".rstrip()
 
 
-def _head(head: Head) -> str:
+def _head(head: HeadRecord) -> str:
     kind = "entropies in nats" if head.combine == "entropy" else "variances"
     labels = ", ".join(head.labels[:12]) + (f", ... ({len(head.labels)})" if len(head.labels) > 12 else "")
     where = "per position, " if head.per_position else ""

@@ -59,7 +59,7 @@ def predict(
     from probrt.runtime.images.inputs import Skipped
     from probrt.runtime.images.inputs import images as find_images
     from probrt.runtime.predict.adaptive import Adaptive, Fixed, tolerances
-    from probrt.runtime.predict.choose import FEW, Request, choose
+    from probrt.runtime.predict.choose import FEW, PredictRequest, choose
     from probrt.runtime.predict.predictor import Predictor
     from probrt.runtime.rows.head_rows import promises
     from probrt.runtime.rows.maps import FORMATS, MapFolder
@@ -81,7 +81,7 @@ def predict(
     map_folder = Path("predictions.maps") if out == "-" else Path(out).with_suffix(".maps")
     skipped = Skipped()
     names, few = _peeked(find_images(images, skipped, (Path(out), map_folder), recursive), images, FEW)
-    plan = choose(opened, Request(samples, seed, variant, engine, device, precision, few is not None))
+    plan = choose(opened, PredictRequest(samples, seed, variant, engine, device, precision, few is not None))
     if tolerance and not plan.samples:
         raise UsageError(f"--tolerance {tolerance}: the posterior mean has no draws to add")
     limits = tolerances(tolerance, opened.manifest) if tolerance else {}

@@ -14,7 +14,7 @@ EVERY = 10.0
 WORST = 10
 
 
-class Progress(Protocol):
+class ProgressDisplay(Protocol):
     """Told of finished rows; closed when the run ends, however it ends."""
 
     def advance(self, rows: int) -> None: ...
@@ -69,7 +69,7 @@ class Bar:
         self._bar.stop()
 
 
-def progress(quiet: bool, total: int | None) -> Progress:
+def progress(quiet: bool, total: int | None) -> ProgressDisplay:
     """The kind that fits: nothing if quiet, a bar on a terminal, else lines. `total` may be unknown."""
     if quiet or total == 1:
         return Silent()

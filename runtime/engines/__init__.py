@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.errors import BundleError, MissingError, one_line
 
 GROUP = "probrt.engines"
@@ -42,7 +42,7 @@ class EngineModule(Protocol):
 
     def devices(self) -> tuple[str, ...]: ...
 
-    def load(self, bundle: Bundle, files: Sequence[File], device: str, threads: int) -> Graph: ...
+    def load(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph: ...
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def engines() -> tuple[Engine, ...]:
     return tuple(sorted(found, key=lambda engine: engine.speed))
 
 
-def damaged(file: File, error: BaseException) -> BundleError:
+def damaged(file: FileRecord, error: BaseException) -> BundleError:
     """A file whose digest is right but that its engine does not take."""
     return BundleError(f"{file.path}: cannot be loaded ({one_line(error)[:200]}); export the bundle again")
 

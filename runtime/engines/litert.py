@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.engines import Arrays, Graph, absent_device, damaged
 from probrt.runtime.hush import hush
 
@@ -95,7 +95,7 @@ class Compiled:
         self._shapes = shapes
 
 
-def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> Graph:
+def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph:
     """A graph of the one file in `files`; MissingError if no GPU answers."""
     if device not in devices():
         raise absent_device("litert", device, devices())

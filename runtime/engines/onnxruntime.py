@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
 from probrt.runtime.engines import Arrays, absent_device, damaged
 
@@ -47,7 +47,7 @@ class OnnxRuntime:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
-def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> OnnxRuntime:
+def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OnnxRuntime:
     """A graph of the one file in `files`; MissingError if the device's provider does not start."""
     if device not in devices():
         raise absent_device("onnxruntime", device, devices())

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
 from probrt.runtime.engines import Arrays, absent_device, damaged
 
@@ -62,7 +62,7 @@ class OpenVino:
         return self._requests[shape]
 
 
-def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> OpenVino:
+def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OpenVino:
     """A graph of the one file in `files`."""
     if device not in devices():
         raise absent_device("openvino", device, devices())

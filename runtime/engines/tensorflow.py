@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_saved_model
 from probrt.runtime.engines import Arrays, absent_device, damaged
 from probrt.runtime.hush import hush
@@ -42,7 +42,7 @@ class TensorFlow:
         return {name: tensor.numpy() for name, tensor in answer.items()}
 
 
-def load(bundle: Bundle, files: Sequence[File], device: str, threads: int) -> TensorFlow:
+def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> TensorFlow:
     """The bundle's SavedModel, after the digest of each of its files was checked."""
     if device not in devices():
         raise absent_device("tensorflow", device, devices())

@@ -1,0 +1,1 @@
+"""Prediction: which engine and files answer, and how their draws combine."""

@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import File, Posterior
+from probrt.runtime.bundle.manifest import FileRecord, PosteriorRecord
 from probrt.runtime.engines import BUILT_IN, Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
 
@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictRequest:
     """What a person asked for; None and "auto" leave the choice open.
 
     few: there are so few images that starting quickly matters more than speed.
@@ -42,7 +42,7 @@ class Plan:
     engine: Engine
     device: str
     variant: str
-    files: tuple[File, ...]
+    files: tuple[FileRecord, ...]
     samples: int
     seed: int
     chunk: int
@@ -55,7 +55,7 @@ class Plan:
         return f"{self.engine.name} on {self.device}, {self.variant}, {draws}"
 
 
-def choose(bundle: Bundle, request: Request) -> Plan:
+def choose(bundle: Bundle, request: PredictRequest) -> Plan:
     """The plan for a request; UsageError says what is possible, MissingError what to install."""
     _check(bundle, request)
     reasons: list[str] = []
@@ -81,19 +81,19 @@ def choose(bundle: Bundle, request: Request) -> Plan:
     raise UsageError(f"{bundle.label}: nothing can do this: {'; '.join(reasons)}")
 
 
-def _why(request: Request, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
+def _why(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
     if request.engine != "auto":
         return "as asked"
     first = "starts soonest, for few images" if request.few else "the fastest that can"
     return "; ".join([first, *reasons, *(f"{engine.name}: not installed" for engine in missing)])
 
 
-def _posterior(bundle: Bundle) -> Posterior | None:
+def _posterior(bundle: Bundle) -> PosteriorRecord | None:
     """The draws that the bundle gives; None if all its files hold the posterior mean."""
     return bundle.manifest.posterior if any(file.variant != "mean" for file in bundle.manifest.files) else None
 
 
-def _check(bundle: Bundle, request: Request) -> None:
+def _check(bundle: Bundle, request: PredictRequest) -> None:
     posterior = _posterior(bundle)
     if request.samples is not None and request.samples < 1:
         raise UsageError(f"--samples {request.samples}: a number of draws, at least 1")
@@ -116,7 +116,7 @@ def _check(bundle: Bundle, request: Request) -> None:
         raise UsageError(f"--samples {request.samples}: {bundle.label} gives at most {posterior.max_samples}")
 
 
-def _candidates(request: Request) -> Sequence[Engine]:
+def _candidates(request: PredictRequest) -> Sequence[Engine]:
     if request.engine != "auto":
         table = BUILT_IN if request.engine in {engine.name for engine in BUILT_IN} else engines()
         named = [engine for engine in table if engine.name == request.engine]
@@ -146,7 +146,7 @@ def _device(engine: Engine, wanted: str) -> str | None:
     return here[0] if wanted == "auto" else (wanted if wanted in here else None)
 
 
-def _files(bundle: Bundle, engine: Engine, request: Request) -> tuple[str, tuple[File, ...]] | str:
+def _files(bundle: Bundle, engine: Engine, request: PredictRequest) -> tuple[str, tuple[FileRecord, ...]] | str:
     """The variant and files that honour a request in an engine's format, or why there are none."""
     posterior = _posterior(bundle)
     if request.precision == "int8" and len(bundle.manifest.input.shape) == 2 and not engine.int8_sequences:
@@ -172,17 +172,19 @@ def _files(bundle: Bundle, engine: Engine, request: Request) -> tuple[str, tuple
     return ", ".join(reasons)
 
 
-def _kind(engine: Engine, request: Request) -> str:
+def _kind(engine: Engine, request: PredictRequest) -> str:
     return engine.format if request.precision == "float32" else f"{request.precision} {engine.format}"
 
 
-def _listed(bundle: Bundle, engine: Engine, variant: str, precision: str) -> tuple[File, ...]:
+def _listed(bundle: Bundle, engine: Engine, variant: str, precision: str) -> tuple[FileRecord, ...]:
     if engine.format == "savedmodel" and variant == "mean":  # a signature of every SavedModel
         return tuple(bundle.files(engine.format, None, precision))
     return tuple(bundle.files(engine.format, variant, precision))
 
 
-def _bank(files: tuple[File, ...], posterior: Posterior, request: Request, format: str) -> tuple[File, ...] | str:
+def _bank(
+    files: tuple[FileRecord, ...], posterior: PosteriorRecord, request: PredictRequest, format: str
+) -> tuple[FileRecord, ...] | str:
     del format
     if request.seed not in (None, posterior.seed):
         return f"its bank answers for seed {posterior.seed} only"
@@ -193,7 +195,9 @@ def _bank(files: tuple[File, ...], posterior: Posterior, request: Request, forma
     return files[: possible.index(wanted) + 1]
 
 
-def _sampled(files: tuple[File, ...], posterior: Posterior, request: Request, format: str) -> tuple[File, ...] | str:
+def _sampled(
+    files: tuple[FileRecord, ...], posterior: PosteriorRecord, request: PredictRequest, format: str
+) -> tuple[FileRecord, ...] | str:
     wanted = request.samples or posterior.samples
     if format == "savedmodel":
         return files
@@ -203,7 +207,9 @@ def _sampled(files: tuple[File, ...], posterior: Posterior, request: Request, fo
     return files[:1]
 
 
-def _plan(bundle: Bundle, engine: Engine, device: str, request: Request, variant: str, files: tuple[File, ...]) -> Plan:
+def _plan(
+    bundle: Bundle, engine: Engine, device: str, request: PredictRequest, variant: str, files: tuple[FileRecord, ...]
+) -> Plan:
     posterior = _posterior(bundle)
     if posterior is None or variant == "mean":
         return Plan(engine, device, variant, files, samples=0, seed=0, chunk=0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.bundle.manifest import HeadRecord
 
 Floats = npt.NDArray[np.float64]
 Answer = Mapping[str, npt.NDArray[np.floating]]
@@ -31,7 +31,7 @@ def entropy(probabilities: Floats, classes: bool) -> Floats:
     return np.asarray(terms - q * np.log(np.where(q > 0, q, 1.0)))
 
 
-def over_classes(head: Head) -> bool:
+def over_classes(head: HeadRecord) -> bool:
     """Whether an entropy head's mean holds one probability per class (else one Bernoulli per entry)."""
     return len(head.outputs["mean"]) > len(head.outputs["aleatoric"])
 
@@ -45,7 +45,7 @@ class Sum:
     Golub and LeVeque (1983).
     """
 
-    head: Head
+    head: HeadRecord
     draws: int = 0
     averages: dict[str, Floats] = field(default_factory=dict)
     spread: Floats = field(default_factory=lambda: np.zeros(()))
@@ -94,7 +94,7 @@ def stacked(sums: list[Sum]) -> Sum:
     return Sum(first.head, first.draws, averages, spread)
 
 
-def standard_error(head: Head, answer: Mapping[str, Floats], draws: int) -> Floats:
+def standard_error(head: HeadRecord, answer: Mapping[str, Floats], draws: int) -> Floats:
     """Standard error of a head's predictive mean per image, over independent draws: [batch].
 
     Variance heads: the root of epistemic / (S - 1), in the unit of the head. Entropy heads: an upper

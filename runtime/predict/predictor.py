@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import QUANTITIES, File
+from probrt.runtime.bundle.manifest import QUANTITIES, FileRecord
 from probrt.runtime.engines import Arrays, Graph
 from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
 from probrt.runtime.images.decode import Pixels, matches, shown
@@ -132,7 +132,9 @@ class Predictor:
             for head in self.bundle.manifest.heads
         }
 
-    def _run(self, files: tuple[File, ...], inputs: Arrays, signature: str, last: bool = False) -> dict[str, Values]:
+    def _run(
+        self, files: tuple[FileRecord, ...], inputs: Arrays, signature: str, last: bool = False
+    ) -> dict[str, Values]:
         key = files[0].path
         graph = self._graphs.get(key)
         if graph is None:

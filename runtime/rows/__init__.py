@@ -1,0 +1,1 @@
+"""Rows: what a prediction says of each image, written and read back."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.manifest import Conformal, Head, Manifest
+from probrt.runtime.bundle.manifest import Conformal, HeadRecord, Manifest
 from probrt.runtime.errors import BundleError, UsageError
 from probrt.runtime.predict.combine import over_classes
 from probrt.runtime.predict.predictor import Answer
@@ -18,7 +18,7 @@ COVERAGE = 0.9
 Row = dict[str, Any]
 
 
-def head_row(head: Head, answer: Mapping[str, npt.NDArray[np.float32]], promise: Conformal | None) -> Row:
+def head_row(head: HeadRecord, answer: Mapping[str, npt.NDArray[np.float32]], promise: Conformal | None) -> Row:
     """What a row says under one head that has no positions; arrays without the batch.
 
     A quantity of one entry is a number, of several a list. Class heads add label and probability, and

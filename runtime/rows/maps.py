@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.manifest import Head, Input
+from probrt.runtime.bundle.manifest import HeadRecord, Input
 from probrt.runtime.errors import StorageError
 from probrt.runtime.images.loader import Loaded
 from probrt.runtime.images.volumes import encode_volume
@@ -43,7 +43,9 @@ class MapFolder:
     overlay: bool = False
     _made: bool = False
 
-    def save(self, head: Head, answer: Mapping[str, Values], row: int, input: Input, image: Loaded) -> dict[str, Any]:
+    def save(
+        self, head: HeadRecord, answer: Mapping[str, Values], row: int, input: Input, image: Loaded
+    ) -> dict[str, Any]:
         """Saves one image's quantities [positions..., outputs] and gives their paths as the row names them.
 
         One path per quantity, or a list in the order of the labels where it holds several pictures; and the
@@ -63,12 +65,12 @@ class MapFolder:
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
-    def lists(self, head: Head) -> bool:
+    def lists(self, head: HeadRecord) -> bool:
         """Whether the four quantities are lists of pictures: those of several flags per pixel."""
         several = head.combine == "entropy" and not over_classes(head) and head.outputs["mean"][-1] != 1
         return several and self.format in ("auto", "png") and len(head.outputs["mean"]) == 3
 
-    def _one(self, head: Head, quantity: str, values: Values, stem: str, image: Loaded) -> str | list[str]:
+    def _one(self, head: HeadRecord, quantity: str, values: Values, stem: str, image: Loaded) -> str | list[str]:
         flat = quantity != "mean" and over_classes(head)
         positions = values.ndim - (0 if flat else 1)
         if positions == 3 and (self.format == "nifti" or (self.format == "auto" and image.affine is not None)):
@@ -84,7 +86,7 @@ class MapFolder:
             return _png(_scaled(values[..., 0], top), stem)
         return [_png(_scaled(values[..., i], top), f"{stem}.{i}") for i in range(values.shape[-1])]
 
-    def _nifti(self, head: Head, quantity: str, values: Values, stem: str, image: Loaded) -> str:
+    def _nifti(self, head: HeadRecord, quantity: str, values: Values, stem: str, image: Loaded) -> str:
         map: npt.NDArray[np.generic] = values
         if over_classes(head) and quantity == "mean":
             map = _classes(values)

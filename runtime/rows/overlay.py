@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.predict.combine import over_classes
 
 Values = npt.NDArray[np.float32]
@@ -17,14 +17,14 @@ OUTLINE = (0, 255, 255)
 TINT = (255, 0, 0)
 
 
-def can_overlay(head: Head) -> bool:
+def can_overlay(head: HeadRecord) -> bool:
     """Whether a head's answer is a map in two dimensions of classes or probabilities."""
     positions = len(head.outputs["mean"]) - 1
     return head.per_position and head.combine == "entropy" and positions == 2
 
 
 def overlay(
-    pixels: Values, unit: tuple[float, float] | None, head: Head, answer: Mapping[str, Values]
+    pixels: Values, unit: tuple[float, float] | None, head: HeadRecord, answer: Mapping[str, Values]
 ) -> npt.NDArray[np.uint8]:
     """The input [height, width, 3] with red where the draws disagree and cyan where the mean's regions end.
 

@@ -12,7 +12,7 @@ from probrt.runtime.predict.predictor import Prediction, Predictor
 from probrt.runtime.rows.head_rows import Row, at, head_row
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.review import Answers, Review
-from probrt.runtime.rows.writers import Writer
+from probrt.runtime.rows.writers import RowWriter
 
 
 @dataclass
@@ -77,7 +77,7 @@ def run(
     predictor: Predictor,
     answering: Answering,
     rows: RowMaker,
-    writer: Writer,
+    writer: RowWriter,
     seen: Callable[[list[Row]], None],
 ) -> Tally:
     """Predicts every file and writes its row; `seen` is told of the rows as they are written.

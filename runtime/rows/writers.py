@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from probrt.runtime.bundle.manifest import QUANTITIES, Head, Manifest
+from probrt.runtime.bundle.manifest import QUANTITIES, HeadRecord, Manifest
 from probrt.runtime.errors import MissingError, StorageError, UsageError
 from probrt.runtime.rows.head_rows import Row
 from probrt.runtime.rows.maps import MapFolder
@@ -22,7 +22,7 @@ Column = tuple[str, int]
 FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
 
 
-class Writer(Protocol):
+class RowWriter(Protocol):
     """Takes rows in order; what `write` got is on disk when it returns, but for Parquet."""
 
     def write(self, rows: Sequence[Row]) -> None: ...
@@ -123,7 +123,7 @@ def columns(manifest: Manifest, review: bool, maps: MapFolder | None) -> dict[st
     return kinds
 
 
-def _map_columns(head: Head, maps: MapFolder | None) -> dict[str, Column]:
+def _map_columns(head: HeadRecord, maps: MapFolder | None) -> dict[str, Column]:
     if maps is None:
         return {}
     paths: dict[str, Column] = dict.fromkeys(QUANTITIES, ("text", int(maps.lists(head))))
@@ -131,7 +131,7 @@ def _map_columns(head: Head, maps: MapFolder | None) -> dict[str, Column]:
     return paths | ({"overlay": ("text", 0)} if maps.overlay and can_overlay(head) else {})
 
 
-def _head_columns(head: Head) -> dict[str, Column]:
+def _head_columns(head: HeadRecord) -> dict[str, Column]:
     kinds: dict[str, Column] = {name: ("number", _depth(head, name)) for name in (*QUANTITIES, *head.extra)}
     if head.combine == "variance":
         return kinds | {"interval": ("number", 1 + _depth(head, "mean")), "coverage": ("number", 0)}
@@ -145,7 +145,7 @@ def _head_columns(head: Head) -> dict[str, Column]:
     return kinds | {"label": ("text", 1)}
 
 
-def _depth(head: Head, quantity: str) -> int:
+def _depth(head: HeadRecord, quantity: str) -> int:
     """Lists inside each other that `rows.numbers` makes: a part of one entry is a number."""
     sides = list(head.outputs.get(quantity, head.outputs["aleatoric"]))
     while sides and sides[-1] == 1:
@@ -163,7 +163,7 @@ def _same_columns(path: Path, names: list[str]) -> None:
 
 def open_writer(
     path: str, manifest: Manifest, append: bool, review: bool = False, maps: MapFolder | None = None
-) -> Writer:
+) -> RowWriter:
     """The writer that the suffix asks for; `-` is JSON lines on standard output.
 
     append: continue a file of whole rows; review, maps: as for `columns`. UsageError for another suffix,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, ModelRecord, PosteriorRecord
 
 SIDE, CHANNELS, CLASSES, CHUNK, BANK, SEED = 12, 4, 3, 4, 8, 7
 LABELS = ["round", "flat", "tall"]
@@ -126,14 +127,14 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
     """`probrt.json` for the files that lie in `folder`."""
     maps = {q: [SIDE, SIDE, 1] for q in ("mean", "total", "aleatoric", "epistemic")}
     heads = [
-        m.Head(
+        HeadRecord(
             name="shape",
             likelihood="categorical",
             combine="entropy",
             labels=LABELS,
             outputs={"mean": [CLASSES], "total": [], "aleatoric": [], "epistemic": []},
         ),
-        m.Head(
+        HeadRecord(
             name="slant",
             likelihood="normal",
             combine="variance",
@@ -141,7 +142,9 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
             unit="rad",
             outputs={q: [1] for q in ("mean", "total", "aleatoric", "epistemic")},
         ),
-        m.Head(name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"], outputs=maps),
+        HeadRecord(
+            name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"], outputs=maps
+        ),
     ]
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != m.NAME):
@@ -152,7 +155,7 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
         draws = (first, CHUNK) if variant == "draws" or (variant == "sampled" and format != "savedmodel") else None
         data = path.read_bytes()
         files.append(
-            m.File(
+            FileRecord(
                 path=name,
                 bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
@@ -164,11 +167,11 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
     conformal = [m.Conformal(coverage=0.9, method="lac", threshold=0.8)]
     fields: dict[str, Any] = {
         "probrt": "0.1.0",
-        "model": m.Model(name="shapes", version=version),
+        "model": ModelRecord(name="shapes", version=version),
         "input": m.Input(shape=[SIDE, SIDE, 1], colour="grey", resize="bilinear", range=(0, 255)),
         "heads": heads,
         "files": files,
-        "posterior": m.Posterior(seed=SEED, order=list(range(BANK)), chunk=CHUNK, samples=BANK, max_samples=64),
+        "posterior": PosteriorRecord(seed=SEED, order=list(range(BANK)), chunk=CHUNK, samples=BANK, max_samples=64),
         "calibration": [m.Calibration(head="shape", conformal=conformal)],
         "provenance": m.Provenance(training={}, export={}),
     }

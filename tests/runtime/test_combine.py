@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.predict.combine import Sum, entropy, stacked, standard_error
 
-REAL = Head(
+REAL = HeadRecord(
     name="h", likelihood="normal", combine="variance", labels=["a", "b"], outputs={"mean": [2], "aleatoric": [2]}
 )
-CLASS = Head(
+CLASS = HeadRecord(
     name="h", likelihood="categorical", combine="entropy", labels=list("abc"), outputs={"mean": [3], "aleatoric": []}
 )
-FLAGS = Head(
+FLAGS = HeadRecord(
     name="h", likelihood="bernoulli", combine="entropy", labels=["a", "b"], outputs={"mean": [2], "aleatoric": [2]}
 )
 
 
-def draws(head: Head, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def draws(head: HeadRecord, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Means [draws, batch 5, outputs] and expected spread of each draw."""
     rng = np.random.default_rng(seed)
     if head is REAL:
@@ -28,7 +28,7 @@ def draws(head: Head, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return p, entropy(p, head is CLASS)
 
 
-def whole(head: Head, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
+def whole(head: HeadRecord, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
     total_mean, aleatoric = mean.mean(0), spread.mean(0)
     if head is REAL:
         return {"mean": total_mean, "aleatoric": aleatoric, "epistemic": mean.var(0), "total": aleatoric + mean.var(0)}
@@ -42,7 +42,7 @@ def whole(head: Head, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndar
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 6), min_size=1, max_size=5),
 )
-def test_chunks_of_any_size_come_to_the_whole(head: Head, seed: int, sizes: list[int]) -> None:
+def test_chunks_of_any_size_come_to_the_whole(head: HeadRecord, seed: int, sizes: list[int]) -> None:
     mean, spread = draws(head, seed, sum(sizes))
     summed, first = Sum(head), 0
     for size in sizes:
@@ -77,7 +77,7 @@ def test_rows_taken_apart_and_stacked_are_the_same_sum() -> None:
 
 
 def test_other_outputs_are_averaged_over_draws() -> None:
-    head = Head(
+    head = HeadRecord(
         name="h",
         likelihood="mixture",
         combine="variance",
@@ -105,7 +105,9 @@ def test_entropy_at_the_borders() -> None:
 
 def test_standard_error_is_that_of_the_mean_and_bounds_probabilities() -> None:
     rng = np.random.default_rng(0)
-    one = Head(name="h", likelihood="normal", combine="variance", labels=["a"], outputs={"mean": [1], "aleatoric": [1]})
+    one = HeadRecord(
+        name="h", likelihood="normal", combine="variance", labels=["a"], outputs={"mean": [1], "aleatoric": [1]}
+    )
     values = rng.normal(size=(16, 4, 1))
     answer = {"epistemic": values.var(0)}
     np.testing.assert_allclose(standard_error(one, answer, 16), values.std(0, ddof=1)[:, 0] / 4)

@@ -10,15 +10,15 @@ from PIL import Image
 
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Head
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.rows.overlay import overlay
 
-INK = Head(
+INK = HeadRecord(
     name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"],
     outputs={name: [None, None, 1] for name in ("mean", "total", "aleatoric", "epistemic")},
 )  # fmt: skip
-KIND = Head(
+KIND = HeadRecord(
     name="kind", likelihood="categorical", combine="entropy", per_position=True, labels=["a", "b", "c"],
     outputs={"mean": [None, None, 3], "aleatoric": [None, None]},
 )  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 
 from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import BundleError
 from probrt.runtime.predict.predictor import Prediction, answer_of, joined
 from probrt.runtime.rows.head_rows import at, head_row
@@ -26,7 +27,7 @@ OUTPUTS = {
     "zero": [1],
     "knots": [2, 2, 1],
 }
-HEAD = m.Head(name="count", likelihood="poisson", combine="variance", labels=["count"], outputs=OUTPUTS)
+HEAD = HeadRecord(name="count", likelihood="poisson", combine="variance", labels=["count"], outputs=OUTPUTS)
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("mean", "total", "aleatoric", "epistemic"), 2.0),
     "quantiles": [[0.5, 1.0, 3.0]],

@@ -17,6 +17,7 @@ from PIL import Image
 from probrt.runtime import cli
 from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.volumes import decode_volume, encode_volume
 
 SIDES = (4, 5, 6)  # depth, height, width
@@ -52,11 +53,11 @@ def brains(tmp_path_factory: pytest.TempPathFactory, rewrite: Callable[..., Bund
     (folder / "mean.tflite").write_bytes(converter.convert())
     full: list[int | None] = [*SIDES, 1]
     heads = [
-        m.Head(name="tissue", likelihood="categorical", combine="entropy", per_position=True, labels=list("abc"),
+        HeadRecord(name="tissue", likelihood="categorical", combine="entropy", per_position=True, labels=list("abc"),
                outputs={"mean": [*SIDES, 3], "aleatoric": [*SIDES]}),
-        m.Head(name="spot", likelihood="bernoulli", combine="entropy", per_position=True, labels=list("de"),
+        HeadRecord(name="spot", likelihood="bernoulli", combine="entropy", per_position=True, labels=list("de"),
                outputs={"mean": [*SIDES, 2], "aleatoric": [*SIDES, 2]}),
-        m.Head(name="depth", likelihood="normal", combine="variance", per_position=True, labels=["depth"],
+        HeadRecord(name="depth", likelihood="normal", combine="variance", per_position=True, labels=["depth"],
                outputs={"mean": full, "aleatoric": full, "cubed": full}),
     ]  # fmt: skip
     input = m.Input(shape=full, colour="none", resize="none", range=(-10, 10))

@@ -18,7 +18,7 @@ from pathlib import Path
 from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import heads, store
 from probrt.trainer.adopt import adopt
-from probrt.trainer.variational.weights import Draw, Mean, reading
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 import tensorflow as tf
 folder = Path(sys.argv[2])
 held = np.load(folder / "answers.npz")
@@ -26,11 +26,11 @@ input = Input(shape=list(held["images"].shape[1:]), colour="none", resize="none"
 digit = heads.Categorical(name="digit", labels=["a", "b", "c"])
 adopt("legacy_models:" + sys.argv[1], folder / "weights.h5", folder / "model", "legacy", input, [digit], held["images"])
 model, card = store.load(folder / "model")
-with reading(Mean()):
+with use_handler(MeanHandler()):
     centre = model.channels(held["images"])["digit"].numpy()
 @tf.function(autograph=False)
 def draw(index):
-    with reading(Draw(1, index)):
+    with use_handler(DrawHandler(1, index)):
         return model.channels(held["images"])["digit"]
 draws = np.stack([draw(tf.constant(index)).numpy() for index in range(int(sys.argv[3]))])
 np.savez(folder / "ours.npz", centre=centre, draws=draws)

@@ -12,27 +12,30 @@ import tensorflow as tf
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import backbones, heads
+from probrt.trainer.build import build_model
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.layers.resampling import MaxPool, UpTo
-from probrt.trainer.model import Model, build
-from probrt.trainer.variational import weights
+from probrt.trainer.layers.weight_settings import WeightSettings
+from probrt.trainer.model import Model
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)
 SMALL = backbones.ConvStack(widths=(4, 6))
-PLAIN = backbones.Weights(bayesian="none")
+PLAIN = WeightSettings(bayesian="none")
 
 
 def model(
     shape: list[int | None],
     chosen: list[heads.AnyHead],
     backbone: backbones.AnyBackbone = SMALL,
-    making: backbones.Weights = backbones.Weights(),
+    making: WeightSettings = WeightSettings(),
     colour: str = "none",
 ) -> Model:
     keras.utils.set_random_seed(1)
-    return build("m", Input(shape=shape, colour=colour, resize="none", range=(0, 255)), chosen, backbone, making)
+    return build_model("m", Input(shape=shape, colour=colour, resize="none", range=(0, 255)), chosen, backbone, making)
 
 
 def images(*shape: int) -> np.ndarray:
@@ -45,7 +48,7 @@ def test_unet_maps_have_the_inputs_size(sides: tuple[int, ...]) -> None:
     unet = backbones.UNet(widths=(3, 4, 5), depth=1)
     for shape in ([*sides, 1], [*[None] * len(sides), 1]):
         made = model(shape, [INK], unet)
-        with weights.reading(weights.Draw(0, 0)):
+        with use_handler(DrawHandler(0, 0)):
             assert made.moments(images(2, *sides, 1))["ink"].mean.shape == (2, *sides, 1)
 
 
@@ -79,7 +82,7 @@ def test_a_fused_final_convolution_is_as_good_as_separate_ones() -> None:
     for name, low, high in (("head--digit--final", 0, 3), ("head--slant--final", 3, 5), ("final", 5, 9)):
         apart.network.get_layer(name).set_weights([kernel[..., low:high], bias[low:high]])
     given = images(3, 8, 8, 2)
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         one, several = fused.channels(given), apart.channels(given)
     for name in one:
         np.testing.assert_allclose(one[name], several[name], rtol=1e-5, atol=1e-6)
@@ -97,7 +100,7 @@ def test_gradients_of_several_heads_are_the_weighted_sum() -> None:
     targets["count"] = tf.constant([[1.0], [0.0], [3.0]])
     objective = Objective(made)
     variables = [one.value for one in made.network.trainable_variables]
-    with tf.GradientTape(persistent=True) as tape, weights.reading(weights.Mean()):
+    with tf.GradientTape(persistent=True) as tape, use_handler(MeanHandler()):
         terms = objective.terms(made.channels(images(3, 8, 8, 2)), targets)
         whole = tf.reduce_mean(objective.loss(terms))
         single = {name: -tf.reduce_mean(term) for name, term in terms.items()}
@@ -120,7 +123,7 @@ def test_learned_loss_weights_settle_at_each_heads_noise() -> None:
 
 
 def test_penalties_are_on_deterministic_kernels_only() -> None:
-    half = model([8, 8, 2], [DIGIT], making=backbones.Weights(bayesian="final"))
+    half = model([8, 8, 2], [DIGIT], making=WeightSettings(bayesian="final"))
     kernels = [one.numpy() for one in half.network.trainable_variables if one.path.endswith("/kernel")]
     assert len(kernels) == 2
     expected = sum(0.1 * np.abs(one).sum() + 0.01 * np.square(one).sum() for one in kernels)
@@ -129,13 +132,13 @@ def test_penalties_are_on_deterministic_kernels_only() -> None:
 
 def test_part_of_a_network_is_bayesian_and_the_rest_is_run_once() -> None:
     """The cut network says what the whole one says, to rounding; what is shared holds the deterministic layers."""
-    made = model([8, 8, 2], [DIGIT, INK], making=backbones.Weights(bayesian="final"))
+    made = model([8, 8, 2], [DIGIT, INK], making=WeightSettings(bayesian="final"))
     assert [one.name for one in made.weights] == ["final/kernel"]
     given = images(3, 8, 8, 2)
-    shared = made.shared(given)
+    shared = made.shared_features(given)
     assert [tuple(one.shape) for one in shared] == [(3, 4, 4, 6)]
-    with weights.reading(weights.Draw(3, 4)):
-        whole, cut = made.moments(given), made.moments_after(shared)
+    with use_handler(DrawHandler(3, 4)):
+        whole, cut = made.moments(given), made.moments_from(shared)
     for name in whole:
         np.testing.assert_allclose(whole[name].mean, cut[name].mean, rtol=1e-6, atol=1e-7)
 
@@ -145,17 +148,17 @@ def test_dropout_kept_on_is_one_mask_per_draw() -> None:
     example while fitting; nothing at the mean."""
     layer = ChannelDropout(0.3, in_draws=True)
     ones = tf.ones([2, 3, 3, 4000])
-    with weights.reading(weights.Draw(0, 1)):
+    with use_handler(DrawHandler(0, 1)):
         first = layer(ones).numpy()
-    with weights.reading(weights.Draw(0, 2)):
+    with use_handler(DrawHandler(0, 2)):
         second = layer(ones).numpy()
     assert (first == first[:1, :1, :1]).all()
     assert (first[0, 0, 0] != second[0, 0, 0]).any()
     assert abs((first[0, 0, 0] == 0).mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 4000)
     assert set(np.unique(first)) == {0.0, np.float32(1 / 0.7)}
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         np.testing.assert_array_equal(layer(ones), ones)
-    with weights.reading(weights.Fit(0, 0)):
+    with use_handler(TrainingHandler(0, 0)):
         fitted = layer(ones).numpy()
     assert (fitted[0] != fitted[1]).any()
     assert (fitted == fitted[:, :1, :1]).all()
@@ -166,7 +169,7 @@ def test_auxiliary_heads_are_left_out() -> None:
     slim = made.without_auxiliary()
     assert [head.name for head in slim.heads] == ["digit"]
     given = images(2, 8, 8, 2)
-    with weights.reading(weights.Draw(0, 0)):
+    with use_handler(DrawHandler(0, 0)):
         np.testing.assert_array_equal(made.moments(given)["digit"].mean, slim.moments(given)["digit"].mean)
         assert set(slim.moments(given)) == {"digit"}
 
@@ -193,7 +196,7 @@ def test_pretrained_weights_from_a_file(tmp_path: Path) -> None:
     assert {one.path.split("/")[0] for one in made.network.trainable_variables} == {"Conv_1", "final"}
     assert [one.name for one in made.weights] == ["Conv_1/kernel", "final/kernel"]
     np.testing.assert_allclose(made.weights[0].mean(), donor.get_layer("Conv_1").get_weights()[0])
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         expected = donor(keras.applications.mobilenet_v2.preprocess_input(given.copy()), training=False)
         # The Bayesian layer stands at its mean: the same features, but for rounding through fifty layers.
         reached = keras.Model(made.network.input, made.network.get_layer("final").input)(given, training=False)
@@ -230,4 +233,4 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="give dropout above 0"):
         backbones.ConvStack(mc_dropout=True)
     with pytest.raises(ValueError, match="not a regular expression"):
-        backbones.Weights(bayesian="(")
+        WeightSettings(bayesian="(")

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from probrt.trainer.layers.from_keras import to_bayesian
-from probrt.trainer.variational.posteriors import Gamma, Laplace, LowRankNormal
-from probrt.trainer.variational.weights import Draw, Mean, random_weights, reading
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
+from probrt.trainer.variational.posteriors.bounded import GammaPosterior
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior
+from probrt.trainer.variational.posteriors.structured import LowRankNormalPosterior
+from probrt.trainer.variational.random_weight import find_random_weights
 
 
 def small() -> keras.Model:
@@ -21,12 +24,14 @@ def small() -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    "posterior", [None, Laplace(), LowRankNormal(rank=3)], ids=["Normal", "Laplace", "LowRankNormal"]
+    "posterior",
+    [None, LaplacePosterior(), LowRankNormalPosterior(rank=3)],
+    ids=["Normal", "LaplacePosterior", "LowRankNormalPosterior"],
 )
 def test_moped_centres_on_the_trained_weights(posterior):
     model = small()
     made = to_bayesian(model, delta=0.2, bias=True, **({"posterior": posterior} if posterior else {}))
-    found = {weight.name: weight for weight in random_weights(made)}
+    found = {weight.name: weight for weight in find_random_weights(made)}
     assert sorted(found) == sorted(
         f"{layer}/{part}" for layer in ("first", "second", "last") for part in ("kernel", "bias")
     )
@@ -38,15 +43,15 @@ def test_moped_centres_on_the_trained_weights(posterior):
     # The standard deviation of 1,000 draws has relative error 2.2% (Laplace's 3.5%); 72 weights.
     np.testing.assert_allclose(draws.std(0), np.maximum(0.2 * np.abs(trained), 2e-4), rtol=0.16)
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
-    with reading(Mean()):
+    with use_handler(MeanHandler()):
         np.testing.assert_allclose(made(x), model(x), atol=1e-6)
-    with reading(Draw(0, 1)):
+    with use_handler(DrawHandler(0, 1)):
         assert np.abs(made(x) - model(x)).max() > 1e-3
 
 
 def test_layers_are_chosen_by_pattern_or_from_the_end():
     def names(**settings) -> list[str]:
-        return [weight.name for weight in random_weights(to_bayesian(small(), **settings))]
+        return [weight.name for weight in find_random_weights(to_bayesian(small(), **settings))]
 
     assert names(pattern="^(first|last)$") == ["first/kernel", "last/kernel"]
     assert names(last=1) == ["last/kernel"]
@@ -57,9 +62,9 @@ def test_keras_applications_become_bayesian():
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), weights=None, classes=5, alpha=0.35)
     made = to_bayesian(model, last=3)
-    assert len(random_weights(made)) == 3
+    assert len(find_random_weights(made)) == 3
     x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-    with reading(Mean()):
+    with use_handler(MeanHandler()):
         np.testing.assert_allclose(made(x, training=False), model(x, training=False), atol=1e-5)
 
 
@@ -69,7 +74,7 @@ def test_keras_applications_become_bayesian():
         ({"delta": 0.0}, "delta is 0.0, must be above 0"),
         ({"pattern": "nothing"}, "pattern 'nothing' matches none of first, second, last"),
         (
-            {"posterior": Gamma(), "prior": {"name": "gamma"}},
+            {"posterior": GammaPosterior(), "prior": {"name": "gamma"}},
             "Gamma cannot be centred on given weights; use Normal, Laplace",
         ),
     ],

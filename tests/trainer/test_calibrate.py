@@ -13,7 +13,10 @@ from probrt.trainer.calibration.calibrate import calibrated, predicted
 from probrt.trainer.calibration.conformal import COVERAGES, conformal, misses, quantile
 from probrt.trainer.calibration.risk import curve, of_examples
 from probrt.trainer.data import Examples
-from probrt.trainer.heads import Bernoulli, Categorical, Normal
+from probrt.trainer.heads.bernoulli import BernoulliHead
+from probrt.trainer.heads.categorical import CategoricalHead
+from probrt.trainer.heads.real import NormalHead
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 
 def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() -> None:
@@ -25,9 +28,8 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
     model = BY_NAME["conv2d_random_bias"].model()
     rng = np.random.default_rng(0)
     images = rng.normal(0, 3, (4000, 8, 8, 2)).astype(np.float32)
-    from probrt.trainer.variational import weights
 
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         moments = model.moments(images)
     probabilities = moments["digit"][0].numpy()
     digit = (rng.uniform(size=(4000, 1)) > probabilities.cumsum(1)).sum(1).clip(0, 2).astype(np.int32)
@@ -74,7 +76,7 @@ def test_conformal_sets_and_intervals_hold_on_fresh_data() -> None:
     and the count on fresh data adds 0.35 %; four standard errors below, and above for what has no floor."""
     rng = np.random.default_rng(5)
     fitting, fresh = _exchangeable(rng, 2000), _exchangeable(rng, 20000)
-    heads = (Categorical(name="kind", labels=list("abcd")), Normal(name="size", labels=["w", "h"]))
+    heads = (CategoricalHead(name="kind", labels=list("abcd")), NormalHead(name="size", labels=["w", "h"]))
     for head in heads:
         answer, target = fresh[head.name]
         found = conformal(head, *fitting[head.name])
@@ -102,7 +104,7 @@ def test_the_quantile_is_that_of_a_finite_sample(count: int, coverage: float, ra
 
 def test_few_examples_promise_less() -> None:
     answer, target = _exchangeable(np.random.default_rng(0), 10)["kind"]
-    head = Categorical(name="kind", labels=list("abcd"))
+    head = CategoricalHead(name="kind", labels=list("abcd"))
     assert [(one.method, one.coverage) for one in conformal(head, answer, target)] == [
         (method, coverage) for method in ("lac", "aps") for coverage in (0.5, 0.8, 0.9)
     ]
@@ -172,9 +174,9 @@ def test_the_share_of_positions_missed_is_controlled_on_fresh_images(kind: str) 
     so 0.25 / 20 for the threshold and 0.004 for the fresh ones; four of both below, and above for what is not cut."""
     rng = np.random.default_rng(7)
     head = {
-        "ink": Bernoulli(name="ink", per_position=True),
-        "part": Categorical(name="part", labels=list("abc"), per_position=True),
-        "height": Normal(name="height", per_position=True),
+        "ink": BernoulliHead(name="ink", per_position=True),
+        "part": CategoricalHead(name="part", labels=list("abc"), per_position=True),
+        "height": NormalHead(name="height", per_position=True),
     }[kind]
     fitting, (answer, target) = _masks(rng, 400, kind), _masks(rng, 4000, kind)
     if kind == "ink":
@@ -193,7 +195,7 @@ def test_the_curve_of_a_mask_counts_its_known_pixels() -> None:
     rng = np.random.default_rng(0)
     answer, target = _masks(rng, 30, "ink")
     target[:, 0] = np.nan
-    uncertainty, wrong = of_examples(Bernoulli(name="ink", per_position=True), answer, target)
+    uncertainty, wrong = of_examples(BernoulliHead(name="ink", per_position=True), answer, target)
     said, true = answer["mean"][:, 1:] > 0.5, target[:, 1:] > 0.5
     np.testing.assert_allclose(wrong, (said != true).mean((1, 2, 3)))
     np.testing.assert_allclose(uncertainty, answer["total"].mean((1, 2, 3)))

@@ -8,7 +8,7 @@ import pytest
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.config import config
-from probrt.trainer.variational.priors import Normal
+from probrt.trainer.variational.priors.families import NormalPrior
 
 GOOD = (Path(__file__).parents[2] / "examples" / "digits" / "config.toml").read_text()
 
@@ -59,7 +59,7 @@ def test_a_prior_that_is_left_out_is_the_usual_one_of_the_posterior(tmp_path: Pa
         .replace('estimator = "flipout"', "")
     )
     loaded = config.load(path)
-    assert loaded.weights.prior == Normal(loc=1.0, scale=0.1)
+    assert loaded.weights.prior == NormalPrior(loc=1.0, scale=0.1)
     assert "scale = 0.1" in config.filled(loaded)
 
 

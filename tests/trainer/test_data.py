@@ -14,7 +14,7 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError
 from probrt.trainer import data, heads
 from probrt.trainer.config.config import Config
-from probrt.trainer.config.settings import Augmentation, Data
+from probrt.trainer.config.settings import Augmentation, DataSettings
 from probrt.trainer.data.augment import augmented
 from probrt.trainer.data.examples import Examples
 
@@ -23,7 +23,7 @@ KIND = heads.Categorical(name="kind", labels=["a", "b", "c"])
 
 
 def config(*found: heads.AnyHead, input: Input = GREY, seed: int = 0, **settings: object) -> Config:
-    return Config(name="t", data=Data(folder="data", **settings), input=input, heads=list(found), seed=seed)
+    return Config(name="t", data=DataSettings(folder="data", **settings), input=input, heads=list(found), seed=seed)
 
 
 def written(root: Path, name: str, rows: list[dict[str, object]]) -> None:

@@ -7,14 +7,24 @@ import tensorflow as tf
 from families import assert_mean
 
 from probrt.trainer import layers
-from probrt.trainer.variational.posteriors import Laplace, LowRankNormal, Normal, NormalMixture, Vae
-from probrt.trainer.variational.weights import Fit, Mean, reading
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, NormalPosterior
+from probrt.trainer.variational.posteriors.mixture import NormalMixturePosterior
+from probrt.trainer.variational.posteriors.structured import LowRankNormalPosterior
+from probrt.trainer.variational.posteriors.vae import VaePosterior
 
 COUNT = 1500
-SYMMETRIC = [Normal(0.5), Laplace(0.5), NormalMixture(2, 0.3, 0.3), LowRankNormal(2, 0.5), Vae(2, 8, 0.5)]
+SYMMETRIC = [
+    NormalPosterior(0.5),
+    LaplacePosterior(0.5),
+    NormalMixturePosterior(2, 0.3, 0.3),
+    LowRankNormalPosterior(2, 0.5),
+    VaePosterior(2, 8, 0.5),
+]
 
 
-def made(estimator: str, posterior=Normal(0.5), kind=layers.Conv2D, shape=(4, 5, 5, 2), **settings):
+def made(estimator: str, posterior=NormalPosterior(0.5), kind=layers.Conv2D, shape=(4, 5, 5, 2), **settings):
     keras.utils.set_random_seed(4)
     layer = kind(3, 3, padding="valid", estimator=estimator, kernel_posterior=posterior, name="conv", **settings)
     layer.build(shape)
@@ -26,21 +36,23 @@ def outputs(layer, x, count: int = COUNT) -> np.ndarray:
 
     @tf.function(autograph=False)
     def step(number):
-        with reading(Fit(3, number)):
+        with use_handler(TrainingHandler(3, number)):
             return layer(x)
 
     return np.stack([step(tf.constant(number)).numpy() for number in range(count)])
 
 
 def moments(layer, x) -> tuple[np.ndarray, np.ndarray]:
-    with reading(Mean()):
+    with use_handler(MeanHandler()):
         mean = layer(x).numpy()
     return mean, layer.op(tf.square(x), tf.square(layer.kernel.scale())).numpy()
 
 
 @pytest.mark.parametrize("estimator", ["reparameterization", "flipout"])
 @pytest.mark.parametrize(
-    "posterior", [Normal(0.5), Laplace(0.5), NormalMixture(spread=0.8)], ids=lambda q: type(q).__name__
+    "posterior",
+    [NormalPosterior(0.5), LaplacePosterior(0.5), NormalMixturePosterior(spread=0.8)],
+    ids=lambda q: type(q).__name__,
 )
 def test_outputs_have_the_closed_form_moments(estimator, posterior):
     layer, x = made(estimator, posterior), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
@@ -66,7 +78,7 @@ def test_local_reparameterization_has_the_closed_form_moments_and_independent_ex
     _assert_uncorrelated(found)
 
 
-@pytest.mark.parametrize("posterior", [Normal(0.5), Laplace(0.5)], ids=lambda q: type(q).__name__)
+@pytest.mark.parametrize("posterior", [NormalPosterior(0.5), LaplacePosterior(0.5)], ids=lambda q: type(q).__name__)
 def test_flipout_decorrelates_examples_and_reparameterization_shares(posterior):
     x = tf.ones((4, 1, 1, 1)) * tf.random.stateless_normal((5, 5, 2), [1, 1])
     _assert_uncorrelated(outputs(made("flipout", posterior), x))
@@ -86,7 +98,7 @@ def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
 
         @tf.function(autograph=False)
         def step(number):
-            with tf.GradientTape() as tape, reading(Fit(3, number)):
+            with tf.GradientTape() as tape, use_handler(TrainingHandler(3, number)):
                 loss = tf.reduce_mean(tf.square(tf.tanh(layer(x)) - target))
             return tf.concat([tf.reshape(each, [-1]) for each in tape.gradient(loss, variables)], 0)
 
@@ -96,14 +108,14 @@ def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
     error = np.sqrt((shared.var(0) + flipped.var(0)) / COUNT) + 1e-6
     away = np.abs(shared.mean(0) - flipped.mean(0)) / error
     assert away.max() < 5.0
-    if not isinstance(posterior, LowRankNormal | Vae):  # whose shared part is shared by the batch
+    if not isinstance(posterior, LowRankNormalPosterior | VaePosterior):  # whose shared part is shared by the batch
         assert flipped.var(0).sum() < 0.5 * shared.var(0).sum()
 
 
 def test_every_mixture_parameter_has_a_gradient_in_a_flipout_conv3d():
-    layer = made("flipout", NormalMixture(), layers.Conv3D, (2, 4, 4, 4, 2))
+    layer = made("flipout", NormalMixturePosterior(), layers.Conv3D, (2, 4, 4, 4, 2))
     x = tf.random.stateless_normal((2, 4, 4, 4, 2), [1, 1])
-    with tf.GradientTape(persistent=True) as tape, reading(Fit(3, 0)):
+    with tf.GradientTape(persistent=True) as tape, use_handler(TrainingHandler(3, 0)):
         loss = tf.reduce_sum(tf.square(layer(x)))
     for name, variable in layer.kernel.parameters.items():
         assert np.mean(tape.gradient(loss, variable.value).numpy() != 0) == 1.0, name
@@ -114,7 +126,7 @@ def test_every_mixture_parameter_has_a_gradient_in_a_flipout_conv3d():
     [
         (layers.Dense(2), (None, 3), "local_reparameterization"),
         (layers.Dense(2), (None, 4, 3), "flipout"),
-        (layers.Dense(2, kernel_posterior=Laplace()), (None, 3), "flipout"),
+        (layers.Dense(2, kernel_posterior=LaplacePosterior()), (None, 3), "flipout"),
         (layers.Conv2D(2, 1), (None, 1, 1, 3), "local_reparameterization"),
         (layers.Conv2D(2, 1), (None, None, 1, 3), "flipout"),
         (layers.Conv2D(2, 3), (None, 5, 5, 3), "flipout"),
@@ -128,9 +140,9 @@ def test_auto_takes_the_best_that_is_exact(layer, shape, expected):
 
 def test_flipout_signs_do_not_depend_on_how_a_batch_is_split():
     layer, x = made("flipout"), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
-    with reading(Fit(3, 1)):
+    with use_handler(TrainingHandler(3, 1)):
         whole = layer(x).numpy()
-    with reading(Fit(3, 1, first_row=2)):
+    with use_handler(TrainingHandler(3, 1, first_row=2)):
         half = layer(x[2:]).numpy()
     np.testing.assert_allclose(half, whole[2:], atol=1e-6)
 

@@ -18,7 +18,7 @@ from cases import BY_NAME
 from PIL import Image
 
 from probrt.runtime.errors import DataError, Fault, StorageError
-from probrt.trainer.config.settings import Fit
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, State
 from probrt.trainer.fit.loop import Run, fit
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_step_head_and_layer() -> None:
 
     def fault(model: Model, examples: Examples) -> str:
         with pytest.raises(Fault) as error:
-            list(fit(model, examples, examples, Fit(epochs=1, batch=4), Run(seed=0)))
+            list(fit(model, examples, examples, FitSettings(epochs=1, batch=4), Run(seed=0)))
         return str(error.value)
 
     model = BY_NAME["conv2d_random_bias"].model()
@@ -208,7 +208,9 @@ def test_patience_takes_the_best_weights_and_draws_average(capsys: pytest.Captur
         return Examples(tuple(map(str, range(count))), images, {"digit": digit, "slant": slant})
 
     model, train, validation = BY_NAME["conv2d_random_bias"].model(), split(32), split(64)
-    settings = Fit(epochs=60, batch=16, patience=3, draws=2, learning_rate=0.05, kl_weight=0.0, loss_weights="learned")
+    settings = FitSettings(
+        epochs=60, batch=16, patience=3, draws=2, learning_rate=0.05, kl_weight=0.0, loss_weights="learned"
+    )
     seen, at = [], []
     for progress in fit(model, train, validation, settings, Run(seed=0)):
         seen.append(progress.elbo)

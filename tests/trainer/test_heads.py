@@ -10,7 +10,7 @@ import tensorflow as tf
 from head_examples import HEADS, channels, every_head
 
 from probrt.trainer import heads
-from probrt.trainer.heads import moments
+from probrt.trainer.heads.moments import add_draw, combine_moments, combine_stacked, finish_running, start_running
 
 BY_NAME = {head.name: head for head in HEADS}
 
@@ -54,7 +54,7 @@ def test_quantities_against_brute_force(head: heads.AnyHead) -> None:
     Tolerance: 6 standard errors, read off 20 blocks of the values, plus the float32 rounding of 1e-4.
     """
     drawn = [channels(head, draw, spread=0.5) for draw in range(4)]
-    found = moments.combined(head, [head.moments(one) for one in drawn])
+    found = combine_moments(head, [head.moments(one) for one in drawn])
     np.testing.assert_allclose(found["total"], found["aleatoric"] + found["epistemic"], rtol=1e-5, atol=1e-5)
     assert found["epistemic"].numpy().min() >= 0
     blocks, size = 20, 1000
@@ -89,11 +89,11 @@ def test_quantities_against_brute_force(head: heads.AnyHead) -> None:
 @every_head
 def test_running_moments_are_those_of_the_list(head: heads.AnyHead) -> None:
     drawn = [head.moments(channels(head, draw)) for draw in range(7)]
-    running = moments.first(drawn[0])
+    running = start_running(drawn[0])
     for count, draw in enumerate(drawn[1:], start=2):
-        running = moments.added(running, tf.constant(float(count)), draw)
-    finished = moments.finished(head, running, tf.constant(7.0))
-    for name, value in moments.combined(head, drawn).items():
+        running = add_draw(running, tf.constant(float(count)), draw)
+    finished = finish_running(head, running, tf.constant(7.0))
+    for name, value in combine_moments(head, drawn).items():
         np.testing.assert_allclose(finished[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
@@ -101,8 +101,8 @@ def test_running_moments_are_those_of_the_list(head: heads.AnyHead) -> None:
 def test_moments_of_draws_along_the_batch_are_those_of_the_list(head: heads.AnyHead) -> None:
     """Rounding only: seven values of order one in another order."""
     drawn = [channels(head, draw) for draw in range(7)]
-    together = moments.stacked(head, head.moments(tf.concat(drawn, 0)), 7)
-    for name, value in moments.combined(head, [head.moments(one) for one in drawn]).items():
+    together = combine_stacked(head, head.moments(tf.concat(drawn, 0)), 7)
+    for name, value in combine_moments(head, [head.moments(one) for one in drawn]).items():
         np.testing.assert_allclose(together[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
 
 

@@ -8,9 +8,11 @@ from families import POSTERIORS, PRIORS, weight
 
 from probrt.trainer import layers
 from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import use_handler
 from probrt.trainer.variational.kl_report import kl_lines, kl_report
 from probrt.trainer.variational.posteriors.base import log_prob
-from probrt.trainer.variational.weights import Fit, RandomWeight, random_weights, reading
+from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights
 
 COUNT = 1500
 
@@ -61,8 +63,8 @@ def test_kl_is_finite_with_gradients_and_not_negative_on_average(posterior, prio
         made = one.noise(9, index)
         return one.kl(one.from_noise(made), made)
 
-    with tf.GradientTape() as tape, reading(Fit(1, 1)) as fit:
-        kl = one.kl(fit.value(one))
+    with tf.GradientTape() as tape, use_handler(TrainingHandler(1, 1)) as fit:
+        kl = fit.kl(one)
     for gradient in tape.gradient(kl, [variable.value for variable in one.parameters.values()]):
         assert gradient is None or np.isfinite(gradient.numpy()).all()
     found = np.array([each(tf.constant(index)).numpy() for index in range(100)])
@@ -74,8 +76,8 @@ def test_kl_is_finite_with_gradients_and_not_negative_on_average(posterior, prio
 def test_the_prior_of_a_mixture_takes_kernels_of_any_rank():
     layer = layers.Conv3D(2, 2, kernel_posterior=posteriors.NormalMixture(), kernel_prior=priors.ScaleMixture())
     layer.build((None, 4, 4, 4, 2))
-    with reading(Fit(0, 0)) as fit:
-        assert np.isfinite(float(layer.kernel.kl(fit.value(layer.kernel))))
+    with use_handler(TrainingHandler(0, 0)) as fit:
+        assert np.isfinite(float(fit.kl(layer.kernel)))
 
 
 def test_vae_kl_holds_latent_and_reconstruction():
@@ -102,7 +104,7 @@ def test_the_report_counts_each_weight_once():
     model = keras.Model(images, layer(layer(images)))
     kernel, bias = kl_report(model)
     assert (kernel.name, kernel.weights, bias.name, bias.weights) == ("twice/kernel", 16, "twice/bias", 4)
-    one = random_weights(model)[0]
+    one = find_random_weights(model)[0]
     noise = one.noise(0, 0)
     assert kernel.nats == pytest.approx(float(one.kl(one.from_noise(noise), noise)), rel=1e-5)
     assert kernel.nats_per_weight == pytest.approx(kernel.nats / 16)
@@ -131,9 +133,9 @@ def test_a_linear_model_reaches_its_exact_mean_field_posterior():
 
     @tf.function(autograph=False)
     def step(number):
-        with tf.GradientTape() as tape, reading(Fit(0, number)) as fit:
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
             loss = tf.reduce_sum(tf.square(layer(maps) - targets)) / (2.0 * sigma**2)
-            loss += layer.kernel.kl(fit.value(layer.kernel))
+            loss += fit.kl(layer.kernel)
         optimizer.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
 
     for number in range(4000):

@@ -10,8 +10,10 @@ import tensorflow as tf
 from families import POSTERIORS, PRIORS
 
 from probrt.trainer import layers
-from probrt.trainer.variational.posteriors import Laplace, Normal
-from probrt.trainer.variational.weights import Draw, Fit, Mean, constants, random_weights, reading
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, compute_weights, use_handler
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, NormalPosterior
+from probrt.trainer.variational.random_weight import find_random_weights
 
 _1D, _2D, _3D = (2, 9, 4), (2, 8, 7, 4), (2, 5, 6, 5, 4)
 CONVS = [
@@ -53,7 +55,7 @@ def test_means_and_shapes_equal_keras(kind, shape, settings):
     made = to_bayesian(model)
     expected = np.asarray(model(x))
     assert made.output_shape == (None, *expected.shape[1:])
-    with reading(Mean()):
+    with use_handler(MeanHandler()):
         np.testing.assert_allclose(made(x).numpy(), expected, atol=2e-6)
 
 
@@ -83,14 +85,14 @@ def small(**settings) -> keras.Model:
     images = keras.Input((None, None, 2))
     features = layers.Conv2D(4, 3, strides=2, activation="relu", name="down", **settings)(images)
     features = layers.Conv2DTranspose(4, 3, strides=2, name="up", **settings)(features)
-    features = layers.SeparableConv2D(4, 3, name="separable", bias_posterior=Normal())(features)
+    features = layers.SeparableConv2D(4, 3, name="separable", bias_posterior=NormalPosterior())(features)
     return keras.Model(images, layers.DepthwiseConv2D(3, dilation_rate=2, name="depthwise")(features))
 
 
 def test_height_and_width_may_change_between_calls():
     model = small()
     step = tf.function(lambda x: model(x), input_signature=[tf.TensorSpec([None, None, None, 2])], autograph=False)
-    with reading(Draw(1, 2)):
+    with use_handler(DrawHandler(1, 2)):
         wide = step(tf.ones((1, 8, 12, 2)))
     assert wide.shape == (1, 8, 12, 4)
     np.testing.assert_allclose(step(tf.ones((3, 8, 12, 2)))[1], wide[0], atol=1e-6)
@@ -100,11 +102,11 @@ def test_height_and_width_may_change_between_calls():
 def test_saved_and_loaded_models_draw_the_same(tmp_path):
     for name, family in POSTERIORS.items():
         images = keras.Input((6, 6, 2))
-        layer = layers.Conv2D(3, 3, name="conv", kernel_posterior=family, bias_posterior=Normal())
+        layer = layers.Conv2D(3, 3, name="conv", kernel_posterior=family, bias_posterior=NormalPosterior())
         model = keras.Model(images, layer(images))
         model.save(tmp_path / f"{name}.keras")
         loaded = keras.models.load_model(tmp_path / f"{name}.keras")
-        before, after = constants(model, Draw(3, 4)), constants(loaded, Draw(3, 4))
+        before, after = compute_weights(model, DrawHandler(3, 4)), compute_weights(loaded, DrawHandler(3, 4))
         assert before.keys() == after.keys()
         for key, value in before.items():
             np.testing.assert_array_equal(value, after[key])
@@ -124,20 +126,20 @@ def test_priors_come_back_from_a_config(name):
 def test_the_kernels_of_a_separable_convolution_have_families_of_their_own():
     layer = layers.SeparableConv2D(
         4, 3, name="s", kernel_posterior={"name": "gamma"}, kernel_prior={"name": "log_normal"},
-        pointwise_posterior=Laplace(), pointwise_prior={"name": "student_t"},
+        pointwise_posterior=LaplacePosterior(), pointwise_prior={"name": "student_t"},
     )  # fmt: skip
     again = layers.SeparableConv2D.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     again.build((None, 6, 6, 2))
-    assert [type(one.posterior).__name__ for one in again.random_weights] == ["Gamma", "Laplace"]
+    assert [type(one.posterior).__name__ for one in again.random_weights] == ["GammaPosterior", "LaplacePosterior"]
     assert [type(one.prior).__name__ for one in again.random_weights] == ["LogNormal", "StudentT"]
     assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "flipout")
-    with reading(Fit(3, 1)):
+    with use_handler(TrainingHandler(3, 1)):
         assert again(tf.ones((2, 6, 6, 2))).shape == (2, 6, 6, 4)
     half = layers.SeparableConv2D(4, 3, pointwise_posterior=None)
     half.build((None, 6, 6, 2))
     assert [one.name.split("/")[1] for one in half.random_weights] == ["depthwise"]
-    same = layers.SeparableConv2D(4, 3, kernel_posterior=Laplace(), kernel_prior={"name": "cauchy"})
+    same = layers.SeparableConv2D(4, 3, kernel_posterior=LaplacePosterior(), kernel_prior={"name": "cauchy"})
     assert (same.pointwise_posterior, same.pointwise_prior) == (same.kernel_posterior, same.kernel_prior)
     with pytest.raises(ValueError, match="s: pointwise_posterior: flipout needs a posterior symmetric"):
         layers.SeparableConv2D(4, 3, name="s", estimator="flipout", pointwise_posterior={"name": "gamma"})
@@ -159,10 +161,10 @@ def test_mixed_bfloat16_trains():
 
     @tf.function(autograph=False)
     def step(number):
-        with tf.GradientTape() as tape, reading(Fit(0, number)) as fit:
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
             logits = model(x)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32)))
-            loss += tf.add_n([weight.kl(fit.value(weight)) for weight in random_weights(model)]) * 1e-4
+            loss += tf.add_n([fit.kl(weight) for weight in find_random_weights(model)]) * 1e-4
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss, logits
 
@@ -181,7 +183,7 @@ def test_draws_do_not_depend_on_batch_tracing_or_process():
     several = tf.map_fn(layer.kernel.from_noise, layer.kernel.noise(5, tf.range(4, 8))).numpy()
     np.testing.assert_allclose(several[2], eager, atol=1e-6)
     x = tf.random.stateless_normal((4, 6, 6, 2), [1, 1])
-    with reading(Draw(5, 6)):
+    with use_handler(DrawHandler(5, 6)):
         np.testing.assert_allclose(layer(x[:1]), layer(x)[:1], atol=1e-6)
     code = (
         "from probrt.trainer import layers, weights\n"
@@ -196,7 +198,7 @@ def test_layers_of_one_shape_start_apart_and_draw_apart():
     images = keras.Input((6, 6, 8))
     first, second = layers.Conv2D(8, 3, name="first"), layers.Conv2D(8, 3, name="second")
     model = keras.Model(images, second(first(images)))
-    one, other = random_weights(model)
+    one, other = find_random_weights(model)
     assert not np.array_equal(one.mean(), other.mean())
     # 576 pairs: the correlation of independent noise has standard error 1 / 24.
     for index in range(3):
@@ -208,6 +210,6 @@ def test_a_layer_used_twice_is_drawn_and_counted_once():
     images = keras.Input((4,))
     layer = layers.Dense(4, name="twice")
     model = keras.Model(images, layer(layer(images)))
-    assert len(random_weights(model)) == 1
-    with reading(Draw(1, 1)):
+    assert len(find_random_weights(model)) == 1
+    with use_handler(DrawHandler(1, 1)):
         np.testing.assert_allclose(model(tf.eye(4)), layer(layer(tf.eye(4))), atol=1e-6)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from families import INDEPENDENT, POSTERIORS, assert_mean, draws, weight
 
 from probrt.trainer.variational import priors
-from probrt.trainer.variational.weights import RandomWeight
+from probrt.trainer.variational.random_weight import RandomWeight
 
 COUNT = 4000
 

@@ -5,24 +5,31 @@
 import pytest
 
 from probrt.trainer import layers
-from probrt.trainer.variational.posteriors import Gamma, Laplace, Normal, RankOne, Vae
-from probrt.trainer.variational.priors import Gamma as GammaPrior
-from probrt.trainer.variational.priors import LearnedNormal, Named, Uniform
-from probrt.trainer.variational.priors import Normal as NormalPrior
+from probrt.trainer.variational.posteriors.bounded import GammaPosterior
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, NormalPosterior
+from probrt.trainer.variational.posteriors.structured import RankOnePosterior
+from probrt.trainer.variational.posteriors.vae import VaePosterior
+from probrt.trainer.variational.priors.families import (
+    GammaPrior,
+    LearnedNormalPrior,
+    NormalPrior,
+    TfpPrior,
+    UniformPrior,
+)
 
 REFUSED = [
-    ({"estimator": "flipout", "kernel_posterior": Gamma()}, "conv: flipout needs a posterior symmetric about its mean, Gamma is not; use estimator 'reparameterization'"),
-    ({"estimator": "local_reparameterization", "kernel_posterior": Laplace()}, "conv: local_reparameterization needs a Normal posterior, got Laplace; use estimator 'flipout'"),
+    ({"estimator": "flipout", "kernel_posterior": GammaPosterior()}, "conv: flipout needs a posterior symmetric about its mean, Gamma is not; use estimator 'reparameterization'"),
+    ({"estimator": "local_reparameterization", "kernel_posterior": LaplacePosterior()}, "conv: local_reparameterization needs a Normal posterior, got Laplace; use estimator 'flipout'"),
     ({"estimator": "best"}, "conv: estimator 'best' is none of reparameterization, flipout, local_reparameterization, auto"),
     ({"groups": 3}, "conv: groups 3 does not divide the 4 filters"),
-    ({"kernel_posterior": Normal(-1.0)}, "conv: kernel_posterior: {'name': 'normal', 'initial_scale': -1.0}: Expected `float` > 0.0 - at `$.initial_scale`"),
+    ({"kernel_posterior": NormalPosterior(-1.0)}, "conv: kernel_posterior: {'name': 'normal', 'initial_scale': -1.0}: Expected `float` > 0.0 - at `$.initial_scale`"),
     ({"kernel_prior": {"name": "normal", "scale": -2.0}}, "conv: kernel_prior: {'name': 'normal', 'scale': -2.0}: Expected `float` > 0.0 - at `$.scale`"),
     ({"kernel_prior": NormalPrior(0.0, 0.0)}, "conv: kernel_prior: {'name': 'normal', 'loc': 0.0, 'scale': 0.0}: Expected `float` > 0.0 - at `$.scale`"),
     ({"kernel_prior": GammaPrior()}, "conv: kernel_prior: Gamma lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
-    ({"kernel_prior": Uniform(0.0, 1.0), "kernel_posterior": {"name": "beta"}}, "conv: kernel_prior: Uniform lives on (0, 1), which does not hold Beta's (-1, 1); use Uniform(low=-1, high=1) or Normal"),
-    ({"kernel_prior": Named("Exponential", {"rate": 1.0})}, "conv: kernel_prior: Named lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
-    ({"kernel_prior": LearnedNormal(), "kernel_posterior": RankOne()}, "conv: kernel_prior: LearnedNormal is over weights, but RankOne's prior is over vectors around 1; use Normal(loc=1.0, scale=0.1)"),
-    ({"bias_posterior": Vae()}, "conv: bias_posterior: Vae needs inputs and outputs; use Normal for a bias"),
+    ({"kernel_prior": UniformPrior(0.0, 1.0), "kernel_posterior": {"name": "beta"}}, "conv: kernel_prior: Uniform lives on (0, 1), which does not hold Beta's (-1, 1); use Uniform(low=-1, high=1) or Normal"),
+    ({"kernel_prior": TfpPrior("Exponential", {"rate": 1.0})}, "conv: kernel_prior: Named lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
+    ({"kernel_prior": LearnedNormalPrior(), "kernel_posterior": RankOnePosterior()}, "conv: kernel_prior: LearnedNormal is over weights, but RankOne's prior is over vectors around 1; use Normal(loc=1.0, scale=0.1)"),
+    ({"bias_posterior": VaePosterior()}, "conv: bias_posterior: Vae needs inputs and outputs; use Normal for a bias"),
     ({"strides": 2, "dilation_rate": 2}, "conv: strides (2, 2) and dilation_rate (2, 2) cannot both pass 1"),
     ({"padding": "causal"}, "conv: padding 'causal' is none of 'same', 'valid'"),
     ({"kernel_size": 0}, "conv: kernel_size is 0, must be a positive number or 2 of them"),
@@ -56,10 +63,10 @@ def test_groups_must_divide_the_inputs_channels():
     [
         ("Gumble", {}, "TFP has no distribution 'Gumble'; use a class name such as 'Gumbel'"),
         ("MultivariateNormalDiag", {}, "TFP's MultivariateNormalDiag refuses {}"),
-        ("Normal", {"mean": 1.0}, "TFP's Normal refuses {'mean': 1.0}"),
+        ("NormalPosterior", {"mean": 1.0}, "TFP's Normal refuses {'mean': 1.0}"),
     ],
 )
 def test_a_prior_by_name_must_exist_and_be_over_numbers(name, settings, message):
     with pytest.raises(ValueError) as error:
-        Named(name, settings)
+        TfpPrior(name, settings)
     assert str(error.value).startswith(message)

@@ -8,9 +8,10 @@ SCRIPT = """
 import json
 import keras, numpy as np, tensorflow as tf
 from probrt.trainer import layers
-from probrt.trainer.variational import posteriors
-from probrt.trainer.variational import priors
-from probrt.trainer.variational import weights
+from probrt.trainer.variational import posteriors, priors
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import use_handler
+from probrt.trainer.variational.random_weight import find_random_weights
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -28,11 +29,11 @@ variables = [variable.value for variable in model.trainable_variables]
 x = tf.random.stateless_normal((6, 4, 4, 3), [1, 2])
 
 def step(x, first_row, share):
-    with tf.GradientTape() as tape, weights.reading(weights.Fit(SEED, STEP, first_row)) as fit:
+    with tf.GradientTape() as tape, use_handler(TrainingHandler(SEED, STEP, first_row)) as handler:
         outputs = model(x, training=True)
-        kl = tf.add_n([weight.kl(fit.value(weight)) for weight in weights.random_weights(model)])
+        kl = tf.add_n([handler.kl(weight) for weight in find_random_weights(model)])
         loss = tf.reduce_sum(tf.square(outputs)) / 6.0 + share * kl / EXAMPLES
-    drawn = tf.concat([tf.reshape(fit.value(weight), [-1]) for weight in weights.random_weights(model)], 0)
+    drawn = tf.concat([tf.reshape(handler.value(weight), [-1]) for weight in find_random_weights(model)], 0)
     return outputs, kl, drawn, tape.gradient(loss, variables)
 
 alone = tf.function(lambda: step(x, 0, 1.0), autograph=False)()
@@ -49,7 +50,7 @@ def together():
 outputs, kl, drawn, gradients = together()
 local = strategy.experimental_local_results
 print(json.dumps({
-    "weights": len(weights.random_weights(model)),
+    "weights": len(find_random_weights(model)),
     "outputs": float(np.abs(np.concatenate(local(outputs)) - alone[0]).max()),
     "kl": [float(one) for one in (*local(kl), alone[1])],
     "drawn": max(float(np.abs(one - alone[2]).max()) for one in local(drawn)),

@@ -15,14 +15,17 @@ import tensorflow as tf
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import backbones, heads, store
-from probrt.trainer.config.settings import Fit
+from probrt.trainer.build import build_model
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.fit.step import groups, risen, stepper
-from probrt.trainer.model import Model, build
-from probrt.trainer.variational import weights
+from probrt.trainer.layers.weight_settings import WeightSettings
+from probrt.trainer.model import Model
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 RATE, COUNT, STEPS, SEED = 0.01, 32, 10, 4
-SETTINGS = Fit(learning_rate=RATE, warmup=0.0, clip=1e9, kl_weight=0.1, kl_warmup=0.0)
+SETTINGS = FitSettings(learning_rate=RATE, warmup=0.0, clip=1e9, kl_weight=0.1, kl_warmup=0.0)
 
 
 def model_of(own: heads.Own) -> Model:
@@ -30,7 +33,7 @@ def model_of(own: heads.Own) -> Model:
     keras.utils.set_random_seed(2)
     chosen = [heads.Categorical(name="kind", labels=["a", "b"]), heads.Normal(name="bright", own=own)]
     input = Input(shape=[6, 6, 1], colour="none", resize="none", range=(-1.0, 1.0))
-    return build("two", input, chosen, backbones.ConvStack(widths=(3,)), backbones.Weights())
+    return build_model("two", input, chosen, backbones.ConvStack(widths=(3,)), WeightSettings())
 
 
 def batch() -> dict:
@@ -42,10 +45,10 @@ def batch() -> dict:
 
 def gradients(model: Model, objective: Objective, one: dict) -> list[np.ndarray]:
     """Of the loss of the first step, written out once more."""
-    with tf.GradientTape() as tape, weights.reading(weights.Fit(SEED, tf.constant(0), one["first_row"])) as reading:
+    with tf.GradientTape() as tape, use_handler(TrainingHandler(SEED, tf.constant(0), one["first_row"])) as handler:
         channels = model.channels(one["images"], training=True)
         loss = tf.reduce_mean(objective.loss(objective.terms(channels, one["targets"])))
-        kl = tf.add_n([weight.kl(reading.value(weight)) for weight in model.weights])
+        kl = tf.add_n([handler.kl(weight) for weight in model.weights])
         loss += risen(SETTINGS, tf.constant(0), STEPS) * kl / COUNT
     found = tape.gradient(loss, [variable.value for variable in model.network.trainable_variables])
     return [gradient.numpy() for gradient in found]
@@ -132,7 +135,7 @@ def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: 
     assert called("export", "model", "--formats", "tflite", "--draws", "8", "--no-select", cwd=tmp_path).code == 0
     found = Bundle.open(tmp_path / "artifacts" / "plants").predictor()(points[:5].astype(np.float32))
     assert found["kind"].epistemic.max() > 0
-    with weights.reading(weights.Mean()):
+    with use_handler(MeanHandler()):
         said = model.moments(points[:5].astype(np.float32))
     # The mean over draws is near the answer at the mean weights, by a part of the spread.
     spread = np.sqrt(found["height"].epistemic)

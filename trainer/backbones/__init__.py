@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from probrt.trainer.backbones.base import Backbone, Stage, Weights
+from probrt.trainer.backbones.base import Backbone, Stage
 from probrt.trainer.backbones.conv import ConvStack
 from probrt.trainer.backbones.custom import Custom
 from probrt.trainer.backbones.dense import DenseStack
 from probrt.trainer.backbones.pretrained import Pretrained
 from probrt.trainer.backbones.residual import Residual
 from probrt.trainer.backbones.unet import UNet
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 AnyBackbone = ConvStack | DenseStack | Residual | UNet | Pretrained | Custom
 
@@ -22,5 +23,5 @@ __all__ = [
     "Residual",
     "Stage",
     "UNet",
-    "Weights",
+    "WeightSettings",
 ]

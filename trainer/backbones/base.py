@@ -2,81 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import keras
 from msgspec import Meta, Struct
-from msgspec.structs import force_setattr
 
 from probrt.runtime.errors import ConfigError
-from probrt.trainer import layers
-from probrt.trainer.layers.base import chosen_prior
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
-from probrt.trainer.variational.estimators import refusal
-from probrt.trainer.variational.posteriors import AnyPosterior
-from probrt.trainer.variational.posteriors import Normal as NormalPosterior
-from probrt.trainer.variational.priors import AnyPrior
+from probrt.trainer.layers.weight_settings import Activation, WeightSettings
 
 Positive = Annotated[int, Meta(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Meta(min_length=1)]
-Activation = Literal["relu", "gelu", "elu", "tanh", "swish"]
-
-
-class Weights(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the layers of a network get their weights.
-
-    posterior: of kernels; prior: of kernels, left out the usual one of that posterior; estimator: while fitting.
-    bias_posterior, bias_prior: left out, biases are deterministic.
-    bayesian: "all" layers, "none", or a regular expression: layers whose name it matches are Bayesian, the
-        others deterministic.
-    """
-
-    posterior: AnyPosterior = NormalPosterior()
-    prior: AnyPrior | None = None
-    estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout"] = "auto"
-    bias_posterior: AnyPosterior | None = None
-    bias_prior: AnyPrior | None = None
-    bayesian: str = "all"
-
-    def __post_init__(self) -> None:
-        try:
-            re.compile(self.bayesian)
-        except re.error as error:
-            raise ValueError(f"bayesian: {self.bayesian!r} is not a regular expression ({error})") from None
-        if reason := refusal(self.estimator, self.posterior):
-            raise ValueError(f"estimator: {reason}")
-        if self.bias_posterior is not None and self.bias_posterior.kernel_only:
-            raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
-        # Filled in, so that --print-config and the model card show it.
-        force_setattr(self, "prior", chosen_prior(self.prior, self.posterior, "prior"))
-        force_setattr(self, "bias_prior", chosen_prior(self.bias_prior, self.bias_posterior, "bias_prior"))
-
-    def conv(
-        self, rank: int, filters: int, kernel: int, name: str, activation: str | None = None, strides: int = 1
-    ) -> keras.Layer:
-        """A same-padded convolution of that many dimensions with these weights; with 0, a dense layer."""
-        families: dict[str, Any] = {"kernel_posterior": None}
-        if self._random(name):
-            families = {
-                "kernel_posterior": self.posterior,
-                "kernel_prior": self.prior,
-                "bias_posterior": self.bias_posterior,
-                "bias_prior": self.bias_prior,
-                "estimator": self.estimator,
-            }
-        if rank == 0:
-            return layers.Dense(filters, activation=activation, name=name, **families)
-        kind = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1]
-        return kind(filters, kernel, strides=strides, activation=activation, name=name, **families)
-
-    def _random(self, name: str) -> bool:
-        if self.bayesian in ("all", "none"):
-            return self.bayesian == "all"
-        return re.search(self.bayesian, name) is not None
 
 
 class Stage(Struct, frozen=True):
@@ -89,7 +28,7 @@ class Stage(Struct, frozen=True):
 class Backbone(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
     """What every backbone states."""
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         """Named stages in order, from scaled images [batch, *space, channels]; the last feeds the heads."""
         raise TypeError(f"{type(self).__name__} states no stages")
 
@@ -125,7 +64,7 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
         return Coordinates(name="coordinates")(images) if self.coordinates else images
 
     def convolved(
-        self, features: Any, weights: Weights, width: int, name: str, *, strides: int = 1, activated: bool = True
+        self, features: Any, weights: WeightSettings, width: int, name: str, *, strides: int = 1, activated: bool = True
     ) -> Any:
         """Convolution, normalisation, activation, dropout; the parts are named `<name>_…`."""
         features = weights.conv(len(features.shape) - 2, width, self.kernel, name, strides=strides)(features)

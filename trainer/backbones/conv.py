@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Weights, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, space_of
 from probrt.trainer.layers.resampling import MaxPool
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class ConvStack(ConvBackbone, frozen=True, kw_only=True, tag="conv"):
@@ -19,7 +20,7 @@ class ConvStack(ConvBackbone, frozen=True, kw_only=True, tag="conv"):
     widths: Widths = (32, 64, 128)
     depth: Positive = 1
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         space_of(images, "conv", (1, 2, 3))
         features, found = self.entered(images), {}
         for number, width in enumerate(self.widths, start=1):

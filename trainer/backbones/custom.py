@@ -12,7 +12,8 @@ import keras
 import msgspec
 
 from probrt.runtime.errors import ConfigError, one_line
-from probrt.trainer.backbones.base import Backbone, Stage, Weights
+from probrt.trainer.backbones.base import Backbone, Stage
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
@@ -34,7 +35,7 @@ class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
     def located(self, folder: Path) -> Self:
         return msgspec.structs.replace(self, folder=str(folder.resolve()))
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         made = self._function()(images, weights, **self.arguments)
         found = made if isinstance(made, Mapping) else {"features": made}
         stages = {}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Stage, Weights, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Stage, Widths, space_of
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class DenseStack(ConvBackbone, frozen=True, kw_only=True, tag="dense"):
@@ -17,7 +18,7 @@ class DenseStack(ConvBackbone, frozen=True, kw_only=True, tag="dense"):
 
     widths: Widths = (64, 64)
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         space_of(images, "dense", (0,))
         features, found = images, {}
         for number, width in enumerate(self.widths, start=1):

@@ -14,8 +14,10 @@ import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.errors import ConfigError, one_line
-from probrt.trainer.backbones.base import Backbone, Stage, Weights, space_of
+from probrt.trainer.backbones.base import Backbone, Stage, space_of
+from probrt.trainer.keras_internals import call_layers
 from probrt.trainer.layers.from_keras import to_bayesian
+from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.variational.estimators import ESTIMATORS
 
 
@@ -41,7 +43,7 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
             return self
         return msgspec.structs.replace(self, weights=str(folder / self.weights))
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         space_of(images, "keras", (2,))
         if images.shape[-1] != 3:
             raise ConfigError(
@@ -63,7 +65,7 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
         wanted = {**{tap: network.get_layer(tap).output for tap in self.taps}, "top": network.output}
         tapped = keras.Model(network.input, wanted)
         # Laid out in the whole network rather than as one layer in it: what no draw changes can then be run once.
-        features = tapped._run_through_graph(Prepared(self.model, name="prepared")(images), lambda layer: layer)
+        features = call_layers(tapped, Prepared(self.model, name="prepared")(images))
         return {name: Stage(one, _stride(images, one)) for name, one in features.items()}
 
     def _network(self, shape: list[int | None]) -> keras.Model:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Weights, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, space_of
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
@@ -20,7 +21,7 @@ class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
     blocks: Positive = 2
     normalisation: Literal["none", "batch", "group"] = "batch"
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         space_of(images, "residual", (1, 2, 3))
         features = self.convolved(self.entered(images), weights, self.widths[0], "stem")
         found = {}
@@ -31,7 +32,7 @@ class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
             found[f"stage{number}"] = Stage(features, 2 ** (number - 1))
         return found
 
-    def _block(self, features: Any, weights: Weights, width: int, name: str, strides: int) -> Any:
+    def _block(self, features: Any, weights: WeightSettings, width: int, name: str, strides: int) -> Any:
         inner = self.convolved(features, weights, width, f"{name}_conv1", strides=strides)
         inner = self.convolved(inner, weights, width, f"{name}_conv2", activated=False)
         if strides > 1 or features.shape[-1] != width:

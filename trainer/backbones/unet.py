@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Weights, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, space_of
 from probrt.trainer.layers.resampling import MaxPool, UpTo
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class UNet(ConvBackbone, frozen=True, kw_only=True, tag="unet"):
@@ -21,7 +22,7 @@ class UNet(ConvBackbone, frozen=True, kw_only=True, tag="unet"):
     widths: Widths = (16, 32, 64)
     depth: Positive = 2
 
-    def stages(self, images: keras.KerasTensor, weights: Weights) -> Mapping[str, Stage]:
+    def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         space_of(images, "unet", (1, 2, 3))
         features, found, skips = self.entered(images), {}, []
         for level, width in enumerate(self.widths[:-1], start=1):

@@ -1,0 +1,1 @@
+"""Calibration on held-out examples: temperatures, conformal thresholds, risk curves."""

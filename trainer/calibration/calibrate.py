@@ -20,9 +20,8 @@ from probrt.trainer import data
 from probrt.trainer.calibration import risk
 from probrt.trainer.calibration.conformal import conformal
 from probrt.trainer.data import Examples
-from probrt.trainer.heads import AnyHead, moments
-from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.heads import AnyHead
+from probrt.trainer.model import Model, map_draws
 
 # A grid in steps of 5 %: finer than what a few hundred examples can tell apart.
 GRID = np.exp(np.arange(-30, 31) * 0.05)
@@ -37,12 +36,10 @@ def calibrated(model: Model, validation: Examples, seed: int, draws: int = 16, b
 
     @tf.function(reduce_retracing=True, autograph=False)
     def scored(one: dict) -> dict[str, tf.Tensor]:
-        drawn = []
-        for reading in weights.draws(model.network, seed, tf.range(draws), draws):
-            with weights.reading(reading):
-                drawn.append(model.channels(one["images"]))
+        handlers = model.draw_handlers(seed, tf.range(draws), draws)
+        channels = map_draws(model, one["images"], handlers, model.channels_from)
         return {
-            head.name: _log_likelihood(head, [channels[head.name] for channels in drawn], one["targets"][head.name])
+            head.name: _log_likelihood(head, [draw[head.name] for draw in channels], one["targets"][head.name])
             for head in model.heads
         }
 
@@ -68,11 +65,7 @@ def predicted(
 
     @tf.function(reduce_retracing=True, autograph=False)
     def answered(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
-        drawn = []
-        for reading in weights.draws(model.network, seed, tf.range(draws), draws):
-            with weights.reading(reading):
-                drawn.append(model.moments(images))
-        return {head.name: moments.combined(head, [one[head.name] for one in drawn]) for head in model.heads}
+        return model.combine_draws(images, model.draw_handlers(seed, tf.range(draws), draws))
 
     batches = [answered(one["images"]) for one in data.evaluation_batches(examples, batch)]
     found: dict[str, dict[str, np.ndarray]] = {head.name: {} for head in model.heads}

@@ -15,7 +15,7 @@ import numpy as np
 
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.bernoulli import YesNoHead
+from probrt.trainer.heads.bernoulli import BinaryHead
 from probrt.trainer.heads.categorical import ClassHead
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
@@ -50,7 +50,7 @@ def misses(head: AnyHead, answer: dict[str, np.ndarray], target: np.ndarray) -> 
         chosen = np.take_along_axis(answer["mean"], np.maximum(target, 0)[..., None].astype(np.int64), axis=-1)[..., 0]
         return np.where(target >= 0, 1.0 - chosen, np.nan).reshape(count, -1).astype(np.float32)
     mean, truth = answer["mean"].reshape(count, -1), target.reshape(count, -1)
-    if isinstance(head, YesNoHead):
+    if isinstance(head, BinaryHead):
         return np.where(np.isnan(truth), np.nan, np.abs(truth - mean)).astype(np.float32)
     deviation = np.sqrt(np.maximum(answer["total"].reshape(count, -1), 1e-30))
     return (np.abs(truth - mean) / deviation).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The training config: its schema, its settings, and what is wrong with one."""

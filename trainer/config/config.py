@@ -11,10 +11,11 @@ from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
-from probrt.trainer.backbones import AnyBackbone, ConvStack, Weights
+from probrt.trainer.backbones import AnyBackbone, ConvStack
 from probrt.trainer.config.explain import explained
-from probrt.trainer.config.settings import Data, Fit
+from probrt.trainer.config.settings import DataSettings, FitSettings
 from probrt.trainer.heads import AnyHead
+from probrt.trainer.layers.weight_settings import WeightSettings
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -29,14 +30,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """A whole training config."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
-    data: Data
+    data: DataSettings
     input: Input
     heads: Annotated[list[AnyHead], Meta(min_length=1)]
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     backbone: AnyBackbone = ConvStack()
-    weights: Weights = Weights()
+    weights: WeightSettings = WeightSettings()
     final: Final = Final()
-    fit: Fit = Fit()
+    fit: FitSettings = FitSettings()
 
 
 def load(path: Path) -> Config:

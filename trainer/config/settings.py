@@ -39,7 +39,7 @@ class Augmentation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return any(getattr(self, name) for name in Augmentation.__struct_fields__)
 
 
-class Data(Augmentation, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the examples are, how they are split, and how training images are augmented.
 
     folder: the image folder, relative to the config's own folder.
@@ -61,7 +61,7 @@ class Data(Augmentation, frozen=True, kw_only=True, forbid_unknown_fields=True):
     test: Part = 0.1
 
 
-class Fit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is fitted.
 
     kl_weight: of KL / N in the loss; below 1 the posterior is tempered, and the model card says so.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from probrt.trainer.data.batches import batches, evaluation_batches
-from probrt.trainer.data.examples import Data, Examples, standardised
+from probrt.trainer.data.examples import Dataset, Examples, standardised
 from probrt.trainer.data.read import Faulty, folder_of, read
 from probrt.trainer.data.summary import summary
 
 __all__ = [
-    "Data",
+    "Dataset",
     "Examples",
     "Faulty",
     "batches",

@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.trainer.config.settings import Augmentation
-from probrt.trainer.heads import AnyHead, Box
-from probrt.trainer.heads.bernoulli import YesNoHead
+from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads.bernoulli import BinaryHead
 from probrt.trainer.heads.categorical import ClassHead
+from probrt.trainer.heads.real import BoxHead
 
 # A row of random numbers per example: three shifts, three flips, turn, rotate, zoom, brightness, contrast.
 _NUMBERS = 11
@@ -33,8 +34,8 @@ def augmented(one: dict, settings: Augmentation, heads: Sequence[AnyHead], input
     maps = {head.name: targets[head.name] for head in heads if head.per_position}
     flat = {name: value for name, value in maps.items() if len(value.shape) < len(one["images"].shape)}
     layers = {"": one["images"], **maps, **{name: value[..., None] for name, value in flat.items()}}
-    smooth = {"", *(head.name for head in heads if head.per_position and not isinstance(head, (ClassHead, YesNoHead)))}
-    boxes = {head.name: targets[head.name] for head in heads if isinstance(head, Box)}
+    smooth = {"", *(head.name for head in heads if head.per_position and not isinstance(head, (ClassHead, BinaryHead)))}
+    boxes = {head.name: targets[head.name] for head in heads if isinstance(head, BoxHead)}
     numbers = tf.random.stateless_uniform([tf.shape(one["images"])[0], _NUMBERS], key)
     for change in (_flipped, _turned, _shifted, _resampled):
         layers, boxes = change(layers, boxes, numbers, settings, smooth)

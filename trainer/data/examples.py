@@ -31,7 +31,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Data:
+class Dataset:
     """The splits of a table, a digest over its rows and every file's bytes, and what is worth a look.
 
     sides: of the images before any resizing, with how many images had them.

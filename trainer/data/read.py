@@ -15,8 +15,8 @@ import numpy as np
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, ImageError
 from probrt.runtime.images.decode import decode, fitted, read_bytes
-from probrt.trainer.config.settings import Data as Settings
-from probrt.trainer.data.examples import SPLITS, Data, Examples, storage
+from probrt.trainer.config.settings import DataSettings
+from probrt.trainer.data.examples import SPLITS, Dataset, Examples, storage
 from probrt.trainer.data.masks import mask
 from probrt.trainer.data.splits import splits
 from probrt.trainer.data.table import FILE, Row, Table, table
@@ -25,11 +25,11 @@ from probrt.trainer.heads import AnyHead
 _LISTED = 20
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """What reading needs to know; a training config is one."""
 
     @property
-    def data(self) -> Settings: ...
+    def data(self) -> DataSettings: ...
     @property
     def input(self) -> Input: ...
     @property
@@ -47,7 +47,7 @@ class Faulty(DataError):
         self.faults = tuple(faults)
 
 
-def read(config: Source, folder: Path) -> Data:
+def read(config: DataSource, folder: Path) -> Dataset:
     """All examples of a config whose `data.folder` is relative to `folder`.
 
     Raises Faulty, which holds every faulty file and cell with its row; DataError for a table that cannot be
@@ -67,7 +67,7 @@ def read(config: Source, folder: Path) -> Data:
     return reader.read(chosen)
 
 
-def folder_of(config: Source, root: Path) -> Data:
+def folder_of(config: DataSource, root: Path) -> Dataset:
     """A data folder read whole into one split named test, whatever its table says of splits."""
     found = table(root, config.data.table, config.heads)
     found.need([*([] if config.data.features else [FILE]), *config.data.features])
@@ -78,7 +78,7 @@ def folder_of(config: Source, root: Path) -> Data:
 class _Reader:
     """Reads the rows of a table in parallel, straight into their place."""
 
-    def __init__(self, config: Source, root: Path, found: Table) -> None:
+    def __init__(self, config: DataSource, root: Path, found: Table) -> None:
         self.config, self.root, self.table = config, root, found
         self.faults: list[tuple[int, str]] = []
         self.sides: Counter[tuple[int, ...]] = Counter()
@@ -89,7 +89,7 @@ class _Reader:
         with self.lock:
             self.faults.append((row.number, f"{row}: {reason}"))
 
-    def read(self, chosen: Sequence[str]) -> Data:
+    def read(self, chosen: Sequence[str]) -> Dataset:
         """Every row's image and targets, by split."""
         rows = self.table.rows
         shape = self._shape()
@@ -140,7 +140,7 @@ class _Reader:
         digest = hashlib.sha256()
         for row, of_files in zip(rows, digests, strict=True):
             digest.update(repr(sorted(row.cells.items())).encode() + of_files)
-        return Data(found, digest.hexdigest(), dict(self.sides), tuple(_notes(chosen, digests, rows)))
+        return Dataset(found, digest.hexdigest(), dict(self.sides), tuple(_notes(chosen, digests, rows)))
 
     def _shape(self) -> list[int]:
         """The images' shape: the model's, or the first readable image's where the model leaves sides open."""
@@ -231,7 +231,7 @@ def _notes(chosen: Sequence[str], digests: Sequence[bytes], rows: Sequence[Row])
     ]
 
 
-def _check_augmentation(settings: Settings, input: Input) -> None:
+def _check_augmentation(settings: DataSettings, input: Input) -> None:
     rank = len(input.shape) - 1
     sides = ("horizontal", "vertical", "depth")[:rank]
     for name in settings.flip:

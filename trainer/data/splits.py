@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Callable
 
 from probrt.runtime.errors import DataError
-from probrt.trainer.config.settings import Data
+from probrt.trainer.config.settings import DataSettings
 from probrt.trainer.data.examples import SPLITS
 from probrt.trainer.data.table import Row, Table
 
 Report = Callable[[Row, str], None]
 
 
-def splits(table: Table, settings: Data, seed: int, identity: str, fault: Report) -> list[str]:
+def splits(table: Table, settings: DataSettings, seed: int, identity: str, fault: Report) -> list[str]:
     """Each row's split.
 
     identity: the column that tells rows apart, whose equal values stay together as a group does.
@@ -40,7 +40,7 @@ def splits(table: Table, settings: Data, seed: int, identity: str, fault: Report
     return found
 
 
-def _seeded(table: Table, settings: Data, seed: int, together: str) -> list[str]:
+def _seeded(table: Table, settings: DataSettings, seed: int, together: str) -> list[str]:
     """Groups in the order of a keyed hash, so that a group's place does not depend on the other rows."""
     groups: dict[str, int] = {}
     for row in table.rows:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probrt.trainer.data.examples import Data, Examples
+from probrt.trainer.data.examples import Dataset, Examples
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.bernoulli import YesNoHead
+from probrt.trainer.heads.bernoulli import BinaryHead
 from probrt.trainer.heads.categorical import ClassHead
 
 _SHOWN = 12
 
 
-def summary(data: Data, heads: Sequence[AnyHead]) -> list[str]:
+def summary(data: Dataset, heads: Sequence[AnyHead]) -> list[str]:
     """One line for the images, one per head and split, one per thing worth a look."""
     lines = []
     if data.sides:
@@ -50,7 +50,7 @@ def targets(head: AnyHead, examples: Examples) -> str:
         known = column[np.isfinite(column)]
         if not len(known):
             parts.append(f"{name} never known")
-        elif isinstance(head, YesNoHead):
+        elif isinstance(head, BinaryHead):
             parts.append(f"{name} yes in {known.mean():.1%}")
         else:
             parts.append(f"{name} {known.min():.4g} to {known.max():.4g}, mean {known.mean(dtype=np.float64):.4g}")

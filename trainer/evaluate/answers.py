@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Calibration
 from probrt.trainer import data
 from probrt.trainer.data import Examples
 from probrt.trainer.heads import AnyHead, moments
-from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.heads.moments import combine_moments
+from probrt.trainer.model import Model, map_draws
 
 _SAMPLES = 512
 SHIFT = 1_000_003  # keeps the seed of samples of the likelihood apart from that of draws
@@ -40,21 +39,15 @@ def answers(
 ) -> dict[str, Answers]:
     """Each head's answers over `draws` draws of a seed; without targets the likelihood is left out."""
     each = max(1, _SAMPLES // draws)
-    calibration = {found.head: found for found in model.calibration}
 
     @tf.function(reduce_retracing=True, autograph=False)
     def answered(one: dict, number: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
-        drawn: dict[str, list] = {head.name: [] for head in model.heads}
-        for reading in weights.draws(model.network, seed, tf.range(draws), draws):
-            with weights.reading(reading):
-                for name, channels in model.channels(one["images"]).items():
-                    drawn[name].append(channels)
+        handlers = model.draw_handlers(seed, tf.range(draws), draws)
+        channels = map_draws(model, one["images"], handlers, model.channels_from)
         found = {}
         for head in model.heads:
-            one_of_all = calibration.get(head.name, Calibration(head=head.name))
-            settings = one_of_all.temperature, one_of_all.scale
-            calibrated = [head.calibrated(channels, *settings) for channels in drawn[head.name]]
-            quantities = moments.combined(head, [head.moments(channels) for channels in calibrated])
+            calibrated = [model.calibrate(head, draw[head.name]) for draw in channels]
+            quantities = combine_moments(head, [head.moments(channels) for channels in calibrated])
             found[head.name] = {name: quantities[name] for name in moments.QUANTITIES}
             if targets:
                 found[head.name]["nll"] = _nll(head, calibrated, one["targets"][head.name])

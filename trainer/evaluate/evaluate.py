@@ -17,14 +17,16 @@ from probrt.runtime.errors import ConfigError, DataError, ImageError
 from probrt.runtime.images.decode import SUFFIXES, read_image
 from probrt.trainer import data, store
 from probrt.trainer.config.config import Config
-from probrt.trainer.config.settings import Data as DataSettings
+from probrt.trainer.config.settings import DataSettings
 from probrt.trainer.data import Examples
+from probrt.trainer.data.examples import Dataset
 from probrt.trainer.evaluate.answers import Answers, answers
 from probrt.trainer.evaluate.measures import Measured, measured, of_example, risk_curve
 from probrt.trainer.evaluate.scores import bootstrap, false_positive_rate
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead
 from probrt.trainer.model import Model
+from probrt.trainer.store import StoredModel
 
 QUANTITIES = ("total", "aleatoric", "epistemic")
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -34,7 +36,7 @@ _SEED = 0
 Interval = tuple[float, float, float]
 
 
-class Source(Struct, frozen=True):
+class EvaluationSource(Struct, frozen=True):
     """What `data.read` needs of a model."""
 
     data: DataSettings
@@ -119,13 +121,13 @@ def evaluate(
     return report, examples, model
 
 
-def _examples(folder: Path, kept: store.Card, other: Path | None) -> tuple[data.Data, str, list[str]]:
+def _examples(folder: Path, kept: StoredModel, other: Path | None) -> tuple[Dataset, str, list[str]]:
     """The data, the split to score, and what a reader has to know about it."""
     settings, seed = DataSettings(folder="."), 0
     if "config" in kept.provenance:
         config = msgspec.convert(kept.provenance["config"], Config)
         settings, seed = config.data, config.seed
-    source = Source(settings, kept.input, kept.heads, seed)
+    source = EvaluationSource(settings, kept.input, kept.heads, seed)
     digest = kept.provenance.get("data_digest")
     if other is not None:
         read = data.folder_of(source, other)

@@ -12,9 +12,10 @@ from probrt.trainer.calibration.conformal import ends, members, misses
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.scores import BINS, Score, reliability
-from probrt.trainer.heads import AnyHead, Box
-from probrt.trainer.heads.bernoulli import YesNoHead
+from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads.bernoulli import BinaryHead
 from probrt.trainer.heads.categorical import ClassHead
+from probrt.trainer.heads.real import BoxHead
 
 INTERVALS = (0.5, 0.8, 0.9, 0.95)
 _POINTS = 200
@@ -39,7 +40,7 @@ def measured(head: AnyHead, answers: Answers, target: np.ndarray, calibration: C
     """A head's scores on examples that all have a target (at some position, for a head per position)."""
     if isinstance(head, ClassHead):
         found = _classes(head, answers, target, calibration)
-    elif isinstance(head, YesNoHead):
+    elif isinstance(head, BinaryHead):
         found = _yes_no(answers, target)
     else:
         found = _real(head, answers, target, calibration)
@@ -144,7 +145,7 @@ def _real(head: AnyHead, answers: Answers, target: np.ndarray, calibration: Cali
         "AURC": lambda rows: scores.area_under_risk(uncertainty[rows], absolute[rows]),
         "sharpness": _mean(deviation.mean(axis=1)),
     }  # fmt: skip
-    if isinstance(head, Box):
+    if isinstance(head, BoxHead):
         found["box IoU"] = _mean(head.metric(np.float32(mean), np.float32(truth)).numpy().astype(float))
     curves: dict[str, Any] = {}
     if answers.samples is not None:

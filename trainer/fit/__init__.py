@@ -1,0 +1,1 @@
+"""Fitting: the loop, one step, what is minimised, checkpoints, several devices."""

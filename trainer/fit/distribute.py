@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.errors import ConfigError
+from probrt.trainer.keras_internals import flatten_layers
 
 
 def chosen_strategy() -> tf.distribute.Strategy:
@@ -48,7 +49,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def synchronise(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
     """Makes batch normalisation take its statistics over all replicas' rows, whatever the layers came with."""
-    for layer in network._flatten_layers():
+    for layer in flatten_layers(network):
         if isinstance(layer, keras.layers.BatchNormalization) and strategy.num_replicas_in_sync > 1:
             layer.synchronized = True
 

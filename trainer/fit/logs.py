@@ -9,12 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.trainer.data import Examples
-from probrt.trainer.fit.loop import Progress
+from probrt.trainer.fit.loop import EpochReport
 from probrt.trainer.fit.step import Stepped
-from probrt.trainer.heads import moments
 from probrt.trainer.heads.categorical import ClassHead
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
 
 _EVERY = 20
 _EXAMPLES = 8
@@ -47,7 +45,7 @@ class Logs:
             for name, nats in stepped.log_likelihood.items():
                 tf.summary.scalar(f"step/log-likelihood/{name}", nats)
 
-    def epoch(self, progress: Progress) -> None:
+    def epoch(self, progress: EpochReport) -> None:
         """Metrics on the validation split, each weight's KL and signal to noise, and some predictions."""
         with self.writer.as_default(progress.step):
             tf.summary.scalar("validation/elbo", progress.elbo)
@@ -90,11 +88,7 @@ def answers(model: Model) -> Callable[[tf.Tensor], dict[str, dict[str, tf.Tensor
 
     @tf.function(autograph=False)
     def answered(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
-        drawn = []
-        for reading in weights.draws(model.network, 0, tf.range(_DRAWS), _DRAWS):
-            with weights.reading(reading):
-                drawn.append(model.moments(images))
-        return {head.name: moments.combined(head, [one[head.name] for one in drawn]) for head in model.heads}
+        return model.combine_draws(images, model.draw_handlers(0, tf.range(_DRAWS), _DRAWS))
 
     return answered
 

@@ -20,21 +20,23 @@ import tensorflow as tf
 
 from probrt.runtime.errors import Fault
 from probrt.trainer import data
-from probrt.trainer.config.settings import Augmentation, Fit
+from probrt.trainer.config.settings import Augmentation, FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, State
 from probrt.trainer.fit.nonfinite import culprit
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.fit.step import Stepped, divergence, groups, stepper
+from probrt.trainer.keras_internals import flatten_layers
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
 # Of the validation ELBO: enough for its mean over hundreds of examples, cheap enough for every epoch.
 _ELBO_DRAWS = 2
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochReport:
     """Where a fit stands after an epoch (means over its steps; metrics and ELBO, in nats per example, on the
     validation split)."""
 
@@ -64,7 +66,7 @@ class Run:
     stepped: Callable[[int, int, Stepped], None] = lambda step, steps, stepped: None
 
 
-def fit(model: Model, train: Examples, validation: Examples, settings: Fit, run: Run) -> Iterator[Progress]:
+def fit(model: Model, train: Examples, validation: Examples, settings: FitSettings, run: Run) -> Iterator[EpochReport]:
     """Fits the model's variables in place, giving progress after each epoch.
 
     On SIGTERM and SIGINT the step is finished and a checkpoint written; then the signal takes its course.
@@ -97,7 +99,7 @@ def fit(model: Model, train: Examples, validation: Examples, settings: Fit, run:
             if not rest:
                 loss, kl = (total / per_epoch for total in state.sums)
                 scores = bound(validation), metrics(validation)
-                progress = Progress(epoch, settings.epochs, state.step, loss, kl, *scores)
+                progress = EpochReport(epoch, settings.epochs, state.step, loss, kl, *scores)
                 keeper.epoch(state, progress, settings)
                 state.sums = (0.0, 0.0)
             due = state.step % settings.checkpoint == 0 if settings.checkpoint else progress is not None
@@ -119,7 +121,7 @@ def evaluator(model: Model, batch: int = 256) -> Callable[[Examples], dict[str, 
 
     @tf.function(reduce_retracing=True, autograph=False)
     def scored(one: dict) -> dict[str, tf.Tensor]:
-        with weights.reading(weights.Mean()):
+        with use_handler(MeanHandler()):
             moments = model.moments(one["images"])
         return {head.name: head.metric(moments[head.name].mean, one["targets"][head.name]) for head in model.heads}
 
@@ -135,20 +137,20 @@ def evaluator(model: Model, batch: int = 256) -> Callable[[Examples], dict[str, 
 
 
 def elbo(
-    model: Model, objective: Objective, settings: Fit, count: int, seed: int, batch: int = 256
+    model: Model, objective: Objective, settings: FitSettings, count: int, seed: int, batch: int = 256
 ) -> Callable[[Examples], float]:
     """A function of a split that gives the evidence lower bound in nats per example, the KL spread over `count`."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def summed(one: dict, index: tf.Tensor) -> tf.Tensor:
-        with weights.reading(weights.Draw(seed, index)):
+        with use_handler(DrawHandler(seed, index)):
             each = objective.loss(objective.terms(model.channels(one["images"]), one["targets"]))
         return tf.reduce_sum(each)
 
     @tf.function(autograph=False)
     def nats() -> tf.Tensor:
-        with weights.reading(weights.Fit(seed, 0)) as reading:
-            return divergence(model, reading)
+        with use_handler(TrainingHandler(seed, 0)) as handler:
+            return divergence(model, handler)
 
     def bound(examples: Examples) -> float:
         loss = 0.0
@@ -192,7 +194,7 @@ class _Keeper:
         arrays |= {f"average_{number:05d}": array for number, array in enumerate(self.average)}
         self.run.checkpoints.save(state, arrays)
 
-    def epoch(self, state: State, progress: Progress, settings: Fit) -> None:
+    def epoch(self, state: State, progress: EpochReport, settings: FitSettings) -> None:
         """Takes note of an epoch's weights, where the settings ask for that."""
         if settings.patience:
             if state.best is None or progress.elbo > state.best:
@@ -210,7 +212,7 @@ class _Keeper:
                 for old, new in zip(before, now, strict=True)
             ]
 
-    def finish(self, state: State, settings: Fit) -> bool:
+    def finish(self, state: State, settings: FitSettings) -> bool:
         """Puts the chosen weights in place; whether they are an average."""
         chosen = self.best if settings.patience else self.average
         for variable, array in zip(self.weights, chosen, strict=False):
@@ -218,18 +220,18 @@ class _Keeper:
         return bool(chosen) and not settings.patience
 
 
-def _patience_over(state: State, settings: Fit) -> bool:
+def _patience_over(state: State, settings: FitSettings) -> bool:
     return bool(settings.patience) and state.waited >= settings.patience
 
 
-def _refresh_statistics(model: Model, train: Examples, settings: Fit, run: Run) -> None:
+def _refresh_statistics(model: Model, train: Examples, settings: FitSettings, run: Run) -> None:
     """Batch statistics of averaged weights, from one more pass over the training images."""
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.network._flatten_layers()):
+    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in flatten_layers(model.network)):
         return
 
     @tf.function(reduce_retracing=True, autograph=False)
     def seen(images: tf.Tensor, step: tf.Tensor) -> None:
-        with weights.reading(weights.Fit(run.seed, step)):
+        with use_handler(TrainingHandler(run.seed, step)):
             model.channels(images, training=True)
 
     steps = range(math.ceil(len(train) / settings.batch))
@@ -239,7 +241,7 @@ def _refresh_statistics(model: Model, train: Examples, settings: Fit, run: Run) 
 
 
 def _not_finite(
-    model: Model, objective: Objective, one: dict, run: Run, state: State, settings: Fit, found: Stepped
+    model: Model, objective: Objective, one: dict, run: Run, state: State, settings: FitSettings, found: Stepped
 ) -> str:
     where = culprit(model, objective, one, run.seed, state.step * settings.draws)
     what = f"loss is {found.loss}" if not math.isfinite(found.loss) else f"gradient is {found.norm}"

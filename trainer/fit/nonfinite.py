@@ -8,7 +8,8 @@ import tensorflow as tf
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.fit.step import trained
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import use_handler
 
 
 def culprit(model: Model, objective: Objective, one: dict, seed: int, index: int) -> str:
@@ -16,13 +17,13 @@ def culprit(model: Model, objective: Objective, one: dict, seed: int, index: int
 
     Layers are looked at in the order of the network: outputs, then divergences, then gradients.
     """
-    with tf.GradientTape() as tape, weights.reading(weights.Fit(seed, index)) as reading:
+    with tf.GradientTape() as tape, use_handler(TrainingHandler(seed, index)) as handler:
         layers = [layer for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
         outputs = keras.Model(model.network.input, [layer.output for layer in layers])(one["images"], training=True)
         channels = model.channels(one["images"], training=True)
         terms = objective.terms(channels, one["targets"])
         loss = tf.reduce_mean(objective.loss(terms))
-        divergences = {weight.name: weight.kl(reading.value(weight)) for weight in model.weights}
+        divergences = {weight.name: handler.kl(weight) for weight in model.weights}
         loss += tf.add_n([tf.constant(0.0), *divergences.values()])
     variables = trained(model, objective)
     gradients = tape.gradient(loss, [variable.value for variable in variables], unconnected_gradients="zero")

@@ -14,11 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from probrt.trainer.config.settings import Fit
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.distribute import shared
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.model import Model
-from probrt.trainer.variational import weights
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import use_handler
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 }
 
 
-def groups(model: Model, objective: Objective, settings: Fit, steps: int) -> list[Group]:
+def groups(model: Model, objective: Objective, settings: FitSettings, steps: int) -> list[Group]:
     """The optimizers of a fit, built, with the variables of each; together they hold every trained variable once.
 
     A head's own layers get a group of their own where it asks for another rate or optimizer.
@@ -76,7 +77,7 @@ def trained(model: Model, objective: Objective) -> list[keras.Variable]:
     return [*model.network.trainable_variables, *objective.variables]
 
 
-def schedule(settings: Fit, steps: int, factor: float = 1.0) -> keras.optimizers.schedules.LearningRateSchedule:
+def schedule(settings: FitSettings, steps: int, factor: float = 1.0) -> keras.optimizers.schedules.LearningRateSchedule:
     """From 0 to the learning rate over the warm-up, then down to 0 along a cosine; all times a factor."""
     warmup = round(settings.warmup * steps)
     highest = settings.learning_rate * factor
@@ -89,7 +90,13 @@ def schedule(settings: Fit, steps: int, factor: float = 1.0) -> keras.optimizers
 
 
 def stepper(
-    model: Model, objective: Objective, optimizers: list[Group], settings: Fit, count: int, steps: int, seed: int
+    model: Model,
+    objective: Objective,
+    optimizers: list[Group],
+    settings: FitSettings,
+    count: int,
+    steps: int,
+    seed: int,
 ) -> Callable[[dict, int], Stepped]:
     """A function of a batch {"images", "targets"} and the step's number that moves the variables once.
 
@@ -106,12 +113,12 @@ def stepper(
             loss = kl = tf.constant(0.0)
             terms = tf.zeros(len(names))
             for draw in range(settings.draws):
-                with weights.reading(weights.Fit(seed, step * settings.draws + draw, one["first_row"])) as reading:
+                with use_handler(TrainingHandler(seed, step * settings.draws + draw, one["first_row"])) as handler:
                     channels = model.channels(one["images"], training=True)
                     each = objective.terms(channels, one["targets"])
                     loss += tf.reduce_sum(objective.loss(each)) / (size * settings.draws)
                     terms += tf.stack([tf.reduce_sum(each[name]) for name in names]) / (size * settings.draws)
-                    kl += divergence(model, reading) / settings.draws
+                    kl += divergence(model, handler) / settings.draws
             loss += (objective.penalty() + risen(settings, step, steps) * kl / count) / replicas
         gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
         values = tf.concat([tf.stack([loss, kl / replicas]), terms], 0)
@@ -140,12 +147,12 @@ def stepper(
     return stepped
 
 
-def divergence(model: Model, reading: weights.Fit) -> tf.Tensor:
-    """KL(posterior || prior) of all weights, in nats, on the reading's draw where it is not closed."""
-    return tf.add_n([weight.kl(reading.value(weight)) for weight in model.weights] or [tf.constant(0.0)])
+def divergence(model: Model, handler: TrainingHandler) -> tf.Tensor:
+    """KL(posterior || prior) of all weights, in nats, on the handler's draw where it is not closed."""
+    return tf.add_n([handler.kl(weight) for weight in model.weights] or [tf.constant(0.0)])
 
 
-def risen(settings: Fit, step: tf.Tensor, steps: int) -> tf.Tensor:
+def risen(settings: FitSettings, step: tf.Tensor, steps: int) -> tf.Tensor:
     """The weight of the KL at a step."""
     part = tf.cast(step + 1, tf.float32) / max(1.0, settings.kl_warmup * steps)
     return settings.kl_weight * tf.minimum(1.0, part)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from probrt.trainer.heads.base import Head, Moments, Own
-from probrt.trainer.heads.bernoulli import Bernoulli, BernoulliMixture
-from probrt.trainer.heads.categorical import Categorical, Ordinal
-from probrt.trainer.heads.counts import NegativeBinomial, Poisson
-from probrt.trainer.heads.mixture import NormalMixture
-from probrt.trainer.heads.multivariate import MultivariateNormal
-from probrt.trainer.heads.proportions import Beta
-from probrt.trainer.heads.real import Box, Laplace, LogNormal, Normal, StudentT
+from probrt.trainer.heads.base import Head, Moments
+from probrt.trainer.heads.base import OwnLayers as Own
+from probrt.trainer.heads.bernoulli import BernoulliHead as Bernoulli
+from probrt.trainer.heads.bernoulli import BernoulliMixtureHead as BernoulliMixture
+from probrt.trainer.heads.categorical import CategoricalHead as Categorical
+from probrt.trainer.heads.categorical import OrdinalHead as Ordinal
+from probrt.trainer.heads.counts import NegativeBinomialHead as NegativeBinomial
+from probrt.trainer.heads.counts import PoissonHead as Poisson
+from probrt.trainer.heads.mixture import NormalMixtureHead as NormalMixture
+from probrt.trainer.heads.multivariate import MultivariateNormalHead as MultivariateNormal
+from probrt.trainer.heads.proportions import BetaHead as Beta
+from probrt.trainer.heads.real import BoxHead as Box
+from probrt.trainer.heads.real import LaplaceHead as Laplace
+from probrt.trainer.heads.real import LogNormalHead as LogNormal
+from probrt.trainer.heads.real import NormalHead as Normal
+from probrt.trainer.heads.real import StudentTHead as StudentT
 
 AnyHead = (
     Categorical

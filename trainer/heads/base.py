@@ -15,7 +15,7 @@ import tensorflow as tf
 from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import Combine, HeadName
-from probrt.trainer.backbones.base import Activation, Weights
+from probrt.trainer.layers.weight_settings import Activation, WeightSettings
 
 Positive = Annotated[float, Meta(gt=0)]
 Sides = Sequence[int | None]
@@ -33,7 +33,7 @@ class Moments(NamedTuple):
     extras: dict[str, tf.Tensor] = {}
 
 
-class Own(Struct, frozen=True, forbid_unknown_fields=True):
+class OwnLayers(Struct, frozen=True, forbid_unknown_fields=True):
     """Layers of a head's own, instead of a share of the final convolution.
 
     widths: filters of convolutions before its final one. kernel: their window. final_kernel: the final one's.
@@ -46,7 +46,7 @@ class Own(Struct, frozen=True, forbid_unknown_fields=True):
     kernel: Annotated[int, Meta(ge=1)] = 3
     final_kernel: Annotated[int, Meta(ge=1)] = 1
     activation: Activation = "relu"
-    weights: Weights | None = None
+    weights: WeightSettings | None = None
     learning_rate: Positive = 1.0
     optimizer: Literal["adam", "adamw", "sgd"] | None = None
 
@@ -72,7 +72,7 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     weight: Positive = 1.0
     per_position: bool = False
     stage: str = ""
-    own: Own | None = None
+    own: OwnLayers | None = None
     auxiliary: bool = False
 
     @property

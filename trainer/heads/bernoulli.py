@@ -13,7 +13,7 @@ from probrt.runtime.bundle.manifest import Combine
 from probrt.trainer.heads.base import Head, Moments, Shapes, Sides, four, softplus, x_log_x
 
 
-class YesNoHead(Head, frozen=True, kw_only=True):
+class BinaryHead(Head, frozen=True, kw_only=True):
     """A head of independent yes (1) or no (0) per label; every quantity [batch, labels], uncertainties in nats.
 
     labels: names of the outputs, each a column of the table; one, named like the head, unless given.
@@ -64,7 +64,7 @@ class YesNoHead(Head, frozen=True, kw_only=True):
         return four([*positions, self.size], [*positions, self.size])
 
 
-class Bernoulli(YesNoHead, frozen=True, kw_only=True, tag="bernoulli"):
+class BernoulliHead(BinaryHead, frozen=True, kw_only=True, tag="bernoulli"):
     """Independent yes or no per label; every quantity [batch, labels], uncertainties in nats.
 
     labels: names of the outputs, each a column of the table; one, named like the head, unless given.
@@ -88,7 +88,7 @@ class Bernoulli(YesNoHead, frozen=True, kw_only=True, tag="bernoulli"):
         return channels / temperature
 
 
-class BernoulliMixture(YesNoHead, frozen=True, kw_only=True, tag="bernoulli_mixture"):
+class BernoulliMixtureHead(BinaryHead, frozen=True, kw_only=True, tag="bernoulli_mixture"):
     """A mixture of Bernoulli maps whose mixing weights are predicted too, at every position.
 
     Per position and label p = sum over k of weight k · p k: several soft maps, of which another one may rule in

@@ -67,7 +67,7 @@ class ClassHead(Head, frozen=True, kw_only=True):
         return four([*positions, len(self.labels)], positions)
 
 
-class Categorical(ClassHead, frozen=True, kw_only=True, tag="categorical"):
+class CategoricalHead(ClassHead, frozen=True, kw_only=True, tag="categorical"):
     """One class of several; mean [batch, classes], uncertainties [batch], in nats.
 
     labels: the class names, in order, as the table writes them.
@@ -90,7 +90,7 @@ class Categorical(ClassHead, frozen=True, kw_only=True, tag="categorical"):
         return channels / temperature
 
 
-class Ordinal(ClassHead, frozen=True, kw_only=True, tag="ordinal"):
+class OrdinalHead(ClassHead, frozen=True, kw_only=True, tag="ordinal"):
     """One class of several that have an order; mean [batch, classes], uncertainties [batch], in nats.
 
     The cumulative-logit model (McCullagh 1980): P(y > k) = sigmoid(location - cut k), the location from the

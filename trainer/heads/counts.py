@@ -30,7 +30,7 @@ class CountHead(RealHead, frozen=True, kw_only=True):
         return average * tf.exp(tf.clip_by_value(log_rate, -10.0, 10.0))
 
 
-class Poisson(CountHead, frozen=True, kw_only=True, tag="poisson"):
+class PoissonHead(CountHead, frozen=True, kw_only=True, tag="poisson"):
     """Counts whose variance is their mean."""
 
     calibrates: ClassVar[Literal["temperature", "scale", "nothing"]] = "nothing"
@@ -49,7 +49,7 @@ class Poisson(CountHead, frozen=True, kw_only=True, tag="poisson"):
         return Moments(rate, tf.identity(rate))
 
 
-class NegativeBinomial(CountHead, frozen=True, kw_only=True, tag="negative_binomial"):
+class NegativeBinomialHead(CountHead, frozen=True, kw_only=True, tag="negative_binomial"):
     """Counts that scatter more than a Poisson's: variance = mean + mean² / size, the size predicted too."""
 
     @property

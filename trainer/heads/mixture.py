@@ -12,7 +12,7 @@ from probrt.trainer.heads.base import Moments, Shapes, Sides, four
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 
-class NormalMixture(RealHead, frozen=True, kw_only=True, tag="normal_mixture"):
+class NormalMixtureHead(RealHead, frozen=True, kw_only=True, tag="normal_mixture"):
     """Real values with a mixture of normals per output (Bishop 1994); quantities [batch, outputs], plus `bins`.
 
     `bins` [batch, outputs, bins] is the predictive probability of each of `bins` equal intervals over the

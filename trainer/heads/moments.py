@@ -17,7 +17,7 @@ from probrt.trainer.heads import AnyHead, Moments
 QUANTITIES = ("mean", "total", "aleatoric", "epistemic")
 
 
-class Running(NamedTuple):
+class RunningMoments(NamedTuple):
     """Averages over the draws so far, and the sum of squared deviations of their means."""
 
     mean: tf.Tensor
@@ -26,7 +26,7 @@ class Running(NamedTuple):
     extras: dict[str, tf.Tensor]
 
 
-def combined(head: AnyHead, draws: list[Moments]) -> dict[str, tf.Tensor]:
+def combine_moments(head: AnyHead, draws: list[Moments]) -> dict[str, tf.Tensor]:
     """The quantities of a fixed list of draws' moments."""
     count = float(len(draws))
     mean = tf.add_n([draw.mean for draw in draws]) / count
@@ -37,7 +37,7 @@ def combined(head: AnyHead, draws: list[Moments]) -> dict[str, tf.Tensor]:
     return _split(head, mean, aleatoric, tf.add_n([tf.square(draw.mean - mean) for draw in draws]) / count, extras)
 
 
-def stacked(head: AnyHead, draws: Moments, count: int) -> dict[str, tf.Tensor]:
+def combine_stacked(head: AnyHead, draws: Moments, count: int) -> dict[str, tf.Tensor]:
     """The same of `count` draws' moments one after the other along the batch, [count * batch, …]."""
 
     def each(values: tf.Tensor) -> tf.Tensor:
@@ -52,21 +52,21 @@ def stacked(head: AnyHead, draws: Moments, count: int) -> dict[str, tf.Tensor]:
     return _split(head, mean, aleatoric, tf.reduce_mean(tf.square(drawn - mean), 0), extras)
 
 
-def first(draw: Moments) -> Running:
+def start_running(draw: Moments) -> RunningMoments:
     """Running moments of one draw."""
-    return Running(draw.mean, draw.aleatoric, tf.zeros_like(draw.mean), dict(draw.extras))
+    return RunningMoments(draw.mean, draw.aleatoric, tf.zeros_like(draw.mean), dict(draw.extras))
 
 
-def added(running: Running, count: tf.Tensor, draw: Moments) -> Running:
+def add_draw(running: RunningMoments, count: tf.Tensor, draw: Moments) -> RunningMoments:
     """Running moments after one more draw (Welford 1962); count, float32, is the number with it."""
     step = draw.mean - running.mean
     mean = running.mean + step / count
     aleatoric = running.aleatoric + (draw.aleatoric - running.aleatoric) / count
     extras = {name: value + (draw.extras[name] - value) / count for name, value in running.extras.items()}
-    return Running(mean, aleatoric, running.squares + step * (draw.mean - mean), extras)
+    return RunningMoments(mean, aleatoric, running.squares + step * (draw.mean - mean), extras)
 
 
-def finished(head: AnyHead, running: Running, count: tf.Tensor) -> dict[str, tf.Tensor]:
+def finish_running(head: AnyHead, running: RunningMoments, count: tf.Tensor) -> dict[str, tf.Tensor]:
     """The quantities of running moments over `count` draws (broadcast against the moments)."""
     return _split(head, running.mean, running.aleatoric, running.squares / count, running.extras)
 

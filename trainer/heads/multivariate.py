@@ -12,7 +12,7 @@ from probrt.trainer.heads.base import Moments, Shapes, Sides, four
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 
-class MultivariateNormal(RealHead, frozen=True, kw_only=True, tag="multivariate_normal"):
+class MultivariateNormalHead(RealHead, frozen=True, kw_only=True, tag="multivariate_normal"):
     """Real values with jointly normal noise; quantities [batch, outputs], plus `covariance` [batch, outputs, outputs].
 
     aleatoric is the covariance's diagonal; `covariance` is of the noise, averaged over draws.

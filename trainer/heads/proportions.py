@@ -11,7 +11,7 @@ from probrt.trainer.heads.base import Moments
 from probrt.trainer.heads.real import RealHead
 
 
-class Beta(RealHead, frozen=True, kw_only=True, tag="beta"):
+class BetaHead(RealHead, frozen=True, kw_only=True, tag="beta"):
     """Proportions strictly between 0 and 1 (Ferrari and Cribari-Neto 2004); aleatoric is m (1 - m) / (c + 1).
 
     The mean m and the concentration c are predicted. centre, spread: of the targets' logits.

@@ -79,7 +79,7 @@ class RealHead(Head, frozen=True, kw_only=True):
         return centre, tf.constant(self.spread or [1.0] * self.size, tf.float32)
 
 
-class LocationScale(RealHead, frozen=True, kw_only=True):
+class LocationScaleHead(RealHead, frozen=True, kw_only=True):
     """A real head with one location and one scale per output.
 
     scale: "predicted" from each image; "learned", one per output for all images; or a number, in the
@@ -117,7 +117,7 @@ class LocationScale(RealHead, frozen=True, kw_only=True):
         return channels, tf.zeros_like(channels) + tf.constant(fixed, tf.float32)
 
 
-class Normal(LocationScale, frozen=True, kw_only=True, tag="normal"):
+class NormalHead(LocationScaleHead, frozen=True, kw_only=True, tag="normal"):
     """Real values with normal noise; every quantity [batch, outputs], uncertainties are variances."""
 
     def distribution(self, channels: tf.Tensor) -> Any:
@@ -130,7 +130,7 @@ class Normal(LocationScale, frozen=True, kw_only=True, tag="normal"):
         return Moments(location, tf.square(scale))
 
 
-class Laplace(LocationScale, frozen=True, kw_only=True, tag="laplace"):
+class LaplaceHead(LocationScaleHead, frozen=True, kw_only=True, tag="laplace"):
     """Real values with Laplace noise, which minds outliers less; aleatoric is its variance, 2 scale²."""
 
     def distribution(self, channels: tf.Tensor) -> Any:
@@ -143,7 +143,7 @@ class Laplace(LocationScale, frozen=True, kw_only=True, tag="laplace"):
         return Moments(location, 2.0 * tf.square(scale))
 
 
-class StudentT(LocationScale, frozen=True, kw_only=True, tag="student_t"):
+class StudentTHead(LocationScaleHead, frozen=True, kw_only=True, tag="student_t"):
     """Real values with heavy-tailed noise; aleatoric is its variance, scale² df / (df - 2).
 
     degrees: of freedom, more than 2, so that there is a variance.
@@ -162,7 +162,7 @@ class StudentT(LocationScale, frozen=True, kw_only=True, tag="student_t"):
         return Moments(location, tf.square(scale) * (self.degrees / (self.degrees - 2.0)))
 
 
-class LogNormal(LocationScale, frozen=True, kw_only=True, tag="log_normal"):
+class LogNormalHead(LocationScaleHead, frozen=True, kw_only=True, tag="log_normal"):
     """Positive values whose logarithm is normal; `mean` and variances are of the value itself.
 
     centre, spread and scale are of the logarithm.
@@ -192,7 +192,7 @@ class LogNormal(LocationScale, frozen=True, kw_only=True, tag="log_normal"):
         return Moments(mean, (tf.exp(tf.minimum(square, 8.0)) - 1.0) * tf.square(mean))
 
 
-class Box(Normal, frozen=True, kw_only=True, tag="box"):
+class BoxHead(NormalHead, frozen=True, kw_only=True, tag="box"):
     """A bounding box: x_min, y_min, x_max, y_max as fractions of the image's width and height.
 
     Fractions, so that a box does not depend on the size an image is resized to; x grows to the right, y downwards,

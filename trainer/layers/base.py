@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import msgspec
 import tensorflow as tf
 
-from probrt.trainer.variational.estimators import refusal, resolved
-from probrt.trainer.variational.posteriors import Normal, Posterior, RankOne, posterior
-from probrt.trainer.variational.priors import LearnedNormal, Moped, Prior, prior
-from probrt.trainer.variational.priors import Normal as NormalPrior
-from probrt.trainer.variational.weights import RandomWeight, noise_id
+from probrt.trainer.variational.estimators import explain_refusal, resolve_estimator
+from probrt.trainer.variational.posteriors.base import Posterior
+from probrt.trainer.variational.posteriors.location_scale import NormalPosterior
+from probrt.trainer.variational.priors.base import Prior
+from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
+from probrt.trainer.variational.resolve import PosteriorLike, PriorLike, resolve_posterior, resolve_prior, to_record
 
 Weight = RandomWeight | keras.Variable
-PosteriorLike = Posterior | Mapping[str, Any] | None
-PriorLike = Prior | Mapping[str, Any] | None
 
 
 class ProbabilisticLayer(keras.Layer):
@@ -40,7 +38,7 @@ class ProbabilisticLayer(keras.Layer):
         *,
         use_bias: bool = True,
         activation: Any = None,
-        kernel_posterior: PosteriorLike = Normal(),
+        kernel_posterior: PosteriorLike = NormalPosterior(),
         kernel_prior: PriorLike = None,
         bias_posterior: PosteriorLike = None,
         bias_prior: PriorLike = None,
@@ -51,35 +49,34 @@ class ProbabilisticLayer(keras.Layer):
         super().__init__(**kwargs)
         self.use_bias = use_bias
         self.activation = keras.activations.get(activation)
-        self.kernel_posterior = chosen_posterior(kernel_posterior, f"{self.name}: kernel_posterior")
-        self.kernel_prior = chosen_prior(kernel_prior, self.kernel_posterior, f"{self.name}: kernel_prior")
-        self.bias_posterior = chosen_posterior(bias_posterior, f"{self.name}: bias_posterior")
-        self.bias_prior = chosen_prior(bias_prior, self.bias_posterior, f"{self.name}: bias_prior")
+        self.kernel_posterior = resolve_posterior(kernel_posterior, f"{self.name}: kernel_posterior")
+        self.kernel_prior = resolve_prior(kernel_prior, self.kernel_posterior, f"{self.name}: kernel_prior")
+        self.bias_posterior = resolve_posterior(bias_posterior, f"{self.name}: bias_posterior")
+        self.bias_prior = resolve_prior(bias_prior, self.bias_posterior, f"{self.name}: bias_prior")
         self.estimator = estimator
         self.noise_ids = dict(noise_ids or {})
         self.random_weights: list[RandomWeight] = []
         self._check()
 
     def add_posterior_weight(
-        self, name: str, shape: tuple[int, ...], fan_in: int, family: Posterior | None, over: Prior | None
+        self, name: str, shape: tuple[int, ...], fan_in: int, posterior: Posterior | None, prior: Prior | None
     ) -> Weight:
-        """A new weight: random with that posterior and prior, or deterministic where `family` is None."""
-        if family is None:
-            start = "zeros" if name == "bias" else keras.initializers.HeNormal()
-            return self.add_weight(name=name, shape=shape, initializer=start)
-        over = over or usual_prior(family)
+        """Adds a weight: random with that posterior and prior, or deterministic where `posterior` is None."""
+        if posterior is None:
+            initializer = "zeros" if name == "bias" else keras.initializers.HeNormal()
+            return self.add_weight(name=name, shape=shape, initializer=initializer)
+        prior = prior or posterior.usual_prior()
         weight = RandomWeight(
-            id=self.noise_ids.setdefault(name, noise_id(self.name, name)),
+            id=self.noise_ids.setdefault(name, make_noise_id(self.name, name)),
             name=f"{self.name}/{name}",
             shape=shape,
-            posterior=family,
-            prior=over,
-            parameters=self._variables(name, family.parameters(shape, fan_in)),
-            prior_parameters=self._variables(f"{name}_prior", over.parameters(shape, fan_in)),
+            posterior=posterior,
+            prior=prior,
+            parameters=self._add_variables(name, posterior.parameters(shape, fan_in)),
+            prior_parameters=self._add_variables(f"{name}_prior", prior.parameters(shape, fan_in)),
         )
-        if isinstance(over, Moped):
-            with tf.init_scope():
-                weight.prior_parameters["anchor"].assign(weight.mean())
+        with tf.init_scope():
+            weight.anchor_prior(weight.mean())
         self.random_weights.append(weight)
         return weight
 
@@ -98,22 +95,22 @@ class ProbabilisticLayer(keras.Layer):
             raise ValueError(
                 f"{self.name}: local_reparameterization is exact only for {why}; use estimator 'flipout' or 'auto'"
             )
-        self.estimator_in_use = resolved(self.estimator, self.kernel_posterior, once)
+        self.estimator_in_use = resolve_estimator(self.estimator, self.kernel_posterior, once)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "use_bias": self.use_bias,
             "activation": keras.activations.serialize(self.activation),
-            "kernel_posterior": record(self.kernel_posterior),
-            "kernel_prior": record(self.kernel_prior),
-            "bias_posterior": record(self.bias_posterior),
-            "bias_prior": record(self.bias_prior),
+            "kernel_posterior": to_record(self.kernel_posterior),
+            "kernel_prior": to_record(self.kernel_prior),
+            "bias_posterior": to_record(self.bias_posterior),
+            "bias_prior": to_record(self.bias_prior),
             "estimator": self.estimator,
             "noise_ids": self.noise_ids,
         }
 
-    def _variables(self, prefix: str, parameters: Mapping[str, Any]) -> dict[str, keras.Variable]:
+    def _add_variables(self, prefix: str, parameters: Mapping[str, Any]) -> dict[str, keras.Variable]:
         return {
             name: self.add_weight(
                 name=f"{prefix}_{name}",
@@ -127,7 +124,7 @@ class ProbabilisticLayer(keras.Layer):
         }
 
     def _check(self) -> None:
-        if reason := refusal(self.estimator, self.kernel_posterior):
+        if reason := explain_refusal(self.estimator, self.kernel_posterior):
             raise ValueError(f"{self.name}: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
             family = type(self.bias_posterior).__name__
@@ -137,64 +134,3 @@ class ProbabilisticLayer(keras.Layer):
 def fan_in(shape: tuple[int, ...]) -> int:
     """Inputs that each output of a kernel [*window, in, out] sums over."""
     return max(1, math.prod(shape[:-1]))
-
-
-def chosen_posterior(given: PosteriorLike, where: str) -> Posterior | None:
-    """A posterior out of itself or its record; ValueError says what is wrong with it."""
-    return _family(given, posterior, where)
-
-
-def _family(given: Any, convert: Any, where: str) -> Any:
-    """A family out of itself or its record; both are checked, for msgspec checks only what it converts."""
-    if given is None:
-        return None
-    settings = dict(given) if isinstance(given, Mapping) else record(given)
-    try:
-        return convert(settings)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{where}: {settings}: {error}") from None
-
-
-def chosen_prior(given: PriorLike, family: Posterior | None, where: str) -> Prior | None:
-    """The prior of a random weight, its own default if none is given; ValueError if the two do not fit."""
-    if family is None:
-        return None
-    if given is None:
-        return usual_prior(family)
-    over = _family(given, prior, where)
-    if isinstance(family, RankOne) and isinstance(over, LearnedNormal | Moped):
-        raise ValueError(
-            f"{where}: {type(over).__name__} is over weights, but RankOne's prior is over vectors around 1; "
-            "use Normal(loc=1.0, scale=0.1)"
-        )
-    low, high = family.support
-    if over.support[0] > low or over.support[1] < high:
-        raise ValueError(
-            f"{where}: {type(over).__name__} lives on {_interval(over.support)}, which does not hold "
-            f"{type(family).__name__}'s {_interval((low, high))}; use {_fitting(low, high)}"
-        )
-    return over
-
-
-def usual_prior(family: Posterior) -> Prior:
-    """Where none is named: the standard normal, or around 1 for factors.
-
-    A trained scale narrows with the posterior: fitted with all of the KL, such a network learns next to nothing
-    (docs/quality.md).
-    """
-    return NormalPrior(1.0, 0.1) if isinstance(family, RankOne) else NormalPrior()
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"({ends[0]:g}, {ends[1]:g})"
-
-
-def _fitting(low: float, high: float) -> str:
-    if math.isinf(low) or math.isinf(high):
-        return "Normal" if math.isinf(low) else "Normal, or Gamma with a posterior on positive numbers"
-    return f"Uniform(low={low:g}, high={high:g}) or Normal"
-
-
-def record(family: msgspec.Struct | None) -> dict[str, Any] | None:
-    """What a layer's config holds of a family."""
-    return None if family is None else msgspec.to_builtins(family)

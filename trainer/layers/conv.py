@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer, fan_in
 from probrt.trainer.layers.windows import convolved, length
-from probrt.trainer.variational.weights import applied
+from probrt.trainer.variational.handlers import apply_linear
 
 
 class Window(ProbabilisticLayer):
@@ -97,7 +97,7 @@ class Conv(Window):
         self.bias = self.add_bias(self.filters, fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(applied(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(apply_linear(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution itself, linear in inputs and kernel."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.conv import at_least_one
-from probrt.trainer.variational.weights import applied
+from probrt.trainer.variational.handlers import apply_linear
 
 
 @keras.saving.register_keras_serializable(package="probrt")
@@ -32,7 +32,7 @@ class Dense(ProbabilisticLayer):
         self.bias = self.add_bias(self.units, inputs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(applied(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(apply_linear(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The product itself, linear in inputs and kernel."""

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import PosteriorLike, PriorLike, chosen_posterior, chosen_prior, fan_in, record
+from probrt.trainer.layers.base import fan_in
 from probrt.trainer.layers.conv import Window, at_least_one
 from probrt.trainer.layers.windows import convolved, depthwise, length
-from probrt.trainer.variational.estimators import refusal, resolved
-from probrt.trainer.variational.weights import applied
+from probrt.trainer.variational.estimators import explain_refusal, resolve_estimator
+from probrt.trainer.variational.handlers import apply_linear
+from probrt.trainer.variational.resolve import PosteriorLike, PriorLike, resolve_posterior, resolve_prior, to_record
 
 
 class _Depthwise(Window):
@@ -56,7 +57,7 @@ class DepthwiseConv2D(_Depthwise):
         self.bias = self.add_bias(channels * self.depth_multiplier, math.prod(self.kernel_size))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(applied(self.depthwise_op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.sides(input_shape), input_shape[-1] * self.depth_multiplier)
@@ -81,16 +82,16 @@ class SeparableConv2D(_Depthwise):
         super().__init__(kernel_size, **kwargs)
         self.filters = at_least_one(filters, f"{self.name}: filters")
         family = self.kernel_posterior if pointwise_posterior == "kernel" else pointwise_posterior
-        self.pointwise_posterior = chosen_posterior(family, f"{self.name}: pointwise_posterior")
+        self.pointwise_posterior = resolve_posterior(family, f"{self.name}: pointwise_posterior")
         over = kwargs.get("kernel_prior") if pointwise_prior == "kernel" else pointwise_prior
-        self.pointwise_prior = chosen_prior(over, self.pointwise_posterior, f"{self.name}: pointwise_prior")
-        if reason := refusal(self.estimator, self.pointwise_posterior):
+        self.pointwise_prior = resolve_prior(over, self.pointwise_posterior, f"{self.name}: pointwise_prior")
+        if reason := explain_refusal(self.estimator, self.pointwise_posterior):
             raise ValueError(f"{self.name}: pointwise_posterior: {reason}")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.settle(input_shape)
-        self.pointwise_estimator = resolved(self.estimator, self.pointwise_posterior, self.once(input_shape))
+        self.pointwise_estimator = resolve_estimator(self.estimator, self.pointwise_posterior, self.once(input_shape))
         self.kernel = self.add_depthwise("depthwise", channels)
         shape = (1, 1, channels * self.depth_multiplier, self.filters)
         self.pointwise = self.add_posterior_weight(
@@ -99,9 +100,9 @@ class SeparableConv2D(_Depthwise):
         self.bias = self.add_bias(self.filters, fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        features = applied(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
+        features = apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
         return self.activation(
-            applied(self.pointwise_op, features, self.pointwise, self.pointwise_estimator, self.bias)
+            apply_linear(self.pointwise_op, features, self.pointwise, self.pointwise_estimator, self.bias)
         )
 
     def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -115,6 +116,6 @@ class SeparableConv2D(_Depthwise):
         return {
             **super().get_config(),
             "filters": self.filters,
-            "pointwise_posterior": record(self.pointwise_posterior),
-            "pointwise_prior": record(self.pointwise_prior),
+            "pointwise_posterior": to_record(self.pointwise_posterior),
+            "pointwise_prior": to_record(self.pointwise_prior),
         }

@@ -7,10 +7,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer.variational import philox, weights
-from probrt.trainer.variational.posteriors.dropout import Dropout
-from probrt.trainer.variational.priors import Normal
-from probrt.trainer.variational.weights import RandomWeight, noise_id
+from probrt.trainer.variational import philox
+from probrt.trainer.variational.estimators import TrainingHandler
+from probrt.trainer.variational.handlers import active_handler
+from probrt.trainer.variational.posteriors.dropout import DropoutPosterior
+from probrt.trainer.variational.priors.families import NormalPrior
+from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 
 
 @keras.saving.register_keras_serializable(package="probrt")
@@ -32,11 +34,11 @@ class ChannelDropout(keras.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.mask = RandomWeight(
-            id=self.noise_ids.setdefault("mask", noise_id(self.name, "mask")),
+            id=self.noise_ids.setdefault("mask", make_noise_id(self.name, "mask")),
             name=f"{self.name}/mask",
             shape=(input_shape[-1],),
-            posterior=Dropout(self.rate),
-            prior=Normal(),
+            posterior=DropoutPosterior(self.rate),
+            prior=NormalPrior(),
             parameters={
                 "mean": self.add_weight(name="mean", shape=input_shape[-1:], initializer="ones", trainable=False)
             },
@@ -46,16 +48,16 @@ class ChannelDropout(keras.Layer):
             self.random_weights.append(self.mask)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        reading = weights.current()
-        if isinstance(reading, weights.Fit):
+        handler = active_handler()
+        if isinstance(handler, TrainingHandler):
             channels = self.mask.shape[0]
             made = philox.row_normals(
-                reading.seed, self.mask.id, reading.step, reading.first_row, tf.shape(inputs)[0], channels
+                handler.seed, self.mask.id, handler.step, handler.first_row, tf.shape(inputs)[0], channels
             )
             kept = self.mask.posterior.from_normal(made)
             kept = tf.reshape(kept, [-1, *[1] * (len(inputs.shape) - 2), channels])
         elif self.in_draws:
-            kept = reading.value(self.mask)
+            kept = handler.value(self.mask)
         else:
             return inputs
         return inputs * tf.cast(kept, inputs.dtype)

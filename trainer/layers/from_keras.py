@@ -10,9 +10,12 @@ import keras
 import numpy as np
 
 from probrt.trainer import layers
-from probrt.trainer.variational.posteriors import Normal, Posterior
-from probrt.trainer.variational.priors import Moped, Prior
-from probrt.trainer.variational.weights import RandomWeight
+from probrt.trainer.keras_internals import flatten_layers, is_functional
+from probrt.trainer.variational.posteriors import Posterior
+from probrt.trainer.variational.posteriors.location_scale import NormalPosterior
+from probrt.trainer.variational.priors import Prior
+from probrt.trainer.variational.priors.families import MopedPrior
+from probrt.trainer.variational.random_weight import RandomWeight
 
 _WINDOW = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias")
 _KINDS: dict[type, tuple[type, tuple[str, ...]]] = {
@@ -34,8 +37,8 @@ def to_bayesian(
     pattern: str | None = None,
     last: int | None = None,
     delta: float = 0.1,
-    posterior: Posterior = Normal(),
-    prior: Prior = Moped(),
+    posterior: Posterior = NormalPosterior(),
+    prior: Prior = MopedPrior(),
     bias: bool = False,
     estimator: str = "auto",
 ) -> keras.Model:
@@ -50,9 +53,9 @@ def to_bayesian(
     """
     if not delta > 0:
         raise ValueError(f"delta is {delta}, must be above 0: the standard deviation is delta |w|")
-    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+    if not (isinstance(model, keras.Sequential) or is_functional(model)):
         raise ValueError(f"{model.name} is neither Functional nor Sequential; rebuild it as one of the two")
-    found = [layer for layer in model._flatten_layers() if type(layer) in _KINDS]
+    found = [layer for layer in flatten_layers(model) if type(layer) in _KINDS]
     if not found:
         kinds = ", ".join(kind.__name__ for kind in _KINDS)
         raise ValueError(f"{model.name} has no layer that can become Bayesian ({kinds})")
@@ -120,8 +123,7 @@ def _set(weight: RandomWeight | keras.Variable, trained: np.ndarray, delta: floa
     scale = np.maximum(delta * np.abs(trained), 1e-3 * delta)
     for name, value in weight.posterior.at(trained, scale).items():
         weight.parameters[name].assign(value)
-    if "anchor" in weight.prior_parameters:
-        weight.prior_parameters["anchor"].assign(trained)
+    weight.anchor_prior(trained)
 
 
 def _depthwise(kernel: keras.Variable) -> np.ndarray:

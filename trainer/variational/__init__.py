@@ -1,0 +1,1 @@
+"""Variational inference over weights: posteriors, priors, handlers, estimators, noise."""

@@ -1,43 +1,83 @@
-"""Estimators: how a layer uses a random weight while training.
+"""Training: the handler of one gradient step, and the estimators that say how a layer uses its draw.
 
-Each takes `op`, linear in both its arguments, `affine`, which is `op` and the layer's bias, the inputs
-[batch, …, channels], the weight and the `Fit` reading in force, and returns the outputs [batch, …, channels].
+An estimator takes `op`, linear in both its arguments; `affine`, which is `op` plus the layer's bias; the inputs
+[batch, …, channels]; the weight and the training handler. It returns the outputs [batch, …, channels].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 
 from probrt.trainer.variational import philox
-from probrt.trainer.variational.posteriors import Normal, Posterior
+from probrt.trainer.variational.handlers import Handler, LinearOp
+from probrt.trainer.variational.posteriors.base import Posterior
+from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 
-if TYPE_CHECKING:
-    from probrt.trainer.variational.weights import Fit, Linear, RandomWeight
+
+@dataclass(frozen=True)
+class TrainingHandler(Handler):
+    """One training step: uses draw (seed, step) as each layer's estimator says.
+
+    first_row: global position of the batch's first row, so that Flipout's signs do not depend on
+        how a batch is split among replicas.
+    """
+
+    seed: tf.Tensor | int
+    step: tf.Tensor | int
+    first_row: tf.Tensor | int = 0
+    _values: dict[int, tf.Tensor] = field(default_factory=dict)
+    _noise: dict[int, tf.Tensor] = field(default_factory=dict)
+
+    def noise(self, weight: RandomWeight) -> tf.Tensor:
+        """Returns the noise of this step's draw. Philox makes it, for no step's draw is ever exported."""
+        if weight.id not in self._noise:
+            source = philox.normal if weight.posterior.noise == "normal" else philox.uniform
+            shape = weight.posterior.noise_shape(weight.shape)
+            self._noise[weight.id] = source(self.seed, weight.id, self.step, shape)
+        return self._noise[weight.id]
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        if weight.id not in self._values:
+            self._values[weight.id] = weight.sample(self.noise(weight))
+        return self._values[weight.id]
+
+    def kl(self, weight: RandomWeight) -> tf.Tensor:
+        """Returns KL(posterior || prior) in nats, a scalar; on this step's draw where there is no closed form."""
+        return weight.kl(self.value(weight), self.noise(weight))
+
+    def apply(
+        self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, estimator: str
+    ) -> tf.Tensor:
+        return ESTIMATORS[estimator](op, affine, inputs, weight, self)
 
 
-def reparameterization(op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
+def reparameterization(
+    op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
+) -> tf.Tensor:
     """One draw shared by the whole batch (Kingma and Welling 2014)."""
-    return affine(inputs, tf.cast(fit.value(weight), inputs.dtype))
+    return affine(inputs, tf.cast(handler.value(weight), inputs.dtype))
 
 
-def flipout(op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit) -> tf.Tensor:
+def flipout(
+    op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
+) -> tf.Tensor:
     """Random signs per example and channel decorrelate the examples (Wen et al. 2018, eq. 4).
 
     y = op(x, centre) + op(x * r, deviation) * s; right only where a weight is symmetric about its centre.
     """
-    centre, deviation = weight.split(fit.noise(weight))
+    centre, deviation = weight.split(handler.noise(weight))
     outputs = affine(inputs, tf.cast(centre, inputs.dtype))
     channels_in, channels_out = inputs.shape[-1], outputs.shape[-1]
-    drawn = philox.row_signs(*_stream(weight, inputs, fit), channels_in + channels_out)
+    drawn = philox.row_signs(*_stream(weight, inputs, handler), channels_in + channels_out)
     turned = op(_times(inputs, drawn[:, :channels_in]), tf.cast(deviation, inputs.dtype))
     return outputs + _times(turned, drawn[:, channels_in:])
 
 
 def local_reparameterization(
-    op: Linear, affine: Linear, inputs: tf.Tensor, weight: RandomWeight, fit: Fit
+    op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
 ) -> tf.Tensor:
     """Normal outputs drawn in place of normal weights (Kingma, Salimans and Welling 2015, eq. 6).
 
@@ -46,24 +86,24 @@ def local_reparameterization(
     outputs = affine(inputs, tf.cast(weight.mean(), inputs.dtype))
     wide = tf.cast(inputs, tf.float32)
     variance = op(tf.square(wide), tf.square(weight.scale()))
-    normals = philox.row_normals(*_stream(weight, wide, fit), outputs.shape[-1])
+    normals = philox.row_normals(*_stream(weight, wide, handler), outputs.shape[-1])
     # The square root has no gradient at 0, where an example's inputs are all 0.
     return outputs + tf.cast(_times(tf.sqrt(variance + 1e-12), normals), outputs.dtype)
 
 
-def resolved(estimator: str, posterior: Posterior | None, once: bool) -> str:
+def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -> str:
     """The estimator that `auto` stands for; any other stands for itself.
 
     once: whether each weight meets an example once (dense rows, 1 x 1 windows on a 1 x 1 map).
     """
     if estimator != "auto":
         return estimator
-    if once and isinstance(posterior, Normal):
+    if once and posterior is not None and posterior.independent_normal:
         return "local_reparameterization"
     return "flipout" if posterior is not None and posterior.symmetric else "reparameterization"
 
 
-def refusal(estimator: str, posterior: Posterior | None) -> str | None:
+def explain_refusal(estimator: str, posterior: Posterior | None) -> str | None:
     """Why a posterior cannot be fitted with an estimator, and what would work; None if it can."""
     if estimator not in (*ESTIMATORS, "auto"):
         return f"estimator {estimator!r} is none of {', '.join((*ESTIMATORS, 'auto'))}"
@@ -74,17 +114,15 @@ def refusal(estimator: str, posterior: Posterior | None) -> str | None:
         return (
             f"flipout needs a posterior symmetric about its mean, {family} is not; use estimator 'reparameterization'"
         )
-    if estimator == "local_reparameterization" and not isinstance(posterior, Normal):
+    if estimator == "local_reparameterization" and not posterior.independent_normal:
         other = "flipout" if posterior.symmetric else "reparameterization"
         return f"local_reparameterization needs a Normal posterior, got {family}; use estimator {other!r}"
     return None
 
 
-def _stream(weight: RandomWeight, inputs: tf.Tensor, fit: Fit) -> tuple:
+def _stream(weight: RandomWeight, inputs: tf.Tensor, handler: TrainingHandler) -> tuple:
     """Where the examples' own noise comes from: keyed by the global example, apart from the weight's."""
-    from probrt.trainer.variational.weights import noise_id
-
-    return fit.seed, noise_id(str(weight.id), "examples"), fit.step, fit.first_row, tf.shape(inputs)[0]
+    return handler.seed, make_noise_id(str(weight.id), "examples"), handler.step, handler.first_row, tf.shape(inputs)[0]
 
 
 def _times(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
@@ -101,7 +139,7 @@ def _times(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     return tf.reshape(lines * tf.tile(factors, [1, line])[:, None], tf.shape(values))
 
 
-ESTIMATORS: dict[str, Callable[[Linear, Linear, tf.Tensor, RandomWeight, Fit], tf.Tensor]] = {
+ESTIMATORS: dict[str, Callable[[LinearOp, LinearOp, tf.Tensor, RandomWeight, TrainingHandler], tf.Tensor]] = {
     "reparameterization": reparameterization,
     "flipout": flipout,
     "local_reparameterization": local_reparameterization,

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Struct
 
-from probrt.trainer.variational.weights import random_weights
+from probrt.trainer.variational.random_weight import find_random_weights
 
 
 class WeightReport(Struct, frozen=True):
@@ -30,7 +30,7 @@ def kl_report(model: keras.Layer, seed: int = 0, draws: int = 64) -> list[Weight
 
     draws: how many give the standard deviations (each to 1 part in sqrt(2 draws)) and the open KLs.
     """
-    return [_report(weight, seed, draws) for weight in random_weights(model)]
+    return [_report(weight, seed, draws) for weight in find_random_weights(model)]
 
 
 def kl_lines(reports: list[WeightReport]) -> list[str]:

@@ -11,12 +11,17 @@ from typing import Any
 
 import msgspec
 
-from probrt.trainer.variational.posteriors.base import Parameter, Parameters, Posterior, softplus_inverse
-from probrt.trainer.variational.posteriors.bounded import Beta, Gamma
-from probrt.trainer.variational.posteriors.location_scale import Laplace, LogNormal, Normal
-from probrt.trainer.variational.posteriors.mixture import NormalMixture
-from probrt.trainer.variational.posteriors.structured import LowRankNormal, RankOne
-from probrt.trainer.variational.posteriors.vae import Vae
+from probrt.trainer.variational.parameters import Parameter, Parameters, softplus_inverse
+from probrt.trainer.variational.posteriors.base import Posterior
+from probrt.trainer.variational.posteriors.bounded import BetaPosterior as Beta
+from probrt.trainer.variational.posteriors.bounded import GammaPosterior as Gamma
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior as Laplace
+from probrt.trainer.variational.posteriors.location_scale import LogNormalPosterior as LogNormal
+from probrt.trainer.variational.posteriors.location_scale import NormalPosterior as Normal
+from probrt.trainer.variational.posteriors.mixture import NormalMixturePosterior as NormalMixture
+from probrt.trainer.variational.posteriors.structured import LowRankNormalPosterior as LowRankNormal
+from probrt.trainer.variational.posteriors.structured import RankOnePosterior as RankOne
+from probrt.trainer.variational.posteriors.vae import VaePosterior as Vae
 
 __all__ = [
     "AnyPosterior",

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-Parameters = Mapping[str, tf.Tensor]
-Positive = Annotated[float, Meta(gt=0)]
-
-
-class Parameter(Struct, frozen=True):
-    """A parameter: its shape, how it starts, and whether it is trained."""
-
-    shape: tuple[int, ...]
-    start: Callable[[tuple[int, ...]], tf.Tensor]
-    trainable: bool = True
+from probrt.trainer.variational.parameters import Parameter, Parameters
+from probrt.trainer.variational.priors.base import Prior
+from probrt.trainer.variational.priors.families import NormalPrior
 
 
 class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
@@ -29,18 +21,38 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
     symmetric: each weight is, given the centre that `split` names, independent and symmetric about it, as
         Flipout needs it.
     in_graph: whether `from_noise` can live in an exported graph.
+    independent_normal: whether the weights are independent normals, for which local reparameterization is exact.
     kernel_only: whether the family needs a weight of the shape [*window, in, out].
     """
 
     noise: ClassVar[Literal["normal", "uniform"]] = "normal"
     symmetric: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
+    independent_normal: ClassVar[bool] = False
     kernel_only: ClassVar[bool] = False
 
     @property
     def support(self) -> tuple[float, float]:
         """The interval that holds every weight."""
         return -math.inf, math.inf
+
+    def usual_prior(self) -> Prior:
+        """Returns the prior that a weight has unless another is named: the standard normal.
+
+        A trained scale narrows with the posterior: fitted with the whole KL, such a network learns next to nothing
+        (docs/quality.md).
+        """
+        return NormalPrior()
+
+    def explain_misfit(self, prior: Prior) -> str | None:
+        """Returns why the family cannot have a prior and what would work; None if it can."""
+        low, high = self.support
+        if prior.support[0] <= low and prior.support[1] >= high:
+            return None
+        return (
+            f"{type(prior).__name__} lives on {_interval(prior.support)}, which does not hold "
+            f"{type(self).__name__}'s {_interval((low, high))}; use {_suggest_prior(low, high)}"
+        )
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         """The trained parameters of a weight of that shape."""
@@ -110,32 +122,11 @@ def implicit(value: tf.Tensor, distribution: Any) -> tf.Tensor:
     return value - (below - tf.stop_gradient(below)) / tf.stop_gradient(distribution.prob(value))
 
 
-def positive(rho: tf.Tensor) -> tf.Tensor:
-    """softplus(rho) + 1e-5, a scale."""
-    return tf.math.softplus(rho) + 1e-5
+def _interval(ends: tuple[float, float]) -> str:
+    return f"({ends[0]:g}, {ends[1]:g})"
 
 
-def softplus_inverse(value: float) -> float:
-    """x with softplus(x) = value, for value > 0."""
-    return value + math.log(-math.expm1(-value))
-
-
-def rho_of(scale: np.ndarray) -> np.ndarray:
-    """rho with `positive(rho)` = scale, for scales above 1e-5 (smaller ones are raised to 1.1e-5)."""
-    above = np.maximum(np.asarray(scale, np.float64) - 1e-5, 1e-6)
-    return (above + np.log(-np.expm1(-above))).astype(np.float32)
-
-
-def he(fan_in: int) -> float:
-    """The scale that keeps a rectified layer's variance (He et al. 2015, eq. 10)."""
-    return math.sqrt(2.0 / fan_in)
-
-
-def normal_start(scale: float, loc: float = 0.0) -> Callable[[tuple[int, ...]], tf.Tensor]:
-    """Truncated normal around `loc`."""
-    return lambda shape: loc + scale * tf.random.truncated_normal(shape)
-
-
-def constant_start(value: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
-    """One value everywhere."""
-    return lambda shape: tf.fill(shape, tf.constant(value, tf.float32))
+def _suggest_prior(low: float, high: float) -> str:
+    if math.isinf(low) or math.isinf(high):
+        return "Normal" if math.isinf(low) else "Normal, or Gamma with a posterior on positive numbers"
+    return f"Uniform(low={low:g}, high={high:g}) or Normal"

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 
-from probrt.trainer.variational.posteriors.base import (
+from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
-    Posterior,
     constant_start,
     he,
     normal_start,
     softplus_inverse,
 )
+from probrt.trainer.variational.posteriors.base import Posterior
 
 _ROWS = 9
 
@@ -70,7 +70,7 @@ def _reparameterised(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor
     return value + tf.stop_gradient(slope) * (concentration - tf.stop_gradient(concentration))
 
 
-class Gamma(Posterior, frozen=True, tag="gamma"):
+class GammaPosterior(Posterior, frozen=True, tag="gamma"):
     """Positive weights; mean = exp(log_mean), concentration = softplus(rho) + 0.01.
 
     initial_scale: the standard deviation at the start, as a part of the mean.
@@ -110,7 +110,7 @@ class Gamma(Posterior, frozen=True, tag="gamma"):
         return tfp.distributions.Gamma(concentration, concentration / self.mean(parameters))
 
 
-class Beta(Posterior, frozen=True, tag="beta"):
+class BetaPosterior(Posterior, frozen=True, tag="beta"):
     """Beta distributions stretched to the interval (low, high).
 
     With m = sigmoid(logit) and t = softplus(rho) + 0.01 the concentrations are m t and (1 - m) t.

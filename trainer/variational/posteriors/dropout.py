@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.variational.posteriors.base import Parameter, Parameters, Posterior, constant_start
+from probrt.trainer.variational.parameters import Parameter, Parameters, constant_start
+from probrt.trainer.variational.posteriors.base import Posterior
 
 
-class Dropout(Posterior, frozen=True, tag="dropout"):
+class DropoutPosterior(Posterior, frozen=True, tag="dropout"):
     """A mask of 0 with probability `rate`, else 1 / (1 - rate), so that its mean is 1; nothing is trained.
 
     Made by layers.dropout.ChannelDropout, not by configs: it masks channels and is no kernel's posterior.

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import tensorflow as tf
 
-from probrt.trainer.variational.posteriors.base import (
+from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
-    Posterior,
     constant_start,
     he,
     normal_start,
@@ -20,15 +19,17 @@ from probrt.trainer.variational.posteriors.base import (
     rho_of,
     softplus_inverse,
 )
+from probrt.trainer.variational.posteriors.base import Posterior
 
 
-class Normal(Posterior, frozen=True, tag="normal"):
+class NormalPosterior(Posterior, frozen=True, tag="normal"):
     """Independent normals (mean field); scale = softplus(rho) + 1e-5.
 
     initial_scale: of each weight, as a part of the He scale sqrt(2 / fan_in) that its mean starts from.
     """
 
     symmetric: ClassVar[bool] = True
+    independent_normal: ClassVar[bool] = True
     initial_scale: Positive = 0.1
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
@@ -55,7 +56,7 @@ class Normal(Posterior, frozen=True, tag="normal"):
         return {"loc": mean, "rho": rho_of(scale)}
 
 
-class Laplace(Posterior, frozen=True, tag="laplace"):
+class LaplacePosterior(Posterior, frozen=True, tag="laplace"):
     """Independent Laplace distributions, drawn by inverse distribution function; scale = softplus(rho) + 1e-5.
 
     initial_scale: as for Normal.
@@ -66,7 +67,7 @@ class Laplace(Posterior, frozen=True, tag="laplace"):
     initial_scale: Positive = 0.1
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        return Normal(self.initial_scale).parameters(shape, fan_in)
+        return NormalPosterior(self.initial_scale).parameters(shape, fan_in)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
         centre, deviation = self.split(parameters, noise)
@@ -90,7 +91,7 @@ class Laplace(Posterior, frozen=True, tag="laplace"):
         return {"loc": mean, "rho": rho_of(np.asarray(scale) / math.sqrt(2.0))}
 
 
-class LogNormal(Posterior, frozen=True, tag="log_normal"):
+class LogNormalPosterior(Posterior, frozen=True, tag="log_normal"):
     """Positive weights, the exponential of independent normals; scale (of the logarithm) = softplus(rho) + 1e-5.
 
     initial_scale: of the logarithm. Weights start around the He scale.

@@ -9,21 +9,19 @@ from typing import Annotated, Any, ClassVar, Literal
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.variational.posteriors.base import (
+from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
-    Posterior,
     constant_start,
     he,
-    implicit,
-    log_prob,
     positive,
     softplus_inverse,
 )
+from probrt.trainer.variational.posteriors.base import Posterior, implicit, log_prob
 
 
-class NormalMixture(Posterior, frozen=True, tag="normal_mixture"):
+class NormalMixturePosterior(Posterior, frozen=True, tag="normal_mixture"):
     """Each weight is a mixture of normals with trained weights, locations and scales.
 
     A draw picks a component by one uniform number and a normal by two. Its gradients are implicit, through

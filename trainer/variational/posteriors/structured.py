@@ -9,23 +9,23 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.variational.posteriors.base import (
+from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
-    Posterior,
     constant_start,
-    divergence,
     he,
-    log_prob,
     normal_start,
     positive,
     rho_of,
     softplus_inverse,
 )
+from probrt.trainer.variational.posteriors.base import Posterior, divergence, log_prob
+from probrt.trainer.variational.priors.base import Prior
+from probrt.trainer.variational.priors.families import NormalPrior
 
 
-class LowRankNormal(Posterior, frozen=True, tag="low_rank_normal"):
+class LowRankNormalPosterior(Posterior, frozen=True, tag="low_rank_normal"):
     """One normal over the whole weight, covariance = factor factor^T + diagonal (Ong, Nott and Smith 2018).
 
     Flipout flips the diagonal part; the low-rank part is shared by the batch.
@@ -80,7 +80,7 @@ class LowRankNormal(Posterior, frozen=True, tag="low_rank_normal"):
         return {"loc": mean, "rho": rho_of(part), "factor": factor}
 
 
-class RankOne(Posterior, frozen=True, tag="rank_one"):
+class RankOnePosterior(Posterior, frozen=True, tag="rank_one"):
     """A trained kernel times a normal vector over inputs and one over outputs (Dusenberry et al. 2020).
 
     weight[…, i, o] = kernel[…, i, o] in[i] out[o]. The prior is over the elements of the two vectors, which
@@ -89,6 +89,18 @@ class RankOne(Posterior, frozen=True, tag="rank_one"):
 
     kernel_only: ClassVar[bool] = True
     initial_scale: Positive = 0.1
+
+    def usual_prior(self) -> Prior:
+        """Returns Normal(1, 0.1), over the elements of the two vectors."""
+        return NormalPrior(1.0, 0.1)
+
+    def explain_misfit(self, prior: Prior) -> str | None:
+        if prior.fits_weight:
+            return (
+                f"{type(prior).__name__} is over weights, but RankOne's prior is over vectors around 1; "
+                "use Normal(loc=1.0, scale=0.1)"
+            )
+        return super().explain_misfit(prior)
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         vectors = (shape[-2] + shape[-1],)

@@ -8,23 +8,22 @@ from typing import Annotated, Any, ClassVar
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.variational.posteriors.base import (
+from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
-    Posterior,
     constant_start,
-    divergence,
     he,
     normal_start,
     positive,
     softplus_inverse,
 )
+from probrt.trainer.variational.posteriors.base import Posterior, divergence
 
 Size = Annotated[int, Meta(ge=1)]
 
 
-class Vae(Posterior, frozen=True, tag="vae"):
+class VaePosterior(Posterior, frozen=True, tag="vae"):
     """An encoder maps each filter of a trained anchor kernel to a latent normal, a decoder the latent to the filter.
 
     With filters a [out, n] of the anchor [*window, in, out], n = prod(window) in:

@@ -1,37 +1,20 @@
-"""Priors over weights, given by name and parameters; densities are TFP's."""
+"""Families of priors; densities are TFP's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import msgspec
-from msgspec import Meta, Struct, field
+import tensorflow as tf
+from msgspec import Meta, field
 
-from probrt.trainer.variational.posteriors.base import Parameter, Parameters, Positive, constant_start, he
+from probrt.trainer.variational.parameters import Parameter, Parameters, Positive, constant_start, he
+from probrt.trainer.variational.priors.base import Prior
 
 Probability = Annotated[float, Meta(gt=0, lt=1)]
 
 
-class Prior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
-    """What every prior states; most have no parameters of their own."""
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """The interval outside which the density is 0."""
-        return -math.inf, math.inf
-
-    def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        """Variables of the prior itself: a trained scale, an anchor."""
-        return {}
-
-    def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
-        """The TFP distribution, with a batch shape that broadcasts with the weight's."""
-        raise TypeError(f"{type(self).__name__} states no distribution")
-
-
-class Normal(Prior, frozen=True, tag="normal"):
+class NormalPrior(Prior, frozen=True, tag="normal"):
     """Normal(loc, scale)."""
 
     loc: float = 0.0
@@ -41,39 +24,42 @@ class Normal(Prior, frozen=True, tag="normal"):
         return _tfd().Normal(self.loc, self.scale)
 
 
-class LearnedNormal(Prior, frozen=True, tag="learned_normal"):
+class LearnedNormalPrior(Prior, frozen=True, tag="learned_normal"):
     """Normal(0, scale) with one trained scale per weight tensor (empirical Bayes).
 
     initial_scale: as a part of the He scale sqrt(2 / fan_in).
     """
 
+    fits_weight: ClassVar[bool] = True
     initial_scale: Positive = 1.0
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         return {"log_scale": Parameter((), constant_start(math.log(self.initial_scale * he(fan_in))))}
 
     def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
-        import tensorflow as tf
-
         return _tfd().Normal(0.0, tf.exp(parameters["log_scale"]))
 
 
-class Moped(Prior, frozen=True, tag="moped"):
+class MopedPrior(Prior, frozen=True, tag="moped"):
     """Normal(anchor, scale) around a trained weight (MOPED, Krishnan, Subedar and Tickoo 2020).
 
     The anchor is the posterior mean at the layer's start; `to_bayesian` puts the trained weights in both.
     """
 
+    fits_weight: ClassVar[bool] = True
     scale: Positive = 1.0
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         return {"anchor": Parameter(shape, constant_start(0.0), trainable=False)}
 
+    def anchor(self, mean: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"anchor": mean}
+
     def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
         return _tfd().Normal(parameters["anchor"], self.scale)
 
 
-class Laplace(Prior, frozen=True, tag="laplace"):
+class LaplacePrior(Prior, frozen=True, tag="laplace"):
     """Laplace(loc, scale)."""
 
     loc: float = 0.0
@@ -83,7 +69,7 @@ class Laplace(Prior, frozen=True, tag="laplace"):
         return _tfd().Laplace(self.loc, self.scale)
 
 
-class ScaleMixture(Prior, frozen=True, tag="scale_mixture"):
+class ScaleMixturePrior(Prior, frozen=True, tag="scale_mixture"):
     """weight Normal(0, scale) + (1 - weight) Normal(0, narrow_scale) (Blundell et al. 2015, eq. 7)."""
 
     weight: Probability = 0.5
@@ -96,7 +82,7 @@ class ScaleMixture(Prior, frozen=True, tag="scale_mixture"):
         return tfd.MixtureSameFamily(weights, tfd.Normal([0.0, 0.0], [self.scale, self.narrow_scale]))
 
 
-class StudentT(Prior, frozen=True, tag="student_t"):
+class StudentTPrior(Prior, frozen=True, tag="student_t"):
     """Student's t with `df` degrees of freedom."""
 
     df: Positive = 3.0
@@ -107,7 +93,7 @@ class StudentT(Prior, frozen=True, tag="student_t"):
         return _tfd().StudentT(self.df, self.loc, self.scale)
 
 
-class Cauchy(Prior, frozen=True, tag="cauchy"):
+class CauchyPrior(Prior, frozen=True, tag="cauchy"):
     """Cauchy(loc, scale)."""
 
     loc: float = 0.0
@@ -117,7 +103,7 @@ class Cauchy(Prior, frozen=True, tag="cauchy"):
         return _tfd().Cauchy(self.loc, self.scale)
 
 
-class Horseshoe(Prior, frozen=True, tag="horseshoe"):
+class HorseshoePrior(Prior, frozen=True, tag="horseshoe"):
     """Normal(0, scale times a half-Cauchy scale per weight) (Carvalho, Polson and Scott 2010).
 
     The half-Cauchy scales are integrated out; TFP's density is an approximation of its bounds.
@@ -129,7 +115,7 @@ class Horseshoe(Prior, frozen=True, tag="horseshoe"):
         return _tfd().Horseshoe(self.scale)
 
 
-class Gamma(Prior, frozen=True, tag="gamma"):
+class GammaPrior(Prior, frozen=True, tag="gamma"):
     """Gamma(concentration, rate), for positive weights."""
 
     concentration: Positive = 2.0
@@ -143,7 +129,7 @@ class Gamma(Prior, frozen=True, tag="gamma"):
         return _tfd().Gamma(self.concentration, self.rate)
 
 
-class LogNormal(Prior, frozen=True, tag="log_normal"):
+class LogNormalPrior(Prior, frozen=True, tag="log_normal"):
     """The exponential of Normal(loc, scale), for positive weights."""
 
     loc: float = 0.0
@@ -157,7 +143,7 @@ class LogNormal(Prior, frozen=True, tag="log_normal"):
         return _tfd().LogNormal(self.loc, self.scale)
 
 
-class Uniform(Prior, frozen=True, tag="uniform"):
+class UniformPrior(Prior, frozen=True, tag="uniform"):
     """Uniform on (low, high), for posteriors that stay inside."""
 
     low: float = -1.0
@@ -175,7 +161,7 @@ class Uniform(Prior, frozen=True, tag="uniform"):
         return _tfd().Uniform(self.low, self.high)
 
 
-class Named(Prior, frozen=True, tag="tfp"):
+class TfpPrior(Prior, frozen=True, tag="tfp"):
     """Any scalar TFP distribution by its class name and parameters.
 
     In a config: {name = "tfp", distribution = "Gumbel", parameters = {loc = 0.0, scale = 1.0}}.
@@ -207,27 +193,6 @@ class Named(Prior, frozen=True, tag="tfp"):
         except (TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"TFP's {self.kind} refuses {self.settings}: {reason}") from None
-
-
-AnyPrior = (
-    Normal
-    | LearnedNormal
-    | Moped
-    | Laplace
-    | ScaleMixture
-    | StudentT
-    | Cauchy
-    | Horseshoe
-    | Gamma
-    | LogNormal
-    | Uniform
-    | Named
-)
-
-
-def prior(settings: Mapping[str, Any]) -> Prior:
-    """The prior that a saved or configured record names; msgspec.ValidationError says what is wrong."""
-    return msgspec.convert(settings, AnyPrior)
 
 
 def _tfd() -> Any:

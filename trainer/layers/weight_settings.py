@@ -1,0 +1,72 @@
+"""How the layers of a network get their weights: `[weights]` of a config."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import keras
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from probrt.trainer import layers
+from probrt.trainer.variational.estimators import explain_refusal
+from probrt.trainer.variational.posteriors import AnyPosterior
+from probrt.trainer.variational.posteriors.location_scale import NormalPosterior
+from probrt.trainer.variational.priors import AnyPrior
+from probrt.trainer.variational.resolve import resolve_prior
+
+Activation = Literal["relu", "gelu", "elu", "tanh", "swish"]
+
+
+class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the layers of a network get their weights.
+
+    posterior: of kernels; prior: of kernels, left out the usual one of that posterior; estimator: while fitting.
+    bias_posterior, bias_prior: left out, biases are deterministic.
+    bayesian: "all" layers, "none", or a regular expression: layers whose name it matches are Bayesian, the
+        others deterministic.
+    """
+
+    posterior: AnyPosterior = NormalPosterior()
+    prior: AnyPrior | None = None
+    estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout"] = "auto"
+    bias_posterior: AnyPosterior | None = None
+    bias_prior: AnyPrior | None = None
+    bayesian: str = "all"
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.bayesian)
+        except re.error as error:
+            raise ValueError(f"bayesian: {self.bayesian!r} is not a regular expression ({error})") from None
+        if reason := explain_refusal(self.estimator, self.posterior):
+            raise ValueError(f"estimator: {reason}")
+        if self.bias_posterior is not None and self.bias_posterior.kernel_only:
+            raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
+        # Filled in, so that --print-config and the model card show it.
+        force_setattr(self, "prior", resolve_prior(self.prior, self.posterior, "prior"))
+        force_setattr(self, "bias_prior", resolve_prior(self.bias_prior, self.bias_posterior, "bias_prior"))
+
+    def conv(
+        self, rank: int, filters: int, kernel: int, name: str, activation: str | None = None, strides: int = 1
+    ) -> keras.Layer:
+        """A same-padded convolution of that many dimensions with these weights; with 0, a dense layer."""
+        families: dict[str, Any] = {"kernel_posterior": None}
+        if self._random(name):
+            families = {
+                "kernel_posterior": self.posterior,
+                "kernel_prior": self.prior,
+                "bias_posterior": self.bias_posterior,
+                "bias_prior": self.bias_prior,
+                "estimator": self.estimator,
+            }
+        if rank == 0:
+            return layers.Dense(filters, activation=activation, name=name, **families)
+        kind = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1]
+        return kind(filters, kernel, strides=strides, activation=activation, name=name, **families)
+
+    def _random(self, name: str) -> bool:
+        if self.bayesian in ("all", "none"):
+            return self.bayesian == "all"
+        return re.search(self.bayesian, name) is not None

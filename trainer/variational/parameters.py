@@ -1,0 +1,53 @@
+"""Parameters of posteriors and priors: shapes, initial values, and scales that stay positive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import numpy as np
+import tensorflow as tf
+from msgspec import Meta, Struct
+
+Parameters = Mapping[str, tf.Tensor]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Parameter(Struct, frozen=True):
+    """A parameter: its shape, how it starts, and whether it is trained."""
+
+    shape: tuple[int, ...]
+    start: Callable[[tuple[int, ...]], tf.Tensor]
+    trainable: bool = True
+
+
+def positive(rho: tf.Tensor) -> tf.Tensor:
+    """softplus(rho) + 1e-5, a scale."""
+    return tf.math.softplus(rho) + 1e-5
+
+
+def softplus_inverse(value: float) -> float:
+    """x with softplus(x) = value, for value > 0."""
+    return value + math.log(-math.expm1(-value))
+
+
+def rho_of(scale: np.ndarray) -> np.ndarray:
+    """rho with `positive(rho)` = scale, for scales above 1e-5 (smaller ones are raised to 1.1e-5)."""
+    above = np.maximum(np.asarray(scale, np.float64) - 1e-5, 1e-6)
+    return (above + np.log(-np.expm1(-above))).astype(np.float32)
+
+
+def he(fan_in: int) -> float:
+    """The scale that keeps a rectified layer's variance (He et al. 2015, eq. 10)."""
+    return math.sqrt(2.0 / fan_in)
+
+
+def normal_start(scale: float, loc: float = 0.0) -> Callable[[tuple[int, ...]], tf.Tensor]:
+    """Truncated normal around `loc`."""
+    return lambda shape: loc + scale * tf.random.truncated_normal(shape)
+
+
+def constant_start(value: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
+    """One value everywhere."""
+    return lambda shape: tf.fill(shape, tf.constant(value, tf.float32))

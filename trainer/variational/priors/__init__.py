@@ -1,0 +1,42 @@
+"""Priors over weights, given by name and parameters; densities are TFP's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from probrt.trainer.variational.priors.base import Prior
+from probrt.trainer.variational.priors.families import CauchyPrior as Cauchy
+from probrt.trainer.variational.priors.families import GammaPrior as Gamma
+from probrt.trainer.variational.priors.families import HorseshoePrior as Horseshoe
+from probrt.trainer.variational.priors.families import LaplacePrior as Laplace
+from probrt.trainer.variational.priors.families import LearnedNormalPrior as LearnedNormal
+from probrt.trainer.variational.priors.families import LogNormalPrior as LogNormal
+from probrt.trainer.variational.priors.families import MopedPrior as Moped
+from probrt.trainer.variational.priors.families import NormalPrior as Normal
+from probrt.trainer.variational.priors.families import ScaleMixturePrior as ScaleMixture
+from probrt.trainer.variational.priors.families import StudentTPrior as StudentT
+from probrt.trainer.variational.priors.families import TfpPrior as Named
+from probrt.trainer.variational.priors.families import UniformPrior as Uniform
+
+AnyPrior = (
+    Normal
+    | LearnedNormal
+    | Moped
+    | Laplace
+    | ScaleMixture
+    | StudentT
+    | Cauchy
+    | Horseshoe
+    | Gamma
+    | LogNormal
+    | Uniform
+    | Named
+)
+
+
+def prior(settings: Mapping[str, Any]) -> Prior:
+    """The prior that a saved or configured record names; msgspec.ValidationError says what is wrong."""
+    return msgspec.convert(settings, AnyPrior)
