@@ -24,7 +24,8 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@# mypy cannot see through an editable install's import hook: it gets a folder of links.
-	@mkdir -p $(VENV)/typing/probrt && ln -sfn ../../../runtime $(VENV)/typing/probrt/runtime
+	@mkdir -p $(VENV)/typing/probrt
+	@for package in runtime trainer exporter; do ln -sfn ../../../$$package $(VENV)/typing/probrt/$$package; done
 	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p probrt.runtime
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not stress" -n 2 --dist loadgroup

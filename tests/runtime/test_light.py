@@ -35,7 +35,19 @@ def loaded(code: str, *words: object) -> set[str]:
 RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]) == 0"
 
 
-@pytest.mark.parametrize("module", ["bundle", "manifest", "errors", "cli", "images", "commands", "predictor", "report"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "bundle",
+        "bundle.manifest",
+        "errors",
+        "cli",
+        "images",
+        "predict.predictor",
+        "commands.predict",
+        "commands.report",
+    ],
+)
 def test_importing_brings_no_engine(module: str) -> None:
     assert not loaded(f"import probrt.runtime.{module}") & {*HEAVY, "ai_edge_litert"}
 

@@ -127,7 +127,7 @@ class ProbabilisticLayer(keras.Layer):
         if reason := explain_refusal(self.estimator, self.kernel_posterior):
             raise ValueError(f"{self.name}: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
-            family = type(self.bias_posterior).__name__
+            family = self.bias_posterior.title
             raise ValueError(f"{self.name}: bias_posterior: {family} needs inputs and outputs; use Normal for a bias")
 
 

@@ -109,7 +109,7 @@ def explain_refusal(estimator: str, posterior: Posterior | None) -> str | None:
         return f"estimator {estimator!r} is none of {', '.join((*ESTIMATORS, 'auto'))}"
     if posterior is None:
         return None
-    family = type(posterior).__name__
+    family = posterior.title
     if estimator == "flipout" and not posterior.symmetric:
         return (
             f"flipout needs a posterior symmetric about its mean, {family} is not; use estimator 'reparameterization'"

@@ -32,6 +32,11 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
     kernel_only: ClassVar[bool] = False
 
     @property
+    def title(self) -> str:
+        """The family's name, as messages write it."""
+        return type(self).__name__.removesuffix("Posterior")
+
+    @property
     def support(self) -> tuple[float, float]:
         """The interval that holds every weight."""
         return -math.inf, math.inf
@@ -50,8 +55,8 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
         if prior.support[0] <= low and prior.support[1] >= high:
             return None
         return (
-            f"{type(prior).__name__} lives on {_interval(prior.support)}, which does not hold "
-            f"{type(self).__name__}'s {_interval((low, high))}; use {_suggest_prior(low, high)}"
+            f"{prior.title} lives on {_interval(prior.support)}, which does not hold "
+            f"{self.title}'s {_interval((low, high))}; use {_suggest_prior(low, high)}"
         )
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
@@ -91,9 +96,7 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
 
     def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
         """The parameter values with that mean and standard deviation, by name."""
-        raise ValueError(
-            f"{type(self).__name__} cannot be centred on given weights; use Normal, Laplace or LowRankNormal"
-        )
+        raise ValueError(f"{self.title} cannot be centred on given weights; use Normal, Laplace or LowRankNormal")
 
 
 def divergence(posterior: Any, prior: Any, value: tf.Tensor) -> tf.Tensor:

@@ -97,7 +97,7 @@ class RankOnePosterior(Posterior, frozen=True, tag="rank_one"):
     def explain_misfit(self, prior: Prior) -> str | None:
         if prior.fits_weight:
             return (
-                f"{type(prior).__name__} is over weights, but RankOne's prior is over vectors around 1; "
+                f"{prior.title} is over weights, but RankOne's prior is over vectors around 1; "
                 "use Normal(loc=1.0, scale=0.1)"
             )
         return super().explain_misfit(prior)

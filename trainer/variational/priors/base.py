@@ -20,6 +20,11 @@ class Prior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
     fits_weight: ClassVar[bool] = False
 
     @property
+    def title(self) -> str:
+        """The family's name, as messages write it."""
+        return type(self).__name__.removesuffix("Prior")
+
+    @property
     def support(self) -> tuple[float, float]:
         """The interval outside which the density is 0."""
         return -math.inf, math.inf

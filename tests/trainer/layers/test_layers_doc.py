@@ -12,7 +12,7 @@ import pytest
 from probrt.trainer import layers
 from probrt.trainer.layers.weight_settings import WeightSettings
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_tables_are_what_the_code_allows():

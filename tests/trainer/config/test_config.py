@@ -10,7 +10,7 @@ from probrt.runtime.errors import ConfigError
 from probrt.trainer.config import config
 from probrt.trainer.variational.priors.families import NormalPrior
 
-GOOD = (Path(__file__).parents[2] / "examples" / "digits" / "config.toml").read_text()
+GOOD = (Path(__file__).parents[3] / "examples" / "digits" / "config.toml").read_text()
 
 
 def test_the_demo_config_loads(root: Path) -> None:

@@ -132,7 +132,7 @@ def test_the_kernels_of_a_separable_convolution_have_families_of_their_own():
     assert again.get_config() == layer.get_config()
     again.build((None, 6, 6, 2))
     assert [type(one.posterior).__name__ for one in again.random_weights] == ["GammaPosterior", "LaplacePosterior"]
-    assert [type(one.prior).__name__ for one in again.random_weights] == ["LogNormal", "StudentT"]
+    assert [type(one.prior).__name__ for one in again.random_weights] == ["LogNormalPrior", "StudentTPrior"]
     assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "flipout")
     with use_handler(TrainingHandler(3, 1)):
         assert again(tf.ones((2, 6, 6, 2))).shape == (2, 6, 6, 4)

@@ -1,6 +1,5 @@
 """The HTML report: what it holds, what it survives, and a person's clicks in real Chromium."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import chromium
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,22 +142,12 @@ def test_what_is_no_predictions_is_refused(content: str, tmp_path: Path, capsys:
         assert error.count("\n") == 1
 
 
-def chromium() -> Any:
-    spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 CARDS = "[...document.querySelectorAll('.card')]"
 
 
 @pytest.mark.stress
 def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> None:
-    module = chromium()
-    if module.browser() is None:
+    if chromium.browser() is None:
         pytest.skip("no Chromium here")
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
     labels = tmp_path / "labels.csv"
@@ -167,7 +157,7 @@ def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> N
     good = [row for row in rows if row["status"] == "ok"]
     order = sorted(good, key=lambda row: -row["heads"]["shape"]["epistemic"])
     wrong = [row for row in good if row["heads"]["shape"]["label"] != "flat"]
-    with module.Page(tmp_path / "profile") as page:
+    with chromium.Page(tmp_path / "profile") as page:
         page.open(predictions.with_suffix(".html"))
         assert page.run("document.getElementById('count').textContent") == "21 of 21"
         assert page.run(f"{CARDS}[0].title") == order[0]["file"]
@@ -202,14 +192,13 @@ def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> N
 
 @pytest.mark.stress
 def test_review_and_overlays_in_chromium(reviewed: Bundle, pictures: Path, tmp_path: Path) -> None:
-    module = chromium()
-    if module.browser() is None:
+    if chromium.browser() is None:
         pytest.skip("no Chromium here")
     options = ["--bundle", reviewed.path, "--engine", "litert", "--max-risk", 0.1, "--overlay", "--quiet"]
     assert cli.call(["predict", *map(str, [pictures, "--out", tmp_path / "p.csv", *options])]) == 0
     assert cli.call(["report", str(tmp_path / "p.csv")]) == 0
     flagged = sum(item["review"] for item in data_of(tmp_path / "p.html")["items"])
-    with module.Page(tmp_path / "profile") as page:
+    with chromium.Page(tmp_path / "profile") as page:
         page.open(tmp_path / "p.html")
         assert page.run("document.querySelectorAll('.card.review').length") == flagged
         page.run("show.value = 'review', show.onchange()")
@@ -222,13 +211,12 @@ def test_review_and_overlays_in_chromium(reviewed: Bundle, pictures: Path, tmp_p
 
 @pytest.mark.stress
 def test_ten_thousand_rows_keep_the_page_small_and_quick(predictions: Path, tmp_path: Path) -> None:
-    module = chromium()
-    if module.browser() is None:
+    if chromium.browser() is None:
         pytest.skip("no Chromium here")
     lines = predictions.read_text().splitlines()[:20]
     (tmp_path / "many.jsonl").write_text("\n".join(lines * 500) + "\n")
     assert cli.call(["report", str(tmp_path / "many.jsonl")]) == 0
-    with module.Page(tmp_path / "profile") as page:
+    with chromium.Page(tmp_path / "profile") as page:
         page.open(tmp_path / "many.html")
         assert page.run("document.getElementById('count').textContent") == "10000 of 10000"
         assert page.run(f"{CARDS}.length") < 200

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from cases import BY_NAME, DIGIT, SLANT, layered
-from test_export import probrt
+from processes import probrt
 
 from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.reference import Reference

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import BY_NAME
+from processes import probrt
 
 from probrt.exporter import export as exporting
 from probrt.exporter import files, formats
@@ -35,11 +36,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 2)).astype(np.float32)
     store.save(made, folder, images, {"note": "a test"})
     return folder
-
-
-def probrt(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).parent / "probrt"
-    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:

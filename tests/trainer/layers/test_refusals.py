@@ -27,7 +27,7 @@ REFUSED = [
     ({"kernel_prior": NormalPrior(0.0, 0.0)}, "conv: kernel_prior: {'name': 'normal', 'loc': 0.0, 'scale': 0.0}: Expected `float` > 0.0 - at `$.scale`"),
     ({"kernel_prior": GammaPrior()}, "conv: kernel_prior: Gamma lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
     ({"kernel_prior": UniformPrior(0.0, 1.0), "kernel_posterior": {"name": "beta"}}, "conv: kernel_prior: Uniform lives on (0, 1), which does not hold Beta's (-1, 1); use Uniform(low=-1, high=1) or Normal"),
-    ({"kernel_prior": TfpPrior("Exponential", {"rate": 1.0})}, "conv: kernel_prior: Named lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
+    ({"kernel_prior": TfpPrior("Exponential", {"rate": 1.0})}, "conv: kernel_prior: Tfp lives on (0, inf), which does not hold Normal's (-inf, inf); use Normal"),
     ({"kernel_prior": LearnedNormalPrior(), "kernel_posterior": RankOnePosterior()}, "conv: kernel_prior: LearnedNormal is over weights, but RankOne's prior is over vectors around 1; use Normal(loc=1.0, scale=0.1)"),
     ({"bias_posterior": VaePosterior()}, "conv: bias_posterior: Vae needs inputs and outputs; use Normal for a bias"),
     ({"strides": 2, "dilation_rate": 2}, "conv: strides (2, 2) and dilation_rate (2, 2) cannot both pass 1"),
@@ -63,7 +63,7 @@ def test_groups_must_divide_the_inputs_channels():
     [
         ("Gumble", {}, "TFP has no distribution 'Gumble'; use a class name such as 'Gumbel'"),
         ("MultivariateNormalDiag", {}, "TFP's MultivariateNormalDiag refuses {}"),
-        ("NormalPosterior", {"mean": 1.0}, "TFP's Normal refuses {'mean': 1.0}"),
+        ("Normal", {"mean": 1.0}, "TFP's Normal refuses {'mean': 1.0}"),
     ],
 )
 def test_a_prior_by_name_must_exist_and_be_over_numbers(name, settings, message):

@@ -23,13 +23,14 @@ if devices > 1:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import heads
-from probrt.trainer.backbones import ConvStack, Weights
+from probrt.trainer.backbones import ConvStack
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.distribute import chosen_strategy, is_chief, synchronise
 from probrt.trainer.fit.loop import Run, fit
-from probrt.trainer.model import build
-from probrt.trainer.variational.priors import LearnedNormal
-from probrt.trainer.config.settings import Augmentation, Fit
+from probrt.trainer.build import build_model
+from probrt.trainer.layers.weight_settings import WeightSettings
+from probrt.trainer.variational.priors.families import LearnedNormalPrior
+from probrt.trainer.config.settings import Augmentation, FitSettings
 
 strategy = chosen_strategy()
 rng = np.random.default_rng(0)
@@ -40,10 +41,10 @@ input = Input(shape=[8, 8, 1], colour="grey", resize="none", range=(0.0, 255.0))
 with strategy.scope():
     keras.utils.set_random_seed(1)
     head = heads.Categorical(name="side", labels=["right", "left"])
-    weights = Weights(estimator="flipout", prior=LearnedNormal())
-    model = build("m", input, [head], ConvStack(widths=(3,), normalisation="batch"), weights)
+    weights = WeightSettings(estimator="flipout", prior=LearnedNormalPrior())
+    model = build_model("m", input, [head], ConvStack(widths=(3,), normalisation="batch"), weights)
     synchronise(model.network, strategy)
-    settings = Fit(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6
+    settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6
     run = Run(seed=5, augmentation=Augmentation(shift=1))
     elbos = [progress.elbo for progress in fit(model, examples, examples, settings, run)]
 if is_chief(strategy):
