@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probrt.runtime.bundle.conformal import INTERVAL_METHODS, SET_METHODS, class_sets, intervals, rank_classes
 from probrt.runtime.bundle.manifest import Conformal, HeadRecord, Manifest
 from probrt.runtime.errors import BundleError, UsageError
 from probrt.runtime.predict.combine import over_classes
@@ -30,14 +31,16 @@ def head_row(head: HeadRecord, answer: Mapping[str, npt.NDArray[np.float32]], pr
     if head.combine == "variance":
         if promise is not None and ("total" in answer or "aleatoric" in answer):
             variance = answer.get("total", answer.get("aleatoric"))
-            low, high = interval(mean, np.sqrt(np.asarray(variance, np.float64)), promise)
+            low, high = intervals(mean, np.sqrt(np.asarray(variance, np.float64)), promise)
             row["interval"] = [numbers(low), numbers(high)] if mean.size == 1 else numbers(np.stack([low, high], -1))
             row["coverage"] = promise.coverage
     elif over_classes(head):
         best = int(mean.argmax())
         row |= {"label": head.labels[best], "probability": number(mean[best])}
         if promise is not None:
-            row |= {"set": [head.labels[i] for i in class_set(mean, promise)], "coverage": promise.coverage}
+            inside = class_sets(mean[np.newaxis], promise)[0]
+            ranked = [int(index) for index in rank_classes(mean[np.newaxis])[0] if inside[index]]
+            row |= {"set": [head.labels[index] for index in ranked], "coverage": promise.coverage}
     else:
         row["label"] = [label for label, p in zip(head.labels, mean.ravel(), strict=False) if p >= 0.5]
     return row
@@ -52,30 +55,6 @@ def numbers(values: npt.NDArray[np.floating]) -> Any:
 
 def number(value: float) -> float:
     return float(f"{value:.7g}")
-
-
-def interval(
-    mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64], promise: Conformal
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lower and upper end: mean ± threshold · root of total variance (scaled), or ± threshold (absolute).
-
-    Split conformal prediction, Lei et al. 2018.
-    """
-    half = spread * promise.threshold if promise.method == "scaled" else np.full_like(mean, promise.threshold)
-    return mean - half, mean + half
-
-
-def class_set(probabilities: npt.NDArray[np.float64], conformal: Conformal) -> list[int]:
-    """Classes of the conformal set, likeliest first.
-
-    lac: all with 1 - p at most the threshold (Sadinle et al. 2019); aps: the likeliest until their sum
-    reaches the threshold (Romano et al. 2020, without randomisation). Never empty: the likeliest is in it.
-    """
-    order = [int(i) for i in np.argsort(-probabilities, kind="stable")]
-    if conformal.method == "lac":
-        return [i for i in order if 1 - probabilities[i] <= conformal.threshold] or order[:1]
-    before = np.concatenate([[0.0], np.cumsum(probabilities[order])[:-1]])
-    return [i for i, sum_before in zip(order, before, strict=True) if sum_before < conformal.threshold] or order[:1]
 
 
 def promises(manifest: Manifest, coverage: float | None = None) -> dict[str, Conformal]:
@@ -100,7 +79,7 @@ def promises(manifest: Manifest, coverage: float | None = None) -> dict[str, Con
             has = ", ".join(f"{c.coverage:g}" for c in calibration.conformal)
             raise UsageError(f"--coverage {coverage:g}: {head.name} is calibrated for {has}; choose one of them")
         choice = (choices or calibration.conformal)[0]
-        known = ("scaled", "absolute") if head.combine == "variance" else ("lac", "aps")
+        known = INTERVAL_METHODS if head.combine == "variance" else SET_METHODS
         if choice.method not in known:
             raise BundleError(
                 f"calibration of {head.name}: method {choice.method!r} is unknown (known: {', '.join(known)}); "

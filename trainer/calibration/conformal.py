@@ -85,30 +85,6 @@ def quantile(scores: np.ndarray, coverage: float) -> float:
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
 
 
-def members(probabilities: np.ndarray, one: Conformal) -> np.ndarray:
-    """Which classes are in each example's set, bool [n, classes]; the likeliest always is.
-
-    lac: all with 1 - p at most the threshold (Sadinle et al. 2019); aps: the likeliest until their sum reaches the
-    threshold (Romano et al. 2020, without randomisation).
-    """
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    if one.method == "lac":
-        inside = 1.0 - probabilities <= one.threshold
-    else:
-        ranked = np.take_along_axis(probabilities, order, axis=1)
-        inside = np.empty(probabilities.shape, bool)
-        before = np.concatenate([np.zeros((len(order), 1)), np.cumsum(ranked, axis=1)[:, :-1]], axis=1)
-        np.put_along_axis(inside, order, before < one.threshold, axis=1)
-    inside[np.arange(len(inside)), order[:, 0]] = True
-    return inside
-
-
-def ends(mean: np.ndarray, deviation: np.ndarray, one: Conformal) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of each interval, [n, outputs]."""
-    half = deviation * one.threshold if one.method == "scaled" else one.threshold
-    return mean - half, mean + half
-
-
 def _quantiles(scores: np.ndarray) -> dict[float, float]:
     return {coverage: quantile(scores, coverage) for coverage in COVERAGES}
 

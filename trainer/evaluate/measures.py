@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from probrt.runtime.bundle.conformal import class_sets, intervals
 from probrt.runtime.bundle.manifest import Calibration
-from probrt.trainer.calibration.conformal import ends, members, misses
+from probrt.trainer.calibration.conformal import misses
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.scores import BINS, Score, reliability
@@ -107,7 +108,7 @@ def _sets(mean: np.ndarray, label: np.ndarray, calibration: Calibration | None) 
     """Coverage and size of the conformal sets that the model holds thresholds for."""
     found: dict[str, Score] = {}
     for one in calibration.conformal if calibration else []:
-        inside = members(mean, one)
+        inside = class_sets(mean, one)
         name = f"{one.coverage:.0%} {one.method} sets"
         found[f"coverage of {name}"] = _mean(inside[np.arange(len(label)), label].astype(float))
         found[f"size of {name}"] = _mean(inside.sum(axis=1).astype(float))
@@ -157,7 +158,7 @@ def _real(head: AnyHead, answers: Answers, target: np.ndarray, calibration: Cali
         transformed = scores.probability_integral_transform(answers.samples, truth)
         curves["pit"] = np.histogram(transformed, 20, (0, 1))[0].tolist()
         for one in calibration.conformal if calibration else []:
-            low, high = ends(mean, deviation, one)
+            low, high = intervals(mean, deviation, one)
             found[f"coverage of {one.coverage:.0%} conformal"] = _mean(
                 ((low <= truth) & (truth <= high)).all(axis=1).astype(float)
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import BY_NAME
 
-from probrt.runtime.rows.head_rows import class_set, interval
+from probrt.runtime.bundle.conformal import class_sets, intervals
 from probrt.trainer.calibration.calibrate import calibrated, predicted
 from probrt.trainer.calibration.conformal import COVERAGES, conformal, misses, quantile
 from probrt.trainer.calibration.risk import curve, of_examples
@@ -83,10 +83,9 @@ def test_conformal_sets_and_intervals_hold_on_fresh_data() -> None:
         assert [one.coverage for one in found] == [0.5, 0.8, 0.9, 0.95] * (2 if head.name == "kind" else 1)
         for one in found:
             if head.name == "kind":
-                sets = [class_set(mean.astype(np.float64), one) for mean in answer["mean"]]
-                held = [label in members for label, members in zip(target, sets, strict=True)]
+                held = class_sets(answer["mean"].astype(np.float64), one)[np.arange(len(target)), target]
             else:
-                low, high = interval(answer["mean"], np.sqrt(answer["total"]), one)
+                low, high = intervals(answer["mean"], np.sqrt(answer["total"]), one)
                 held = ((low <= target) & (target <= high)).all(1)
             c = one.coverage
             error = 4 * np.sqrt(c * (1 - c) * (1 / 2002 + 1 / 20000))
