@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import (
     MODEL_NAME,
     NAME,
+    Combine,
     HeadRecord,
+    Kind,
     Manifest,
     ModelRecord,
     PosteriorRecord,
@@ -148,6 +150,7 @@ def heads(model: Model | Ensemble) -> list[HeadRecord]:
         HeadRecord(
             name=head.name,
             likelihood=type(head).__struct_config__.tag,
+            kind=_kind(head.combine, head.outputs(model.positions(head))),
             combine=head.combine,
             per_position=head.per_position,
             labels=list(head.names),
@@ -157,6 +160,13 @@ def heads(model: Model | Ensemble) -> list[HeadRecord]:
         )
         for head in model.heads
     ]
+
+
+def _kind(combine: Combine, outputs: Mapping[str, Sequence[int | None]]) -> Kind:
+    """Returns the kind of a head from how its draws combine and from the shapes of its outputs."""
+    if combine == "variance":
+        return "real"
+    return "class" if len(outputs["mean"]) > len(outputs["aleatoric"]) else "binary"
 
 
 def variants(model: Model | Ensemble) -> tuple[str, ...]:

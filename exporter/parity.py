@@ -54,7 +54,7 @@ def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: 
     """
     posterior = bundle.manifest.posterior
     expected_mean = reference.mean(images)
-    entropies = {head.name for head in reference.heads if head.combine == "entropy"}
+    entropies = {head.name for head in reference.heads if head.kind != "real"}
 
     @functools.cache
     def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Answer]:
@@ -191,12 +191,14 @@ def _difference(
             continue
         allowed = kind.tolerance * max(1.0, float(np.abs(want).max()))
         absolute = float(np.abs(got - want).max())
-        output = f"{signature}:{name}" if signature else name
+        head, _, quantity = name.partition(".")
         ranking = None if name.endswith(".mean") else _ranking(got, want)
         rows.append(
             ParityRecord(
                 file=file,
-                output=output,
+                signature=signature,
+                head=head,
+                quantity=quantity,
                 absolute=absolute,
                 relative=absolute / max(float(np.abs(want).max()), 1e-30),
                 tolerance=allowed,
@@ -209,8 +211,7 @@ def _difference(
             faults.append(f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {kind.ranking:g})")
         if name.endswith(".epistemic"):
             mean = np.abs(expected[f"{name.removesuffix('epistemic')}mean"]).max()
-            entropy = name.partition(".")[0] in entropies
-            least = _ROUNDING if entropy else (_ROUNDING * float(mean)) ** 2
+            least = _ROUNDING if head in entropies else (_ROUNDING * float(mean)) ** 2
             faults += _spread_faults(name, got, want, least, max(_SPREAD, kind.tolerance))
     count = max(1, len(next(iter(expected.values()))))
     return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults), 1000.0 * seconds / count)

@@ -21,8 +21,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
         verdict = "; ".join(one.faults) or "ok"
         if one.outputs:
             worst = max((*one.outputs, *one.task), key=lambda row: row.absolute / row.tolerance)
-            output = worst.output.partition(":")[2] or worst.output
-            table.add_row(one.file, output, f"{worst.absolute:.1e}", f"{worst.tolerance:.1e}", verdict)
+            table.add_row(one.file, worst.label, f"{worst.absolute:.1e}", f"{worst.tolerance:.1e}", verdict)
         else:
             table.add_row(one.file, "", "", "", verdict)
     return table

@@ -45,7 +45,8 @@ class Task:
             rows.append(
                 ParityRecord(
                     file=file,
-                    output=what,
+                    head=head.name,
+                    metric=head.metric_name,
                     absolute=abs(ours - theirs),
                     relative=abs(ours - theirs) / max(abs(theirs), 1e-30),
                     tolerance=tolerance,

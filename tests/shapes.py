@@ -128,6 +128,7 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
         m.HeadRecord(
             name="shape",
             likelihood="categorical",
+            kind="class",
             combine="entropy",
             labels=LABELS,
             outputs={"mean": [CLASSES], "total": [], "aleatoric": [], "epistemic": []},
@@ -135,13 +136,20 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
         m.HeadRecord(
             name="slant",
             likelihood="normal",
+            kind="real",
             combine="variance",
             labels=["slant"],
             unit="rad",
             outputs={q: [1] for q in ("mean", "total", "aleatoric", "epistemic")},
         ),
         m.HeadRecord(
-            name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"], outputs=maps
+            name="ink",
+            likelihood="bernoulli",
+            kind="binary",
+            combine="entropy",
+            per_position=True,
+            labels=["ink"],
+            outputs=maps,
         ),
     ]
     files = []

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from probrt.runtime.bundle.upgrade import upgrade_manifest
 from probrt.runtime.errors import BundleError
 
 FORMAT: Final = 1
@@ -29,6 +30,8 @@ Format = Literal["savedmodel", "tflite", "onnx"]
 Variant = Literal["mean", "draws", "sampled"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Combine = Literal["variance", "entropy"]
+Kind = Literal["class", "binary", "real"]
+COMBINE_OF: Final[dict[Kind, Combine]] = {"class": "entropy", "binary": "entropy", "real": "variance"}
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +65,9 @@ class Input(Record, frozen=True, kw_only=True):
 class HeadRecord(Record, frozen=True, kw_only=True):
     """One output task.
 
-    combine: what its uncertainty is, "variance" or "entropy" (nats).
+    kind: what its `mean` holds: "class", one probability per class of several; "binary", one Bernoulli probability
+        per entry; "real", expected values.
+    combine: what its uncertainties are: "variance" for real heads, "entropy" (in nats) for the others.
     labels: class names (categorical), or the names of its outputs.
     outputs: shape of each quantity without the batch; null is a side of any size. What is named beside the
         four quantities (quantiles, weights of a mixture, ...) is an average over the draws, as `mean` is.
@@ -71,6 +76,7 @@ class HeadRecord(Record, frozen=True, kw_only=True):
 
     name: HeadName
     likelihood: str
+    kind: Kind
     combine: Combine
     per_position: bool = False
     labels: list[str]
@@ -169,20 +175,29 @@ class Calibration(Record, frozen=True, kw_only=True):
 
 
 class ParityRecord(Record, frozen=True, kw_only=True):
-    """Largest difference of one output of one file from the model under the same reading.
+    """Largest difference of one output of one file from the model under the same handler.
 
-    output: `<head>.<quantity>`, `<signature>:<head>.<quantity>`, or of a coarser file `<head> <metric>`, a score.
-
-    ranking: rank correlation (Spearman) of an uncertainty with the model's, over the images; null for means and
-        where the images are all alike.
+    signature: of the SavedModel; empty for the other formats.
+    quantity: of the head's answer that was compared; empty in a row that compares a metric.
+    metric: of the task, computed from the answers of a coarser file; empty in a row that compares a quantity.
+    ranking: rank correlation (Spearman) of an uncertainty with the model's, over the images; null for means,
+        for metrics, and where the images are all alike.
     """
 
     file: str
-    output: str
+    signature: str = ""
+    head: HeadName
+    quantity: str = ""
+    metric: str = ""
     absolute: Annotated[float, Meta(ge=0)]
     relative: Annotated[float, Meta(ge=0)]
     tolerance: Annotated[float, Meta(gt=0)]
     ranking: Annotated[float, Meta(ge=-1, le=1)] | None = None
+
+    @property
+    def label(self) -> str:
+        """The compared value as tables show it: `digit.mean` or `digit accuracy`."""
+        return f"{self.head} {self.metric}" if self.metric else f"{self.head}.{self.quantity}"
 
 
 class Provenance(Record, frozen=True, kw_only=True):
@@ -237,7 +252,7 @@ def decode(data: bytes, where: str) -> Manifest:
             f"format {FORMAT}; install probrt {lenient.probrt} or newer"
         )
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.convert(upgrade_manifest(msgspec.json.decode(data)), Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where}: {error}") from None
     _check(manifest, where)
@@ -272,11 +287,22 @@ def _check(manifest: Manifest, where: str) -> None:
         absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
         if absent:
             raise BundleError(f"{where}: head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
+        if head.combine != COMBINE_OF[head.kind]:
+            raise BundleError(
+                f"{where}: head {head.name} is of kind {head.kind}, whose uncertainties combine as "
+                f"{COMBINE_OF[head.kind]}, not as {head.combine}"
+            )
+        has_classes = len(head.outputs["mean"]) > len(head.outputs["aleatoric"])
+        if head.kind != "real" and has_classes != (head.kind == "class"):
+            raise BundleError(f"{where}: head {head.name} is of kind {head.kind}, which the shape of its mean is not")
         taken = [name for name in head.extra if name in ROW_WORDS]
         if taken:
             raise BundleError(
                 f"{where}: head {head.name}: an output may not be named {taken[0]}, which rows have already"
             )
+    for row in manifest.parity:
+        if bool(row.quantity) == bool(row.metric):
+            raise BundleError(f"{where}: parity of {row.file}: a row of {row.head} names a quantity or a metric")
     for calibration in manifest.calibration:
         for a, b in pairwise(calibration.risk):
             if not (a.threshold < b.threshold and a.kept < b.kept and a.risk <= b.risk):

@@ -46,7 +46,7 @@ def lines(bundle: Bundle) -> Iterator[str]:
 
 
 def _head(head: HeadRecord) -> str:
-    kind = "entropies in nats" if head.combine == "entropy" else "variances"
+    kind = "variances" if head.kind == "real" else "entropies in nats"
     labels = ", ".join(head.labels[:12]) + (f", ... ({len(head.labels)})" if len(head.labels) > 12 else "")
     where = "per position, " if head.per_position else ""
     unit = f" [{head.unit}]" if head.unit else ""
@@ -62,7 +62,7 @@ def _calibration(calibration: Calibration) -> str:
 def _worst_parity(manifest: Manifest) -> dict[str, float]:
     worst: dict[str, float] = {}
     for parity in manifest.parity:
-        if "." not in parity.output:  # a score of the task, not an output
+        if parity.metric:  # a metric of the task is no difference between outputs
             continue
         worst[parity.file] = max(worst.get(parity.file, 0.0), parity.absolute)
     return worst

@@ -86,7 +86,7 @@ def test_a_file_that_is_worse_at_the_task_is_refused() -> None:
         "digit accuracy is 0.9 on 10 training images, the model's 1",
         "slant MAE is 1.1 on 10 training images, the model's 1",
     ]
-    assert [row.output for row in rows] == ["digit accuracy", "slant MAE"]
+    assert [row.label for row in rows] == ["digit accuracy", "slant MAE"]
     assert not task.compared([DIGIT, SLANT], "mean.int8.onnx", file, model, 0.11)[1]
     assert not task.compared([DIGIT, SLANT], "mean.int8.onnx", model, file, 0.01)[1]  # better is no fault
 
@@ -110,6 +110,4 @@ def test_a_model_without_random_weights(tmp_path: Path) -> None:
     for engine in BUILT_IN:
         answer = found.bundle.predictor(engine=engine.name)(images)
         np.testing.assert_allclose(answer["slant"].mean, expected["slant.mean"], atol=1e-5)
-    assert {row.output.partition(":")[0] for row in found.bundle.manifest.parity if row.file == "saved_model.pb"} == {
-        "mean"
-    }
+    assert {row.signature for row in found.bundle.manifest.parity if row.file == "saved_model.pb"} == {"mean"}

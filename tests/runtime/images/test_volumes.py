@@ -53,12 +53,12 @@ def brains(tmp_path_factory: pytest.TempPathFactory, rewrite: Callable[..., Bund
     (folder / "mean.tflite").write_bytes(converter.convert())
     full: list[int | None] = [*SIDES, 1]
     heads = [
-        HeadRecord(name="tissue", likelihood="categorical", combine="entropy", per_position=True, labels=list("abc"),
-               outputs={"mean": [*SIDES, 3], "aleatoric": [*SIDES]}),
-        HeadRecord(name="spot", likelihood="bernoulli", combine="entropy", per_position=True, labels=list("de"),
-               outputs={"mean": [*SIDES, 2], "aleatoric": [*SIDES, 2]}),
-        HeadRecord(name="depth", likelihood="normal", combine="variance", per_position=True, labels=["depth"],
-               outputs={"mean": full, "aleatoric": full, "cubed": full}),
+        HeadRecord(name="tissue", likelihood="categorical", kind="class", combine="entropy", per_position=True,
+               labels=list("abc"), outputs={"mean": [*SIDES, 3], "aleatoric": [*SIDES]}),
+        HeadRecord(name="spot", likelihood="bernoulli", kind="binary", combine="entropy", per_position=True,
+               labels=list("de"), outputs={"mean": [*SIDES, 2], "aleatoric": [*SIDES, 2]}),
+        HeadRecord(name="depth", likelihood="normal", kind="real", combine="variance", per_position=True,
+               labels=["depth"], outputs={"mean": full, "aleatoric": full, "cubed": full}),
     ]  # fmt: skip
     input = m.Input(shape=full, colour="none", resize="none", range=(-10, 10))
     return rewrite(folder, input=input, heads=heads, posterior=None, calibration=[])

@@ -9,13 +9,28 @@ from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.predict.combine import Sum, entropy, stacked, standard_error
 
 REAL = HeadRecord(
-    name="h", likelihood="normal", combine="variance", labels=["a", "b"], outputs={"mean": [2], "aleatoric": [2]}
+    name="h",
+    likelihood="normal",
+    kind="real",
+    combine="variance",
+    labels=["a", "b"],
+    outputs={"mean": [2], "aleatoric": [2]},
 )
 CLASS = HeadRecord(
-    name="h", likelihood="categorical", combine="entropy", labels=list("abc"), outputs={"mean": [3], "aleatoric": []}
+    name="h",
+    likelihood="categorical",
+    kind="class",
+    combine="entropy",
+    labels=list("abc"),
+    outputs={"mean": [3], "aleatoric": []},
 )
 FLAGS = HeadRecord(
-    name="h", likelihood="bernoulli", combine="entropy", labels=["a", "b"], outputs={"mean": [2], "aleatoric": [2]}
+    name="h",
+    likelihood="bernoulli",
+    kind="binary",
+    combine="entropy",
+    labels=["a", "b"],
+    outputs={"mean": [2], "aleatoric": [2]},
 )
 
 
@@ -80,6 +95,7 @@ def test_other_outputs_are_averaged_over_draws() -> None:
     head = HeadRecord(
         name="h",
         likelihood="mixture",
+        kind="real",
         combine="variance",
         labels=["a", "b"],
         outputs={"mean": [2], "aleatoric": [2], "quantiles": [2, 3], "absent": [4]},
@@ -106,7 +122,12 @@ def test_entropy_at_the_borders() -> None:
 def test_standard_error_is_that_of_the_mean_and_bounds_probabilities() -> None:
     rng = np.random.default_rng(0)
     one = HeadRecord(
-        name="h", likelihood="normal", combine="variance", labels=["a"], outputs={"mean": [1], "aleatoric": [1]}
+        name="h",
+        likelihood="normal",
+        kind="real",
+        combine="variance",
+        labels=["a"],
+        outputs={"mean": [1], "aleatoric": [1]},
     )
     values = rng.normal(size=(16, 4, 1))
     answer = {"epistemic": values.var(0)}

@@ -27,7 +27,9 @@ OUTPUTS = {
     "zero": [1],
     "knots": [2, 2, 1],
 }
-HEAD = HeadRecord(name="count", likelihood="poisson", combine="variance", labels=["count"], outputs=OUTPUTS)
+HEAD = HeadRecord(
+    name="count", likelihood="poisson", kind="real", combine="variance", labels=["count"], outputs=OUTPUTS
+)
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("mean", "total", "aleatoric", "epistemic"), 2.0),
     "quantiles": [[0.5, 1.0, 3.0]],

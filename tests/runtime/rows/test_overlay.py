@@ -15,11 +15,11 @@ from probrt.runtime.images.decode import read_image
 from probrt.runtime.rows.overlay import overlay
 
 INK = HeadRecord(
-    name="ink", likelihood="bernoulli", combine="entropy", per_position=True, labels=["ink"],
+    name="ink", likelihood="bernoulli", kind="binary", combine="entropy", per_position=True, labels=["ink"],
     outputs={name: [None, None, 1] for name in ("mean", "total", "aleatoric", "epistemic")},
 )  # fmt: skip
 KIND = HeadRecord(
-    name="kind", likelihood="categorical", combine="entropy", per_position=True, labels=["a", "b", "c"],
+    name="kind", likelihood="categorical", kind="class", combine="entropy", per_position=True, labels=["a", "b", "c"],
     outputs={"mean": [None, None, 3], "aleatoric": [None, None]},
 )  # fmt: skip
 

@@ -1,0 +1,93 @@
+"""Manifests that an earlier version wrote, and fields that contradict each other."""
+
+import json
+from typing import Any
+
+import pytest
+
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import ParityRecord, decode, encode
+from probrt.runtime.bundle.upgrade import upgrade_manifest
+from probrt.runtime.errors import BundleError
+
+NUMBERS = {"absolute": 1e-6, "relative": 1e-5, "tolerance": 1e-4}
+
+
+def raw_manifest(bundle: Bundle) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads(encode(bundle.manifest))
+    return raw
+
+
+def decode_raw(raw: object) -> Any:
+    return decode(json.dumps(raw).encode(), "old.json")
+
+
+def test_an_older_manifest_gets_the_kinds_of_its_heads(bundle: Bundle) -> None:
+    raw = raw_manifest(bundle)
+    for head in raw["heads"]:
+        del head["kind"]
+    assert decode_raw(raw) == bundle.manifest
+    assert [head.kind for head in bundle.manifest.heads] == ["class", "real", "binary"]
+
+
+def test_an_older_manifest_gets_its_parity_split_into_fields(bundle: Bundle) -> None:
+    outputs = ["encoded:shape.mean", "slant.epistemic", "ink box IoU"]
+    raw = raw_manifest(bundle) | {"parity": [{"file": "f", "output": output, **NUMBERS} for output in outputs]}
+    assert decode_raw(raw).parity == [
+        ParityRecord(file="f", signature="encoded", head="shape", quantity="mean", **NUMBERS),
+        ParityRecord(file="f", head="slant", quantity="epistemic", **NUMBERS),
+        ParityRecord(file="f", head="ink", metric="box IoU", **NUMBERS),
+    ]
+    assert [row.label for row in decode_raw(raw).parity] == ["shape.mean", "slant.epistemic", "ink box IoU"]
+
+
+def test_todays_manifest_stays_as_it_is(bundle: Bundle) -> None:
+    raw = raw_manifest(bundle) | {"parity": [{"file": "f", "head": "ink", "quantity": "mean", **NUMBERS}]}
+    assert upgrade_manifest(raw) == raw
+
+
+@pytest.mark.parametrize("output", [None, 3, "", "shape", ".mean", "shape.", "Shape.mean", "a:b:c.d", ["shape.mean"]])
+def test_a_parity_output_of_an_unknown_form_is_refused(bundle: Bundle, output: object) -> None:
+    raw = raw_manifest(bundle) | {"parity": [{"file": "f", "output": output, **NUMBERS}]}
+    with pytest.raises(BundleError, match=r"^old\.json: .*`\$\.parity"):
+        decode_raw(raw)
+
+
+@pytest.mark.parametrize("odd", [None, 3, "x", [], {}, [3], [[]], [None], [{"combine": 3}], [{"outputs": {"mean": 1}}]])
+@pytest.mark.parametrize("key", ["heads", "parity"])
+def test_records_of_odd_types_are_refused(bundle: Bundle, key: str, odd: object) -> None:
+    raw = raw_manifest(bundle) | {key: odd}
+    if key == "parity" and odd == []:
+        assert decode_raw(raw).parity == []
+    else:
+        with pytest.raises(BundleError, match=r"^old\.json: .*\$"):
+            decode_raw(raw)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"3", b"null", b'{"format": 1}', b'{"format": 1, "heads": ' + b"[" * 5000])
+def test_json_that_is_no_manifest_is_refused(data: bytes) -> None:
+    with pytest.raises(BundleError, match=r"^old\.json: "):
+        decode(data, "old.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "real"}, "head shape is of kind real, whose uncertainties combine as variance, not as entropy"),
+        ({"kind": "binary"}, "head shape is of kind binary, which the shape of its mean is not"),
+        ({"kind": "ordinal"}, "Invalid enum value 'ordinal'"),
+        ({"outputs": {"mean": [3]}}, "head shape has no output aleatoric"),
+    ],
+)
+def test_a_kind_that_contradicts_its_head_is_refused(bundle: Bundle, change: dict[str, Any], message: str) -> None:
+    raw = raw_manifest(bundle)
+    raw["heads"][0] |= change
+    with pytest.raises(BundleError, match=message):
+        decode_raw(raw)
+
+
+@pytest.mark.parametrize("names", [{}, {"quantity": "mean", "metric": "accuracy"}])
+def test_a_parity_row_compares_a_quantity_or_a_metric(bundle: Bundle, names: dict[str, str]) -> None:
+    raw = raw_manifest(bundle) | {"parity": [{"file": "f", "head": "shape", **names, **NUMBERS}]}
+    with pytest.raises(BundleError, match="parity of f: a row of shape names a quantity or a metric"):
+        decode_raw(raw)
