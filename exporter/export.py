@@ -18,7 +18,7 @@ from probrt.exporter.bank import Chosen, chosen
 from probrt.exporter.ensemble import Ensemble, ensemble
 from probrt.exporter.files import BundleWriter, expected_bytes
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
-from probrt.exporter.publish import next_version, staged
+from probrt.exporter.publish import next_version, stage_version
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import Task
 from probrt.runtime.bundle.bundle import Bundle
@@ -108,7 +108,7 @@ def export(
     low, high = model.input.range or (0.0, 1.0)
     doing(f"choosing the draws of the bank; about {expected / 1e6:.0f} MB to write")
     posterior = _posterior(model, kept, request, draws)
-    with staged(home, version) as stage:
+    with stage_version(home, version) as stage:
         representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
         writer = BundleWriter(model, heads(model), posterior, representative, stage, doing)
         files = writer.saved_model() if "savedmodel" in formats else []

@@ -1,4 +1,4 @@
-"""Publishing: built and checked beside, then renamed, so that a numeric folder is always a whole bundle."""
+"""Publishes a version: builds it beside its place, then renames it, so that a numeric folder is a whole bundle."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probrt.runtime.errors import StorageError, UsageError
+from probrt.runtime.files import sync
 
 
 def next_version(model: Path) -> int:
     """One more than the highest numeric folder of a model folder."""
-    taken = [int(path.name) for path in model.glob("*") if path.name.isascii() and path.name.isdigit()]
-    return max(taken, default=0) + 1
+    versions = [int(path.name) for path in model.glob("*") if path.name.isascii() and path.name.isdigit()]
+    return max(versions, default=0) + 1
 
 
 @contextmanager
-def staged(model: Path, version: int) -> Iterator[Path]:
-    """An empty folder that becomes `model/<version>` if the block succeeds, and vanishes if it does not.
+def stage_version(model: Path, version: int) -> Iterator[Path]:
+    """Makes an empty folder that becomes `model/<version>` if the block succeeds, and vanishes if it does not.
 
-    Its name is not a number, so that TF Serving does not see it. Raises UsageError if the version is
-    there already, StorageError if the disk does not take it.
+    Its name is not a number, so that TF Serving does not see it. Raises UsageError if the version exists already,
+    StorageError if the disk does not take it.
     """
     target = model / str(version)
     if target.exists():
@@ -31,25 +32,13 @@ def staged(model: Path, version: int) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield folder
-        _flush(folder)
+        for path in [*folder.rglob("*"), folder]:
+            sync(path)
         if target.exists():
             raise UsageError(f"{target}: appeared meanwhile; a version is never overwritten")
         folder.rename(target)
-        _sync(model)
+        sync(model)
     except OSError as error:
         raise StorageError(f"{error.filename or target}: {error.strerror or error}; nothing was published") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
+from probrt.exporter.publish import stage_version
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.errors import ParityError, UsageError
+from probrt.runtime.files import write_atomic
 
 MAX_BATCH = 64
 
@@ -19,20 +20,14 @@ def publish(bundle: Bundle, repository: Path) -> Path:
     Returns the model's folder. Raises UsageError if the bundle has no ONNX file of draws or the version is there.
     """
     model = repository / bundle.manifest.model.name
-    target = model / str(bundle.manifest.model.version)
     source = _source(bundle)
-    if target.exists():
-        raise UsageError(f"{target}: exists; a version is never overwritten")
     text = config(bundle, source)
-    model.mkdir(parents=True, exist_ok=True)
-    for head in bundle.manifest.heads:
-        if len(head.labels) > 1:
-            _replaced(model / f"{head.name}.txt", "".join(f"{label}\n" for label in head.labels))
-    _replaced(model / "config.pbtxt", text)
-    unfinished = model / f".unfinished-{target.name}-{os.getpid()}"
-    unfinished.mkdir()
-    shutil.copyfile(bundle.path / source.path, unfinished / "model.onnx")
-    unfinished.rename(target)
+    with stage_version(model, bundle.manifest.model.version) as folder:
+        for head in bundle.manifest.heads:
+            if len(head.labels) > 1:
+                write_atomic(model / f"{head.name}.txt", "".join(f"{label}\n" for label in head.labels).encode())
+        write_atomic(model / "config.pbtxt", text.encode())
+        shutil.copyfile(bundle.path / source.path, folder / "model.onnx")
     return model
 
 
@@ -85,9 +80,3 @@ def _dims(shape: list[int | None]) -> str:
     if not shape:
         return "dims: [ 1 ] reshape { shape: [ ] }"
     return f"dims: [ {', '.join(str(side or -1) for side in shape)} ]"
-
-
-def _replaced(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

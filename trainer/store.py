@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.runtime.errors import DataError
+from probrt.runtime.files import write_atomic
 from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
@@ -60,9 +61,7 @@ def save(
     np.savez_compressed(folder / "targets.npz", allow_pickle=False, **targets)
     (folder / "card.md").write_text(for_people or f"# {model.name}\n", encoding="utf-8")
     # Last, and in one step: a folder with a model.json is a whole model.
-    unfinished = folder / "model.json.part"
-    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
-    unfinished.replace(folder / "model.json")
+    write_atomic(folder / "model.json", msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 
 def load(folder: Path) -> tuple[Model, StoredModel]:

@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from probrt.runtime.bundle.manifest import QUANTITIES, HeadRecord, Manifest
 from probrt.runtime.errors import MissingError, StorageError, UsageError
+from probrt.runtime.files import partial_path, replace_with_partial
 from probrt.runtime.rows.head_rows import Row
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.overlay import can_overlay
@@ -73,7 +74,7 @@ class Parquet:
             import pyarrow.parquet as pq
         except ImportError:
             raise MissingError(f"{path}: writing Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self._path = path
         types = {"number": pa.float64(), "text": pa.string(), "flag": pa.bool_(), "count": pa.int64()}
 
         def nested(kind: str, depth: int) -> Any:
@@ -81,7 +82,7 @@ class Parquet:
 
         self._schema = pa.schema([(name, nested(*column)) for name, column in columns.items()])
         self._pa, self._rows = pa, list[Row]()
-        self._writer: Any = pq.ParquetWriter(self._partial, self._schema)
+        self._writer: Any = pq.ParquetWriter(partial_path(path), self._schema)
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -94,7 +95,7 @@ class Parquet:
     def close(self) -> None:
         self._flush()
         self._writer.close()
-        self._partial.replace(self._path)
+        replace_with_partial(self._path)
 
     def _flush(self) -> None:
         if self._rows:

@@ -20,7 +20,7 @@ from processes import probrt
 from probrt.exporter import export as exporting
 from probrt.exporter import files, formats
 from probrt.exporter.export import ExportRequest, export
-from probrt.exporter.publish import next_version
+from probrt.exporter.publish import next_version, stage_version
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
@@ -162,5 +162,5 @@ def test_versions_count_up(tmp_path: Path) -> None:
     for name in ("1", "3", "007", "notes", ".unfinished-9-1"):
         (tmp_path / name).mkdir()
     assert next_version(tmp_path) == 8
-    with pytest.raises(UsageError, match="exists"), exporting.staged(tmp_path, 3):
+    with pytest.raises(UsageError, match="exists"), stage_version(tmp_path, 3):
         pass

@@ -7,7 +7,6 @@ its members and its index at the end, so a truncated or altered file is known as
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from probrt.runtime.errors import DataError, StorageError
+from probrt.runtime.files import open_atomic
 
 _KEPT = 2
 
@@ -49,16 +49,11 @@ class Checkpoints:
     def save(self, state: State, arrays: Mapping[str, np.ndarray]) -> None:
         """Adds a checkpoint and drops all but the newest two; StorageError leaves those that are there alone."""
         path = self.folder / f"{state.step:08d}.npz"
-        unfinished = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
+            with open_atomic(path) as file:
                 np.savez(file, state=np.frombuffer(msgspec.json.encode(state), np.uint8), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise StorageError(
                 f"{path}: {error.strerror or error}; {self._last()}; make room and go on with --resume"
             ) from None
