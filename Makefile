@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# pip's own lines; shown only where it fails.
+LOG := $(VENV)/setup.log
 
-.PHONY: setup demo test stress bench clean
+.PHONY: setup demo check quick test stress bench clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -13,14 +15,16 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "probrt needs Python 3.11 to 3.13; name one with make PYTHON=python3.12")'
 	@echo "setting up $(VENV) (once; about 3 GB, a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null
+	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; } >$(LOG) 2>&1 || \
+	  { tail -n 20 $(LOG); echo "the set-up failed; the whole log is in $(LOG)"; exit 1; }
 	@touch $@
 
 demo: setup
 	@$(BIN)/python examples/digits/demo.py
 
-test: setup
+# Format, lint, types and import contracts.
+check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@# mypy cannot see through an editable install's import hook: it gets a folder of links.
@@ -28,6 +32,12 @@ test: setup
 	@for package in runtime trainer exporter; do ln -sfn ../../../$$package $(VENV)/typing/probrt/$$package; done
 	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p probrt.runtime
 	$(BIN)/lint-imports
+
+# The inner loop: the checks, and the tests that need neither an export nor a process of their own.
+quick: check
+	$(BIN)/python -m pytest -m "quick and not stress" -n 2 --dist loadgroup
+
+test: check
 	$(BIN)/python -m pytest -m "not stress" -n 2 --dist loadgroup
 
 stress: setup
@@ -38,4 +48,4 @@ bench: setup
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .cache demo build dist *.egg-info

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from probrt.exporter.export import ExportRequest, export
-from probrt.exporter.formats import BY_PRECISION
-from probrt.exporter.reference import Reference
-from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Input
-from probrt.trainer import backbones, heads, layers, store
+from probrt.trainer import backbones, heads, layers
 from probrt.trainer.build import build_model
 from probrt.trainer.keras_internals import flatten_layers
 from probrt.trainer.layers.base import ProbabilisticLayer
@@ -28,7 +23,7 @@ from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
 from probrt.trainer.variational import posteriors, priors
 from probrt.trainer.variational.estimators import TrainingHandler
-from probrt.trainer.variational.handlers import MeanHandler, use_handler
+from probrt.trainer.variational.handlers import use_handler
 
 DRAWS = 8
 # The cases that are exported in every precision, the others in float32.
@@ -55,53 +50,10 @@ class Case:
 
     def model(self) -> Model:
         """The model, its random state fixed by the case's name."""
+        # Layers without a name are numbered through the process, and a weight's noise is keyed by its layer's name.
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(sum(self.name.encode()))
         return self.make()
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A case on disk: its model as built and as loaded, the bundle, the reference and some images."""
-
-    built: Model
-    model: Model
-    bundle: Bundle
-    reference: Reference
-    images: np.ndarray
-    rounding: float
-
-
-def exported(case: Case, folder: Path) -> Exported:
-    """Saves, loads and exports a case below `folder`."""
-    made = case.model()
-    rng = np.random.default_rng(5)
-    low, high = made.input.range or (-1.0, 1.0)
-    kept = rng.uniform(low, high, (8, *_sides(made.input))).astype(np.float32)
-    # What the model itself says is the best there is to be said: coarser files are held to it.
-    store.save(made, folder / "model", kept, {}, targets=_said(made, kept))
-    model, _ = store.load(folder / "model")
-    precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
-    request = ExportRequest(draws=DRAWS, precisions=precisions, select=case.name == "digits")
-    found = export(folder / "model", folder / "artifacts", request)
-    images = rng.uniform(low, high, (3, *_sides(made.input))).astype(np.float32)
-    made, model = made.without_auxiliary(), model.without_auxiliary()
-    return Exported(made, model, found.bundle, Reference(model, found.bundle.manifest.heads), images, case.rounding)
-
-
-def _said(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Targets of the digits head: the class that the model finds likeliest, missing where another is nearly as likely.
-
-    An untrained model says nearly the same of every class, and int8 may rightly find another one likeliest.
-    """
-    with use_handler(MeanHandler()):
-        said = model.moments(images)
-    found = {}
-    for head in model.heads:
-        if isinstance(head, heads.Categorical) and head.name == DIGIT.name:
-            ranked = np.sort(said[head.name].mean.numpy(), axis=-1)
-            clear = ranked[:, -1] - ranked[:, -2] > 2 * BY_PRECISION["int8"].tolerance
-            found[head.name] = np.where(clear, said[head.name].mean.numpy().argmax(-1), head.missing())
-    return found
 
 
 def layered(
@@ -187,7 +139,7 @@ def built(
 def settled(model: Model) -> Model:
     """The model with batch normalisations that know one batch: in a deep new network all signal would vanish."""
     low, high = model.input.range or (-1.0, 1.0)
-    images = np.random.default_rng(1).uniform(low, high, (8, *_sides(model.input))).astype(np.float32)
+    images = np.random.default_rng(1).uniform(low, high, (8, *sides_of(model.input))).astype(np.float32)
     norms = [one for one in flatten_layers(model.network) if isinstance(one, keras.layers.BatchNormalization)]
     usual = [norm.momentum for norm in norms]
     for norm in norms:
@@ -204,7 +156,7 @@ def small_features(images: Any, making: WeightSettings, width: int) -> Any:
     return keras.layers.ReLU(name="own_relu")(making.conv(2, width, 3, "own")(images))
 
 
-def _sides(input: Input) -> list[int]:
+def sides_of(input: Input) -> list[int]:
     return [side or 8 for side in input.shape]
 
 

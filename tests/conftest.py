@@ -1,5 +1,6 @@
 """What all tests share: quiet engines, one exported bundle per conformance case."""
 
+import ast
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cases import BY_NAME, Case, Exported, exported
+from cases import BY_NAME, Case
+from exported_cases import ExportedCase, load_case
 
 from probrt.runtime import cli
 
@@ -21,14 +23,14 @@ def case(request: pytest.FixtureRequest) -> Case:
     return BY_NAME[request.param]
 
 
-_EXPORTED: dict[str, Exported] = {}
+_EXPORTED: dict[str, ExportedCase] = {}
 
 
 @pytest.fixture(scope="module")
-def bundle(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def bundle(case: Case) -> ExportedCase:
     """The case saved, loaded again and exported, once for all modules."""
     if case.name not in _EXPORTED:
-        _EXPORTED[case.name] = exported(case, tmp_path_factory.mktemp(case.name))
+        _EXPORTED[case.name] = load_case(case)
     return _EXPORTED[case.name]
 
 
@@ -60,14 +62,36 @@ def root() -> Path:
     return Path(__file__).parent.parent
 
 
+# A test module that imports one of these starts processes or exports models, which `make quick` leaves out.
+_SLOW_IMPORTS = {"subprocess", "processes", "exported_cases", "probrt.exporter.export"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one case go to one worker, which exports it once; the runtime's, all short, come last.
+    """Marks the quick tests, groups those of one case, and orders them.
 
-    So no worker waits at the end for another's long one.
+    Tests of one case go to one worker, which exports it once. The runtime's, all short, come last, so that no worker
+    waits at the end for another's long one.
     """
     items.sort(key=lambda item: "runtime" in item.path.parts)
+    slow_modules: dict[Path, bool] = {}
     for item in items:
-        found = getattr(item, "callspec", None)
-        if found is not None and "case" in found.params:
-            item.add_marker(pytest.mark.xdist_group(found.params["case"]))
+        callspec = getattr(item, "callspec", None)
+        has_case = callspec is not None and "case" in callspec.params
+        if callspec is not None and has_case:
+            item.add_marker(pytest.mark.xdist_group(callspec.params["case"]))
+        if item.path not in slow_modules:
+            slow_modules[item.path] = bool(_imported_modules(item.path) & _SLOW_IMPORTS)
+        if not (has_case or slow_modules[item.path] or item.get_closest_marker("slow")):
+            item.add_marker(pytest.mark.quick)
+
+
+def _imported_modules(path: Path) -> set[str]:
+    """Returns the modules that a test file imports at its top."""
+    modules: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return modules

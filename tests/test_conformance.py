@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from cases import CASES, Exported
+from cases import CASES
+from exported_cases import ExportedCase
 
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
@@ -27,12 +28,12 @@ every_case = pytest.mark.parametrize(
 every_graph_engine = pytest.mark.parametrize("engine", [name for name in ENGINES if name != "tensorflow"])
 
 
-def loaded(bundle: Exported, engine: Engine, files: list[FileRecord]) -> Graph:
+def loaded(bundle: ExportedCase, engine: Engine, files: list[FileRecord]) -> Graph:
     return engine.load_module().load(bundle.bundle, files, "cpu", 1)
 
 
 def close(
-    bundle: Exported, answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float | None = None
+    bundle: ExportedCase, answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float | None = None
 ) -> None:
     """The outputs agree to the rounding that the case has, unless a tolerance is given."""
     tolerance = tolerance or bundle.rounding
@@ -45,7 +46,7 @@ def close(
 @every_case
 @every_graph_engine
 @pytest.mark.parametrize("rows", [1, 3])
-def test_files(bundle: Exported, engine: str, rows: int) -> None:
+def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
     images = bundle.images[:rows]
     posterior = bundle.bundle.manifest.posterior
     files = [file for file in bundle.bundle.manifest.files if file.format == ENGINES[engine].format]
@@ -73,7 +74,7 @@ def test_files(bundle: Exported, engine: str, rows: int) -> None:
 
 @every_case
 @pytest.mark.parametrize("engine", [name for name, engine in ENGINES.items() if engine.words and name != "tensorflow"])
-def test_sampled_files(bundle: Exported, engine: str) -> None:
+def test_sampled_files(bundle: ExportedCase, engine: str) -> None:
     """Draws made in the graph are those of the model, for every seed and from any position on."""
     files = [file for file in bundle.bundle.files(ENGINES[engine].format) if file.variant == "sampled"]
     graph = loaded(bundle, ENGINES[engine], files)
@@ -84,7 +85,7 @@ def test_sampled_files(bundle: Exported, engine: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(bundle: Exported) -> Graph:
+def saved(bundle: ExportedCase) -> Graph:
     return loaded(bundle, ENGINES["tensorflow"], bundle.bundle.files("savedmodel"))
 
 
@@ -93,7 +94,7 @@ def asked(number: list[int], seed: list[int]) -> dict[str, np.ndarray]:
 
 
 @every_case
-def test_savedmodel(bundle: Exported, saved: Graph) -> None:
+def test_savedmodel(bundle: ExportedCase, saved: Graph) -> None:
     images, reference, order = bundle.images, bundle.reference, bundle.bundle.manifest.posterior.order
     close(bundle, saved({"images": images}, "mean"), reference.mean(images))
     close(bundle, saved({"images": images}, "serving_default"), reference.draws(images, 0, order))
@@ -108,7 +109,7 @@ def test_savedmodel(bundle: Exported, saved: Graph) -> None:
 
 
 @every_case
-def test_seeds(bundle: Exported, saved: Graph) -> None:
+def test_seeds(bundle: ExportedCase, saved: Graph) -> None:
     """Equal seeds give equal draws, different seeds different ones, each with spread."""
     images = bundle.images
     first, again, other = (saved({"images": images, **asked([4], [seed])}, "draws") for seed in (1, 1, 2))
@@ -119,7 +120,7 @@ def test_seeds(bundle: Exported, saved: Graph) -> None:
 
 
 @every_case
-def test_rows_stand_alone(bundle: Exported, saved: Graph) -> None:
+def test_rows_stand_alone(bundle: ExportedCase, saved: Graph) -> None:
     """A row's answer depends on its own image, number and seed, whatever its batch-mates are."""
     images = bundle.images
     together = saved({"images": images, **asked([3, 7, 2], [4, 0, 4])}, "sample")
@@ -129,7 +130,7 @@ def test_rows_stand_alone(bundle: Exported, saved: Graph) -> None:
 
 
 @every_case
-def test_bad_rows(bundle: Exported, saved: Graph) -> None:
+def test_bad_rows(bundle: ExportedCase, saved: Graph) -> None:
     """A bad row answers NaN and harms no other; no rows give no rows."""
     images = bundle.images.copy()
     images[1, ...] = np.inf
@@ -146,7 +147,7 @@ def test_bad_rows(bundle: Exported, saved: Graph) -> None:
 
 
 @every_case
-def test_reloaded_model_draws_alike(bundle: Exported) -> None:
+def test_reloaded_model_draws_alike(bundle: ExportedCase) -> None:
     """A model that was saved and loaded gives the draws of the one that was built."""
     built = Reference(bundle.built, bundle.bundle.manifest.heads)
     for before, after in zip(
@@ -157,7 +158,7 @@ def test_reloaded_model_draws_alike(bundle: Exported) -> None:
 
 
 @pytest.mark.parametrize("case", ["digits"], indirect=True)
-def test_files_say_what_they_are_without_probrt(bundle: Exported) -> None:
+def test_files_say_what_they_are_without_probrt(bundle: ExportedCase) -> None:
     """Labels, input and outputs are in each file's own metadata."""
     heads = [head.name for head in bundle.bundle.manifest.heads]
     for file in bundle.bundle.manifest.files:

@@ -38,6 +38,7 @@ def prepared(root: Path, name: str, folder: Path, *more: object) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @every_example
 def test_shortened(root: Path, tmp_path: Path, name: str, config: str) -> None:
     """One epoch on the first rows of each split: every head has a finite score."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import BY_NAME, exported
+from cases import BY_NAME
+from exported_cases import load_case
 from PIL import Image
 
 
@@ -72,7 +73,7 @@ def test_a_bare_folder_import_is_refused(root: Path, package: str) -> None:
 
 def test_a_bare_install_predicts_without_tensorflow(wheel: Path, root: Path, tmp_path: Path) -> None:
     """Base dependencies only, in a clean environment: the digits case's bundle answers 32 draws' worth of rows."""
-    bundle = exported(BY_NAME["digits"], tmp_path / "made").bundle
+    bundle = load_case(BY_NAME["digits"]).bundle
     pins = re.sub(r" \\\n(\s+--hash=\S+( \\\n)?)+", "\n", (root / "constraints.txt").read_text())
     (tmp_path / "pins.txt").write_text(pins)
     venv.create(tmp_path / "clean", with_pip=True)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
-from cases import Exported
+from exported_cases import ExportedCase
 from loader import Loaded, Refused
 from tensorflow.core.framework import tensor_pb2
 
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def served(bundle: Exported) -> Loaded:
+def served(bundle: ExportedCase) -> Loaded:
     return Loaded(bundle.bundle.path)
 
 
@@ -60,7 +60,7 @@ def test_signatures_say_what_they_take(served: Loaded) -> None:
         assert set(served.signatures[name].defaults) == {"num_samples", "seed"}
 
 
-def test_images_alone_are_answered_with_the_defaults(bundle: Exported, served: Loaded, images: np.ndarray) -> None:
+def test_images_alone_are_answered_with_the_defaults(bundle: ExportedCase, served: Loaded, images: np.ndarray) -> None:
     posterior = bundle.bundle.manifest.posterior
     expected = bundle.reference.draws(images[:3], posterior.seed, posterior.order)
     close(served("sample", {"images": images[:3]}), expected)
@@ -114,7 +114,7 @@ def test_bad_rows_and_bad_requests(served: Loaded, images: np.ndarray) -> None:
     close(served("mean", {"images": images[:2]}), rows(served("mean", {"images": images[:3]}), slice(2)))
 
 
-def test_warm_up_records_can_be_answered(bundle: Exported, served: Loaded) -> None:
+def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: Loaded) -> None:
     """Each is replayed; those with a number and a seed have one for each row."""
     folder = bundle.bundle.path / serving.FOLDER
     replayed = []
@@ -136,7 +136,7 @@ def test_warm_up_records_can_be_answered(bundle: Exported, served: Loaded) -> No
     assert "max_batch_size { value: 64 }" in (folder / serving.BATCHING).read_text()
 
 
-def test_a_model_repository_for_triton(bundle: Exported, tmp_path: Path) -> None:
+def test_a_model_repository_for_triton(bundle: ExportedCase, tmp_path: Path) -> None:
     """config.pbtxt says what the ONNX file beside it takes and gives."""
     folder = triton.publish(bundle.bundle, tmp_path)
     graph = onnx.load(folder / "1" / "model.onnx").graph

@@ -182,6 +182,7 @@ def test_head_variables_are_its_own_layers() -> None:
     assert made.head_variables(made.heads[0]) == []
 
 
+@pytest.mark.slow
 def test_pretrained_weights_from_a_file(tmp_path: Path) -> None:
     """A file changes every kernel, what is frozen stays so, and one of another network is refused."""
     given = images(2, 32, 32, 3)

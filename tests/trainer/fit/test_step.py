@@ -110,6 +110,7 @@ precision = "PRECISION"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: Callable[..., Any]) -> None:
     """No files: the table's columns are the input. The saved model is float32 in either precision of the fit."""

@@ -23,6 +23,7 @@ def small() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3, activation="softmax", name="last")(features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "posterior",
     [None, LaplacePosterior(), LowRankNormalPosterior(rank=3)],
