@@ -1,7 +1,6 @@
 """The `probrt` command: one lazy table of commands, and one place where faults become a line and a code."""
 
 import contextlib
-import importlib
 import importlib.util
 import os
 import re
@@ -14,6 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from probrt.runtime.errors import MissingError, ProbrtError, UsageError, one_line
+from probrt.runtime.functions import load_function
 
 GROUP = "probrt.commands"
 REFUSED, FAULT, INTERRUPTED, TERMINATED = 2, 3, 130, 143
@@ -43,10 +43,8 @@ class Command:
 
     def load(self) -> Callable[..., Any]:
         """Its function; MissingError if it cannot be imported here."""
-        module, _, function = self.target.partition(":")
         try:
-            loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
-            return loaded
+            return load_function(self.target)
         except ImportError as error:
             raise MissingError(f"probrt {self.name} cannot run here: {one_line(error)}") from error
 

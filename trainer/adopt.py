@@ -5,10 +5,8 @@ Importing TFP's layers needs the legacy Keras package, tf_keras, which lives bes
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from msgspec import Struct
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, one_line
+from probrt.runtime.functions import load_function
 from probrt.trainer import layers, store
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.base import ProbabilisticLayer
@@ -207,14 +206,10 @@ def _set(weight: RandomWeight | keras.Variable, distribution: Any) -> None:
 def _built(builder: str) -> Any:
     # TFP's layers are of the legacy Keras, whatever `tf.keras` is in this process.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    module, _, function = builder.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        make: Callable[[], Any] = getattr(importlib.import_module(module), function)
+        make = load_function(builder, Path.cwd())
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{builder}: no such function ({one_line(error)}); name it as module:function") from None
-    finally:
-        sys.path.pop(0)
     model = make()
     if not hasattr(model, "_nodes_by_depth"):
         raise ConfigError(

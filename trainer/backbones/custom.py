@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +10,7 @@ import keras
 import msgspec
 
 from probrt.runtime.errors import ConfigError, one_line
+from probrt.runtime.functions import load_function
 from probrt.trainer.backbones.base import Backbone, Stage
 from probrt.trainer.layers.weight_settings import WeightSettings
 
@@ -50,13 +49,9 @@ class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
         return stages
 
     def _function(self) -> Any:
-        module, _, name = self.function.partition(":")
-        sys.path.insert(0, self.folder or str(Path.cwd()))
         try:
-            return getattr(importlib.import_module(module), name)
+            return load_function(self.function, Path(self.folder) if self.folder else Path.cwd())
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(
                 f"backbone.function: {self.function}: no such function ({one_line(error)}); name it as module:function"
             ) from None
-        finally:
-            sys.path.pop(0)
