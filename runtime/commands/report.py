@@ -1,7 +1,6 @@
 """`probrt report`: one self-contained HTML page out of a file of predictions."""
 
 import base64
-import csv
 import io
 import json
 import warnings
@@ -13,6 +12,7 @@ import typer
 
 from probrt.runtime.errors import InputError, MissingError, UsageError, one_line
 from probrt.runtime.rows.readers import read_rows
+from probrt.runtime.tables import UnreadableTable, open_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,16 +181,15 @@ def middle(data: bytes) -> "npt.NDArray[np.uint8]":
 def true_labels(path: Path) -> Truth:
     """True labels by the parts of a file's name out of a CSV with a column file or file_name and a column per head."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            column = next((name for name in ("file", "file_name") if name in (reader.fieldnames or [])), None)
+        with open_csv(path, strict=False) as table:
+            column = next((name for name in ("file", "file_name") if name in table.columns), None)
             if column is None:
                 raise UsageError(f"--labels {path}: needs a column file or file_name and a column per head")
-            found = {Path(row[column]).parts: row for row in reader if row[column]}
+            found = {Path(row[column]).parts: row for _, row in table.rows if row[column]}
     except FileNotFoundError:
         raise UsageError(f"--labels {path}: no such file") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"--labels {path}: not readable as CSV: {one_line(error)}") from None
+    except UnreadableTable as error:
+        raise UsageError(f"--labels {path}: not readable as CSV: {error}") from None
     if not found:
         raise UsageError(f"--labels {path}: names no file")
     return found

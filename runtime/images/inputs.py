@@ -3,17 +3,17 @@
 # Names stay strings here: Path would normalise what the rows have to give back as it was typed.
 # ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH122, PTH123, PTH207
 
-import csv
 import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from probrt.runtime.errors import InputError, MissingError, one_line
+from probrt.runtime.errors import InputError, one_line
 from probrt.runtime.images.decode import SUFFIXES
+from probrt.runtime.tables import OpenTable, UnreadableTable, open_csv, open_parquet
 
 LISTS = frozenset({".txt", ".csv", ".parquet"})
 COLUMNS = ("file", "file_name", "path", "image")
@@ -106,9 +106,11 @@ def _list(path: str) -> Iterator[str]:
     try:
         if suffix == ".parquet":
             yield from _parquet(path, base)
-            return
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            yield from (_csv if suffix == ".csv" else _lines)(stream, base)
+        elif suffix == ".csv":
+            yield from _csv(path, base)
+        else:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                yield from _lines(stream, base)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -121,38 +123,34 @@ def _lines(stream: TextIO, base: str) -> Iterator[str]:
             yield os.path.join(base, name)
 
 
-def _csv(stream: TextIO, base: str) -> Iterator[str]:
+def _csv(path: str, base: str) -> Iterator[str]:
     """The column named file, file_name, path or image."""
     try:
-        rows = csv.reader(stream)
-        header = next(rows, [])
-        column = next((header.index(name) for name in COLUMNS if name in header), None)
-        if column is None:
-            raise InputError(f"{stream.name}: no column {', '.join(COLUMNS)}; its columns: {', '.join(header)}")
-        for number, row in enumerate(rows, start=2):
-            if len(row) > column and row[column]:
+        with open_csv(Path(path), errors="surrogateescape", strict=False) as table:
+            column = _column(path, table)
+            for line, row in table.rows:
+                if not row[column]:
+                    raise InputError(f"{path}: line {line} names no file in column {column}")
                 yield os.path.join(base, row[column])
-            elif row:
-                raise InputError(f"{stream.name}: line {number} names no file in column {header[column]}")
-    except csv.Error as error:
-        raise InputError(f"{stream.name}: not readable as CSV: {one_line(error)}") from None
+    except UnreadableTable as error:
+        raise InputError(f"{path}: not readable as CSV: {error}") from None
 
 
 def _parquet(path: str, base: str) -> Iterator[str]:
     try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingError(f"{path}: reading Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
-    try:
-        table: Any = pq.ParquetFile(path)
-        names = table.schema_arrow.names
-        column = next((name for name in COLUMNS if name in names), None)
-        if column is None:
-            raise InputError(f"{path}: no column {', '.join(COLUMNS)}; its columns: {', '.join(names)}")
-        for batch in table.iter_batches(columns=[column]):
-            for name in batch.column(0).to_pylist():
-                if not name:
+        with open_parquet(Path(path), only=COLUMNS) as table:
+            column = _column(path, table)
+            for _, row in table.rows:
+                if not row[column]:
                     raise InputError(f"{path}: a row names no file in column {column}")
-                yield os.path.join(base, str(name))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as Parquet: {one_line(error)}") from None
+                yield os.path.join(base, str(row[column]))
+    except UnreadableTable as error:
+        raise InputError(f"{path}: not readable as Parquet: {error}") from None
+
+
+def _column(path: str, table: OpenTable) -> str:
+    """The first of COLUMNS that the table has; InputError if it has none."""
+    column = next((name for name in COLUMNS if name in table.columns), None)
+    if column is None:
+        raise InputError(f"{path}: no column {', '.join(COLUMNS)}; its columns: {', '.join(table.columns)}")
+    return column

@@ -1,14 +1,14 @@
 """Rows of predictions, read back from what `writers.py` writes."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probrt.runtime.errors import InputError, MissingError, UsageError, one_line
+from probrt.runtime.errors import InputError, UsageError
 from probrt.runtime.rows.head_rows import Row
 from probrt.runtime.rows.writers import FIELDS
+from probrt.runtime.tables import UnreadableTable, open_csv, open_parquet, read_json_lines
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -36,38 +36,27 @@ def _is_row(row: Row) -> bool:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, None
+    for line in read_json_lines(path, errors="replace"):
+        yield line.number, line.value
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        try:
-            for number, fields in enumerate(csv.DictReader(stream, strict=True), start=2):
-                kept = {name: value for name, value in fields.items() if name and value}
-                yield number, _nested({name: _value(name, value) for name, value in kept.items()})
-        except csv.Error as error:
-            raise InputError(f"{path}: not readable as CSV: {one_line(error)}") from None
+    try:
+        with open_csv(path, errors="surrogateescape") as table:
+            for number, cells in table.rows:
+                known = {name: value for name, value in cells.items() if name and value}
+                yield number, _nested({name: _value(name, value) for name, value in known.items()})
+    except UnreadableTable as error:
+        raise InputError(f"{path}: not readable as CSV: {error}") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingError(f"{path}: reading Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
-    number = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            for fields in batch.to_pylist():
-                number += 1
-                yield number, _nested({name: value for name, value in fields.items() if value is not None})
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not readable as Parquet: {one_line(error)}") from None
+        with open_parquet(path) as table:
+            for number, cells in table.rows:
+                yield number, _nested({name: value for name, value in cells.items() if value is not None})
+    except UnreadableTable as error:
+        raise InputError(f"{path}: not readable as Parquet: {error}") from None
 
 
 def _nested(fields: Row) -> Row:

@@ -19,7 +19,7 @@ from probrt.trainer.config.settings import DataSettings
 from probrt.trainer.data.examples import SPLITS, Dataset, Examples, storage
 from probrt.trainer.data.masks import mask
 from probrt.trainer.data.splits import splits
-from probrt.trainer.data.table import FILE, Row, Table, table
+from probrt.trainer.data.table import FILE, Row, Table, read_table
 from probrt.trainer.heads import AnyHead
 
 _LISTED = 20
@@ -55,10 +55,10 @@ def read(config: DataSource, folder: Path) -> Dataset:
     """
     _check_augmentation(config.data, config.input)
     root = folder / config.data.folder
-    found = table(root, config.data.table, config.heads)
+    found = read_table(root, config.data.table, config.heads)
     identity = FILE if FILE in found.columns or not config.data.features else ""
-    found.need([*([identity] if identity else []), *config.data.features])
-    found.need([column for head in config.heads for column in head.columns])
+    found.check_columns([*([identity] if identity else []), *config.data.features])
+    found.check_columns([column for head in config.heads for column in head.columns])
     reader = _Reader(config, root, found)
     chosen = splits(found, config.data, config.seed, identity, reader.fault)
     for name in SPLITS[:2]:
@@ -69,9 +69,9 @@ def read(config: DataSource, folder: Path) -> Dataset:
 
 def folder_of(config: DataSource, root: Path) -> Dataset:
     """A data folder read whole into one split named test, whatever its table says of splits."""
-    found = table(root, config.data.table, config.heads)
-    found.need([*([] if config.data.features else [FILE]), *config.data.features])
-    found.need([column for head in config.heads for column in head.columns])
+    found = read_table(root, config.data.table, config.heads)
+    found.check_columns([*([] if config.data.features else [FILE]), *config.data.features])
+    found.check_columns([column for head in config.heads for column in head.columns])
     return _Reader(config, root, found).read(["test"] * len(found.rows))
 
 

@@ -21,11 +21,11 @@ def splits(table: Table, settings: DataSettings, seed: int, identity: str, fault
     that is not there.
     """
     if settings.group:
-        table.need([settings.group])
+        table.check_columns([settings.group])
     column = settings.split or ("split" if "split" in table.columns else "")
     if not column:
         return _seeded(table, settings, seed, settings.group or identity)
-    table.need([column])
+    table.check_columns([column])
     found = [row.cells[column].strip() for row in table.rows]
     seen: dict[str, tuple[str, Row]] = {}
     for row, split in zip(table.rows, found, strict=True):

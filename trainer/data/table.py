@@ -1,16 +1,15 @@
-"""The rows of a table: CSV, JSON lines, Parquet, or folders named after classes."""
+"""Reads the table of a data folder: CSV, JSON lines, Parquet, or folders named after classes."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probrt.runtime.errors import DataError, MissingError, one_line
+from probrt.runtime.errors import DataError
 from probrt.runtime.images.decode import SUFFIXES
+from probrt.runtime.tables import BLANK, JsonLine, UnreadableTable, open_csv, open_parquet, read_json_lines
 from probrt.trainer.data.examples import SPLITS
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead
@@ -21,7 +20,10 @@ FILE = "file_name"
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number as a person counts it (a CSV's header is row 1), and its cells as text, empty if missing."""
+    """One row of a table.
+
+    number: as a person counts it; the header of a CSV is row 1. cells: text by column, empty where a value is missing.
+    """
 
     number: int
     cells: dict[str, str]
@@ -32,91 +34,91 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of the same columns, and where they are from."""
+    """Rows of the same columns, and the file or folder that they come from."""
 
     where: Path
     columns: tuple[str, ...]
     rows: list[Row]
 
-    def need(self, columns: Sequence[str]) -> None:
-        """DataError for the first of these columns that is not there."""
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Raises DataError for the first of these columns that the table lacks."""
         for column in columns:
             if column not in self.columns:
                 raise DataError(f"{self.where}: no column {column!r}; it has {', '.join(self.columns) or 'none'}")
 
 
-def table(root: Path, name: str, heads: Sequence[AnyHead]) -> Table:
-    """The table of a data folder; `name` empty looks for TABLES, then for folders named after classes."""
-    if name:
-        found = root / name
-        if not found.is_file():
-            raise DataError(f"{found}: no such table; check data.folder and data.table in the config")
-    else:
-        found = next((root / one for one in TABLES if (root / one).is_file()), None)
-        if found is None:
-            return _class_folders(root, heads)
-    read = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}.get(found.suffix.lower())
+def read_table(root: Path, name: str, heads: Sequence[AnyHead]) -> Table:
+    """Reads the table of a data folder; an empty `name` takes the first of TABLES, else folders named after classes.
+
+    Raises DataError for a table that is not there, cannot be read, or has no rows.
+    """
+    path = root / name if name else next((root / known for known in TABLES if (root / known).is_file()), None)
+    if path is None:
+        return _read_class_folders(root, heads)
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; check data.folder and data.table in the config")
+    read = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
     if read is None:
-        raise DataError(f"{found}: a table is .csv, .jsonl or .parquet")
-    rows = read(found)
+        raise DataError(f"{path}: a table is .csv, .jsonl or .parquet")
+    rows = read(path)
     if not rows:
-        raise DataError(f"{found}: has no rows")
-    return Table(found, tuple(dict.fromkeys(column for row in rows for column in row.cells)), rows)
+        raise DataError(f"{path}: has no rows")
+    return Table(path, tuple(dict.fromkeys(column for row in rows for column in row.cells)), rows)
 
 
-def _csv(path: Path) -> list[Row]:
+def _csv_rows(path: Path) -> list[Row]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            names = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+        with open_csv(path, encoding="utf-8-sig") as file:
+            names = file.columns
+            rows = [cells for _, cells in file.rows]
+    except UnreadableTable as error:
         raise DataError(f"{path}: not a UTF-8 CSV table ({error})") from None
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{path}: two columns are named {twice[0]!r}")
-    wrong = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
-    if wrong:
-        many = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise DataError(f"{path}: row {wrong[0]}{many}: another number of cells than the header's {len(names)}")
-    return [Row(number, row) for number, row in enumerate(rows, start=2)]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise DataError(f"{path}: two columns are named {repeated[0]!r}")
+    ragged = [number for number, cells in enumerate(rows, start=2) if None in cells or None in cells.values()]
+    if ragged:
+        more = f" and {len(ragged) - 1} more" if len(ragged) > 1 else ""
+        raise DataError(f"{path}: row {ragged[0]}{more}: another number of cells than the header's {len(names)}")
+    return [Row(number, cells) for number, cells in enumerate(rows, start=2)]
 
 
-def _json_lines(path: Path) -> list[Row]:
+def _json_rows(path: Path) -> list[Row]:
     rows, faults = [], []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
+        for line in read_json_lines(path):
+            if line.fault == BLANK:
+                continue
+            try:
+                rows.append(Row(line.number, _json_cells(line)))
+            except ValueError as error:
+                faults.append(f"row {line.number}: not a JSON object of plain values ({error})")
+    except UnreadableTable as error:
         raise DataError(f"{path}: not UTF-8 ({error})") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-            rows.append(Row(number, {str(key): _cell(value) for key, value in found.items()}))
-        except (ValueError, AttributeError, RecursionError) as error:
-            faults.append(f"row {number}: not a JSON object of plain values ({one_line(error)})")
     if faults:
         raise DataError(f"{path}: {len(faults)} faults: " + "; ".join(faults[:20]))
     names = dict.fromkeys(column for row in rows for column in row.cells)
     return [Row(row.number, {name: row.cells.get(name, "") for name in names}) for row in rows]
 
 
-def _parquet(path: Path) -> list[Row]:
+def _json_cells(line: JsonLine) -> dict[str, str]:
+    if line.fault:
+        raise ValueError(line.fault)
+    if not isinstance(line.value, dict):
+        raise ValueError(f"a {type(line.value).__name__}")
+    return {str(name): _cell(value) for name, value in line.value.items()}
+
+
+def _parquet_rows(path: Path) -> list[Row]:
     try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingError("reading Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
-    try:
-        found = parquet.read_table(path).to_pylist()
-        return [Row(number, {name: _cell(value) for name, value in row.items()}) for number, row in enumerate(found, 1)]
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable Parquet table of plain values ({one_line(error)})") from None
+        with open_parquet(path) as file:
+            return [Row(number, {name: _cell(value) for name, value in cells.items()}) for number, cells in file.rows]
+    except (UnreadableTable, ValueError) as error:
+        raise DataError(f"{path}: not a readable Parquet table of plain values ({error})") from None
 
 
 def _cell(value: Any) -> str:
-    """A JSON or Parquet value as a CSV cell would have it."""
+    """Formats a JSON or Parquet value as a CSV cell; ValueError for a list, an object or bytes."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
@@ -126,13 +128,14 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
-    """Rows out of paths: [split/]class/…/file."""
+def _read_class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
+    """Makes a row of every image in [split/]class/…/file."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; check data.folder in the config")
     if len(heads) != 1 or not isinstance(heads[0], ClassHead) or heads[0].per_position:
         raise DataError(f"{root}: no {', '.join(TABLES)}; name the table in data.table")
-    head, found = heads[0], []
+    head = heads[0]
+    rows: list[dict[str, str]] = []
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         parts = path.relative_to(root).parts
         hidden = any(part.startswith(".") for part in parts)
@@ -140,12 +143,12 @@ def _class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
             continue
         split = parts[0] if parts[0] in SPLITS and len(parts) > 2 else ""
         label = parts[bool(split)] if len(parts) > 1 else ""
-        found.append({FILE: "/".join(parts), head.target: label, "split": split})
-    if not found:
+        rows.append({FILE: "/".join(parts), head.target: label, "split": split})
+    if not rows:
         raise DataError(
             f"{root}: neither {', '.join(TABLES)} nor images in folders named after the classes "
             f"{', '.join(head.labels)}"
         )
-    if not any(cells["split"] for cells in found):
-        found = [{FILE: cells[FILE], head.target: cells[head.target]} for cells in found]
-    return Table(root, tuple(found[0]), [Row(number, cells) for number, cells in enumerate(found, start=1)])
+    if not any(cells["split"] for cells in rows):
+        rows = [{FILE: cells[FILE], head.target: cells[head.target]} for cells in rows]
+    return Table(root, tuple(rows[0]), [Row(number, cells) for number, cells in enumerate(rows, start=1)])
