@@ -14,11 +14,11 @@ from probrt.exporter.formats import BY_PRECISION, Kind
 from probrt.exporter.reference import Answer, Reference
 from probrt.exporter.signatures import encodable
 from probrt.exporter.task_metrics import Task
-from probrt.exporter.tf_serving import png
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord, ParityRecord, PosteriorRecord
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
+from probrt.runtime.images.png import encode_png
 
 Inputs = dict[str, np.ndarray]
 
@@ -157,7 +157,7 @@ def _signatures(
     yield "draws", lambda: graph({"images": images, **asked}, "draws"), means
     if encodable(reference.model):
         pixels = images.round().astype(np.uint8)
-        pictures = np.array([png(image) for image in pixels], object)
+        pictures = np.array([encode_png(image) for image in pixels], object)
         decoded = reference.draws(pixels.astype(np.float32), posterior.seed, posterior.order[: posterior.samples])
         yield "encoded", lambda: graph({"image_bytes": pictures}, "encoded"), decoded
 

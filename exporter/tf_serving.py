@@ -6,7 +6,6 @@ that a signature cannot answer makes the whole model unavailable.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from probrt.exporter.signatures import encodable
 from probrt.runtime.bundle.manifest import PosteriorRecord
+from probrt.runtime.images.png import encode_png
 from probrt.trainer.model import Model
 
 FOLDER = "assets.extra"
@@ -52,17 +52,8 @@ def requests(
         number, seed = np.full(rows, posterior.samples, np.int32), np.full(rows, posterior.seed, np.int32)
         yield "sample", {"images": images, "num_samples": number, "seed": seed}
     if encodable(model):
-        pictures = [png(image) for image in images.round().clip(0, 255).astype(np.uint8)]
+        pictures = [encode_png(image) for image in images.round().clip(0, 255).astype(np.uint8)]
         yield "encoded", {"image_bytes": np.array(pictures, object)}
-
-
-def png(image: np.ndarray) -> bytes:
-    """The PNG file of 8-bit pixels [height, width, 1 or 3]."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _record(model: str, signature: str, inputs: Mapping[str, np.ndarray]) -> bytes:

@@ -7,8 +7,6 @@ natural scale and volumes no picture: they are `.npy`, or NIfTI for a volume tha
 """
 
 import math
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,10 @@ import numpy.typing as npt
 from probrt.runtime.bundle.manifest import HeadRecord, Input
 from probrt.runtime.errors import StorageError
 from probrt.runtime.images.loader import Loaded
+from probrt.runtime.images.png import encode_grey_png, encode_png
 from probrt.runtime.images.volumes import encode_volume
 from probrt.runtime.predict.combine import over_classes
 from probrt.runtime.rows.overlay import can_overlay, overlay
-from probrt.runtime.rows.overlay import png as colour_png
 
 FORMATS = ("auto", "png", "npy", "nifti", "none")
 
@@ -59,7 +57,7 @@ class MapFolder:
             stem = f"{self.path}/{row:06d}.{head.name}"
             paths = {name: self._one(head, name, values, f"{stem}.{name}", image) for name, values in answer.items()}
             if self.overlay and can_overlay(head) and image.pixels is not None:
-                Path(f"{stem}.overlay.png").write_bytes(colour_png(overlay(image.pixels, input.range, head, answer)))
+                Path(f"{stem}.overlay.png").write_bytes(encode_png(overlay(image.pixels, input.range, head, answer)))
                 paths["overlay"] = f"{stem}.overlay.png"
             return paths
         except OSError as error:
@@ -108,21 +106,5 @@ def _classes(values: Values) -> npt.NDArray[np.integer]:
 
 def _png(values: npt.NDArray[np.integer], stem: str) -> str:
     with open(f"{stem}.png", "wb", buffering=0) as stream:  # noqa: PTH123 (a hot path: several files per image)
-        stream.write(png(values))
+        stream.write(encode_grey_png(values))
     return f"{stem}.png"
-
-
-def png(values: npt.NDArray[np.integer]) -> bytes:
-    """A grey PNG of uint8 or uint16 [height, width]; ten times as fast as Pillow's for small maps."""
-    height, width = values.shape
-    depth = 8 * values.dtype.itemsize
-    big = np.ascontiguousarray(values, values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
-    lines = np.zeros((height, big.shape[1] + 1), np.uint8)  # each line begins with its filter: 0, none
-    lines[:, 1:] = big
-    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
-    body = zlib.compress(lines.tobytes(), 1)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

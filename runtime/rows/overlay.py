@@ -1,12 +1,10 @@
 """A picture of an image with a per-position answer laid over it: outline of the mean, tint of the doubt."""
 
-import io
 import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.predict.combine import over_classes
@@ -51,13 +49,6 @@ def overlay(
         edge[:, :-1] |= region[:, :-1] != region[:, 1:]
     picture[edge] = OUTLINE
     return np.asarray(np.rint(picture), np.uint8)
-
-
-def png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """The bytes of a colour PNG of [height, width, 3]."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _enlarged(values: npt.NDArray[np.generic], size: tuple[int, ...]) -> npt.NDArray[np.generic]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from html import escape
 
 import numpy as np
 from PIL import Image
 
+from probrt.runtime.images.png import encode_png
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate import charts
 from probrt.trainer.evaluate.evaluate import QUANTITIES, HeadReport, Report
@@ -104,6 +104,4 @@ def thumbnail(image: np.ndarray, model: Model) -> str:
     values = np.clip((image.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)
     picture = Image.fromarray(np.rint(values * 255).astype(np.uint8).squeeze(-1 if image.shape[-1] == 1 else ()))
     picture.thumbnail((128, 128))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_png(np.asarray(picture))).decode()
