@@ -1,4 +1,4 @@
-"""Draws what a bundle says of some images: the image, and each map's mean and epistemic uncertainty.
+"""Draws the predictions of a bundle for some images: the image, and the mean and epistemic uncertainty of each map.
 
 python examples/picture.py BUNDLE OUT.png IMAGE…
 """
@@ -18,29 +18,29 @@ from matplotlib.patches import Rectangle
 
 
 def main(bundle: str, out: str, files: list[str]) -> None:
-    """One row per image; volumes are shown by their middle slice, classes as their probability-weighted number."""
+    """Draws one row per image: of a volume its middle slice, of a class map the expected class number."""
     opened = Bundle.open(bundle)
     images = np.stack([read_image(Path(file).read_bytes(), opened.manifest.input) for file in files])
-    found = opened.predictor()(images.astype(np.float32))
+    prediction = opened.predictor()(images.astype(np.float32))
     maps = [head for head in opened.manifest.heads if head.per_position]
     _, axes = plt.subplots(
         len(files), 1 + 2 * len(maps), figsize=(2.1 * (1 + 2 * len(maps)), 2.5 * len(files)), squeeze=False
     )
 
     for row, image in zip(range(len(files)), images, strict=True):
-        _show(axes[row, 0], image, _all_said(opened.manifest.heads, found, row), "gray")
+        _show(axes[row, 0], image, _describe_heads(opened.manifest.heads, prediction, row), "gray")
         for head in opened.manifest.heads:
             if head.likelihood == "box":
-                x_min, y_min, x_max, y_max = found[head.name].mean[row] * np.array(image.shape[1::-1] * 2)
+                x_min, y_min, x_max, y_max = prediction[head.name].mean[row] * np.array(image.shape[1::-1] * 2)
                 size = (x_max - x_min, y_max - y_min)
                 axes[row, 0].add_patch(Rectangle((x_min - 0.5, y_min - 0.5), *size, fill=False, color="red"))
         for column, head in enumerate(maps):
-            answer = found[head.name]
-            mean = answer.mean[row]
-            if mean.ndim > answer.total[row].ndim:
+            values = prediction[head.name]
+            mean = values.mean[row]
+            if mean.ndim > values.total[row].ndim:
                 mean = (mean * np.arange(mean.shape[-1])).sum(-1, keepdims=True)
             _show(axes[row, 1 + 2 * column], mean, f"{head.name}, mean", "viridis")
-            epistemic = answer.epistemic[row]
+            epistemic = values.epistemic[row]
             _show(axes[row, 2 + 2 * column], epistemic, "epistemic (nats)", "magma")
     plt.tight_layout(h_pad=2.0)
     plt.savefig(out, dpi=80)
@@ -56,15 +56,15 @@ def _show(axis: plt.Axes, values: np.ndarray, title: str, colours: str) -> None:
     axis.axis("off")
 
 
-def _all_said(heads: list, found: object, row: int) -> str:
-    return "\n".join(filter(None, (_said(head, found, row) for head in heads)))
+def _describe_heads(heads: list, prediction: object, row: int) -> str:
+    return "\n".join(filter(None, (_describe_head(head, prediction, row) for head in heads)))
 
 
-def _said(head: object, found: object, row: int) -> str:
-    """A pooled head's answer in a few words."""
+def _describe_head(head: object, prediction: object, row: int) -> str:
+    """Describes the answer of a class head in a few words; the text of other heads is empty."""
     if head.per_position or head.likelihood == "box":
         return ""
-    mean = found[head.name].mean[row]
+    mean = prediction[head.name].mean[row]
     best = int(mean.argmax())
     return f"{head.name} {head.labels[best]} ({mean[best]:.2f})" if head.combine == "entropy" else ""
 

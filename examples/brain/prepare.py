@@ -1,13 +1,14 @@
-"""Writes patches of a real T1 brain template with tissue labels.
+"""Writes patches of a real T1 brain template with their tissue labels.
 
     python examples/brain/prepare.py [FOLDER]
 
-FOLDER (default: data/ beside this file) gets images/ and tissue/, patches of 24 x 24 x 24 voxels of 1 mm as NIfTI,
-and metadata.csv. The volumes are the ICBM 152 nonlinear 2009 template and its grey- and white-matter maps (Fonov et
-al. 2011), as nilearn ships them. A voxel's tissue is the likelier of grey and white matter where one of them is at
-least half; elsewhere inside the head it is "other", mostly fluid, and outside "none".
-Slabs of 24 along the third axis are split: every patch of a slab is in one split. Noise of 5 % of the range is
-added, for a template is smoother than any one person's scan.
+FOLDER (default: data/ beside this file) receives metadata.csv and two folders, images/ and tissue/, with NIfTI
+patches of 24 x 24 x 24 voxels of 1 mm. The volumes are the ICBM 152 nonlinear 2009 template and its maps of grey and
+white matter (Fonov et al. 2011), which the package nilearn contains. A voxel is grey or white matter, whichever is
+likelier, where one of the two maps is at least half. Elsewhere inside the head it is "other", mostly fluid; outside
+the head it is "none".
+The script cuts the volume into slabs of 24 voxels along the third axis and assigns each slab to one split. It adds
+noise of 5 % of the range, because a template is smoother than a scan of one person.
 """
 
 import csv
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from packaged import files
+from packaged import read_package_files
 
 SEED, SIDE, STEP, NOISE = 22, 24, 24, 12.0
 _FOLDER = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
@@ -28,16 +29,16 @@ _DIGESTS = {
     _FOLDER.format("gm"): "97a5ca69bd24db37a9cb7b32525e1733a209af904129bf1cd36da06d24243bed",
     _FOLDER.format("wm"): "382d92812de4744f9c86c7a0e4f680dc317a0a50e4da1f0153618a6798c7b7db",
 }
-# Seven slabs of 24 along the third axis.
+# The split of each of the seven slabs of 24 voxels along the third axis.
 SPLITS = ("train", "train", "test", "train", "validation", "test", "train")
 
 
 def main(folder: Path) -> None:
-    """Writes everything below `folder`, replacing what is there."""
+    """Writes the data below `folder` and replaces what is there."""
     import nibabel
 
-    found = files("nilearn==0.14.1", _DIGESTS)
-    volumes = [nibabel.Nifti1Image.from_bytes(gzip.decompress(found[path])) for path in _DIGESTS]
+    contents = read_package_files("nilearn==0.14.1", _DIGESTS)
+    volumes = [nibabel.Nifti1Image.from_bytes(gzip.decompress(contents[path])) for path in _DIGESTS]
     t1, grey, white = (np.asarray(volume.dataobj) for volume in volumes)
     tissue = np.where(t1 > 0, 1, 0)
     tissue[(np.maximum(grey, white) >= 128)] = 2
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("images", "tissue"):
         (folder / name).mkdir(parents=True)
-    number = 0
+    patch_count = 0
     with (folder / "metadata.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["file_name", "split", "tissue"])
@@ -57,12 +58,12 @@ def main(folder: Path) -> None:
                     if (t1[window] > 0).mean() < 0.25:
                         continue
                     noisy = t1[window] + random.normal(0, NOISE, (SIDE,) * 3) * (t1[window] > 0)
-                    for kind, values in (("images", noisy.clip(0, 255).round()), ("tissue", tissue[window])):
+                    for subfolder, values in (("images", noisy.clip(0, 255).round()), ("tissue", tissue[window])):
                         image = nibabel.Nifti1Image(values.astype(np.uint8), volumes[0].affine)
-                        nibabel.save(image, folder / kind / f"{number:04d}.nii.gz")
-                    table.writerow([f"images/{number:04d}.nii.gz", split, f"tissue/{number:04d}.nii.gz"])
-                    number += 1
-    print(f"{folder}: {number} patches")
+                        nibabel.save(image, folder / subfolder / f"{patch_count:04d}.nii.gz")
+                    table.writerow([f"images/{patch_count:04d}.nii.gz", split, f"tissue/{patch_count:04d}.nii.gz"])
+                    patch_count += 1
+    print(f"{folder}: {patch_count} patches")
 
 
 if __name__ == "__main__":

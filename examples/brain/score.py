@@ -1,10 +1,10 @@
-"""Prints how good a bundle of the brain example is on its test slabs.
+"""Scores a bundle of the brain example on its test slabs.
 
     probrt export brain
     python examples/brain/score.py [BUNDLE]
 
-Dice (Sørensen 1948) per tissue, the error rate over all voxels, and that among the tenth of them that the total
-uncertainty calls least certain: a model that knows what it does not know errs mostly there.
+Prints Dice (Sørensen 1948) per tissue, the error rate over all voxels, and the error rate among the tenth of the voxels
+with the largest total uncertainty. Most errors of a well-calibrated model lie in that tenth.
 """
 
 import csv
@@ -19,7 +19,7 @@ from probrt.runtime.bundle.bundle import Bundle
 
 
 def main(bundle: str, data: Path) -> None:
-    """Scores a bundle on the test rows of the prepared data."""
+    """Prints the scores of a bundle on the test rows of the prepared data."""
     import nibabel
 
     with (data / "metadata.csv").open(newline="") as stream:
@@ -27,23 +27,26 @@ def main(bundle: str, data: Path) -> None:
     opened = Bundle.open(bundle)
     predictor = opened.predictor(samples=32)
     (labels,) = (head.labels for head in opened.manifest.heads)
-    said, true, unsure = [], [], []
+    predicted, true, uncertainty = [], [], []
     for row in rows:
         image = np.asarray(nibabel.load(data / row["file_name"]).dataobj, np.float32)
-        found = predictor(image[None, ..., None])["tissue"]
-        said.append(found.mean[0].argmax(-1))
-        unsure.append(found.total[0])
+        prediction = predictor(image[None, ..., None])["tissue"]
+        predicted.append(prediction.mean[0].argmax(-1))
+        uncertainty.append(prediction.total[0])
         true.append(np.asarray(nibabel.load(data / row["tissue"]).dataobj))
-    said, true, unsure = (np.concatenate([one.ravel() for one in several]) for several in (said, true, unsure))
+    predicted, true, uncertainty = (
+        np.concatenate([patch.ravel() for patch in patches]) for patches in (predicted, true, uncertainty)
+    )
     table = Table("on the test slabs", "value", title=f"{opened.manifest.model.name}, {len(rows)} patches, 32 draws")
-    for number, label in enumerate(labels):
-        both = ((said == number) & (true == number)).sum()
-        table.add_row(f"Dice, {label}", f"{2 * both / ((said == number).sum() + (true == number).sum()):.3f}")
-    wrong = said != true
-    least = unsure >= np.quantile(unsure, 0.9)
+    for index, label in enumerate(labels):
+        in_prediction, in_truth = predicted == index, true == index
+        dice = 2 * (in_prediction & in_truth).sum() / (in_prediction.sum() + in_truth.sum())
+        table.add_row(f"Dice, {label}", f"{dice:.3f}")
+    wrong = predicted != true
+    least_certain = uncertainty >= np.quantile(uncertainty, 0.9)
     table.add_row("error rate, all voxels", f"{wrong.mean():.3f}")
-    table.add_row("error rate, least certain tenth", f"{wrong[least].mean():.3f}")
-    table.add_row("error rate, the other nine tenths", f"{wrong[~least].mean():.3f}")
+    table.add_row("error rate, least certain tenth", f"{wrong[least_certain].mean():.3f}")
+    table.add_row("error rate, the other nine tenths", f"{wrong[~least_certain].mean():.3f}")
     Console().print(table)
 
 

@@ -1,9 +1,9 @@
-"""The whole path on real digits: data, `probrt train`, `export`, `predict` with every engine, and a score.
+"""Runs the whole path on real digits: data, `probrt train`, `export`, `predict` with every engine, and scores.
 
     python examples/digits/demo.py
 
-Run it from the repository's root (or by `make demo`). Each command is printed before it runs, as a
-person would type it. Everything it makes lies in demo/, in artifacts/digits and beside this file in data/.
+Run it from the root of the repository, or with `make demo`. It prints each command before it runs it, as a person would
+type it. It writes to demo/, to artifacts/digits and to data/ beside this file.
 """
 
 import importlib.util
@@ -20,18 +20,19 @@ ENGINES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime", "openvino":
 
 
 def run(*words: str | Path) -> float:
-    """Prints and runs a command of this environment; returns its seconds, or ends the demo with its exit code."""
-    shown = shlex.join(str(word) for word in words)
-    print(f"\n$ {shown}", flush=True)
+    """Prints and runs a command of this environment and returns its seconds. Ends the demo if the command fails."""
+    line = shlex.join(str(word) for word in words)
+    print(f"\n$ {line}", flush=True)
     program = Path(sys.executable).parent / str(words[0])
     start = time.monotonic()
     code = subprocess.run([program, *words[1:]], check=False).returncode
     if code:
-        sys.exit(f"demo: `{shown}` ended with code {code}")
+        sys.exit(f"demo: `{line}` ended with exit code {code}")
     return time.monotonic() - start
 
 
 def main() -> None:
+    """Runs all commands of the demo and prints the total time."""
     start = time.monotonic()
     OUT.mkdir(exist_ok=True)
     run("python", HERE / "prepare.py")
@@ -47,8 +48,8 @@ def main() -> None:
                 *("probrt", "predict", "--samples", "32", "--bundle", "artifacts/digits", "--engine", engine),
                 *("--out", rows, "--overwrite", DATA / folder),
             )
-    timed = [f"{engine}={spent:.2f}" for (engine, folder), spent in seconds.items() if folder == "test"]
-    run("python", HERE / "score.py", OUT, *timed)
+    timings = [f"{engine}={duration:.2f}" for (engine, folder), duration in seconds.items() if folder == "test"]
+    run("python", HERE / "score.py", OUT, *timings)
     print(f"\nthe whole path took {time.monotonic() - start:.0f} s")
 
 

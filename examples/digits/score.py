@@ -1,8 +1,8 @@
-"""The closing table and the picture of the digits demo, from the rows that `probrt predict` wrote.
+"""Prints the tables and draws the picture at the end of the digits demo, from the rows that `probrt predict` wrote.
 
     python examples/digits/score.py FOLDER [ENGINE=SECONDS …]
 
-FOLDER holds <set>.<engine>.jsonl for the sets test and shifted; seconds are of a whole command on test.
+FOLDER holds <set>.<engine>.jsonl for the sets test and shifted. SECONDS is the time of a whole command on test.
 """
 
 import csv
@@ -21,47 +21,50 @@ BINS = 15
 QUANTITIES = ("mean", "total", "aleatoric", "epistemic")
 
 
-def rows(path: Path) -> list[dict]:
-    """The rows of a predictions file."""
+def read_rows(path: Path) -> list[dict]:
+    """Reads the rows of a predictions file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def column(answers: list[dict], head: str, quantity: str) -> np.ndarray:
-    """One quantity of one head over all rows."""
-    return np.array([row["heads"][head][quantity] for row in answers])
+def column(rows: list[dict], head: str, quantity: str) -> np.ndarray:
+    """One quantity of one head, [rows, …]."""
+    return np.array([row["heads"][head][quantity] for row in rows])
 
 
-def mask(row: dict, quantity: str) -> np.ndarray:
-    """A per-pixel answer [28, 28] as the PNG holds it, 0 to 1."""
+def read_map(row: dict, quantity: str) -> np.ndarray:
+    """Reads a map of the ink head [28, 28] from its PNG, scaled to [0, 1]."""
     return np.asarray(Image.open(row["heads"]["ink"][quantity]), np.float64) / 255
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Mean gap between confidence and accuracy over equal bins (Naeini et al. 2015)."""
-    which = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return sum(abs(right[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which))
+    """Mean gap between confidence and accuracy over bins of equal width (Naeini et al. 2015)."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return sum(abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in set(bins))
 
 
-def targets() -> dict[str, dict[str, str]]:
-    """The table's rows by file name."""
+def read_targets() -> dict[str, dict[str, str]]:
+    """Reads the rows of the data's table by file name."""
     with (DATA / "metadata.csv").open(newline="") as stream:
         return {Path(row["file_name"]).name: row for row in csv.DictReader(stream)}
 
 
-def quality(test: list[dict], shifted: list[dict]) -> Table:
-    """Accuracy, calibration and what the uncertainty knows."""
-    known = [targets()[Path(row["file"]).name] for row in test]
-    truth = np.array([int(row["digit"]) for row in known])
+def make_quality_table(test: list[dict], shifted: list[dict]) -> Table:
+    """Tabulates accuracy, calibration and how well uncertainty separates the shifted images."""
+    table_rows = read_targets()
+    targets = [table_rows[Path(row["file"]).name] for row in test]
+    truth = np.array([int(target["digit"]) for target in targets])
     probabilities = column(test, "digit", "mean")
     right = probabilities.argmax(1) == truth
-    slant = np.array([float(row["slant"]) for row in known])
+    slant = np.array([float(target["slant"]) for target in targets])
     interval = np.array([row["heads"]["slant"]["interval"] for row in test]).reshape(-1, 2)
     ious = []
-    for row, true in zip(test, known, strict=True):
-        said, ink = mask(row, "mean") > 0.5, np.asarray(Image.open(DATA / true["ink"])) > 127
-        ious.append((said & ink).sum() / (said | ink).sum())
-    held_out, other = column(test, "digit", "epistemic"), column(shifted, "digit", "epistemic")
-    is_other = np.repeat([0, 1], [len(held_out), len(other)])
+    for row, target in zip(test, targets, strict=True):
+        predicted, ink = read_map(row, "mean") > 0.5, np.asarray(Image.open(DATA / target["ink"])) > 127
+        ious.append((predicted & ink).sum() / (predicted | ink).sum())
+    epistemic = {"held-out": column(test, "digit", "epistemic"), "shifted": column(shifted, "digit", "epistemic")}
+    is_shifted = np.repeat([0, 1], [len(test), len(shifted)])
+    totals = np.concatenate([column(test, "digit", "total"), column(shifted, "digit", "total")])
+    auroc_epistemic = roc_auc_score(is_shifted, np.concatenate(list(epistemic.values())))
     table = Table(title="500 held-out digits, 32 draws", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
@@ -72,88 +75,86 @@ def quality(test: list[dict], shifted: list[dict]) -> Table:
         ("slant: mean absolute error, rad", f"{np.abs(column(test, 'slant', 'mean').ravel() - slant).mean():.4f}"),
         ("slant: coverage of 90 % intervals", f"{((interval[:, 0] <= slant) & (slant <= interval[:, 1])).mean():.1%}"),
         ("ink: mask IoU", f"{np.mean(ious):.3f}"),
-        ("digit: epistemic, held-out, nats", f"{held_out.mean():.4f}"),
-        ("digit: epistemic, shifted, nats", f"{other.mean():.4f}"),
-        ("AUROC shifted against held-out, by epistemic", f"{roc_auc_score(is_other, [*held_out, *other]):.3f}"),
-        (
-            "AUROC shifted against held-out, by total",
-            f"{roc_auc_score(is_other, [*column(test, 'digit', 'total'), *column(shifted, 'digit', 'total')]):.3f}",
-        ),
+        ("digit: epistemic, held-out, nats", f"{epistemic['held-out'].mean():.4f}"),
+        ("digit: epistemic, shifted, nats", f"{epistemic['shifted'].mean():.4f}"),
+        ("AUROC shifted against held-out, by epistemic", f"{auroc_epistemic:.3f}"),
+        ("AUROC shifted against held-out, by total", f"{roc_auc_score(is_shifted, totals):.3f}"),
     ):
         table.add_row(what, value)
     return table
 
 
-def engines(folder: Path, names: list[str], seconds: dict[str, float]) -> Table:
-    """Each engine's speed, and how far its answers lie from the first one's."""
+def make_engine_table(folder: Path, names: list[str], seconds: dict[str, float]) -> Table:
+    """Tabulates the speed of each engine and the largest difference of its answers from those of the first engine."""
     table = Table(title="engines, 500 images with 32 draws, whole command", title_justify="left")
     for name in ("engine", "seconds", "images/s", f"largest difference from {names[0]}", "in masks, of 255"):
         table.add_column(name, justify="left" if name == "engine" else "right")
-    first = {part: rows(folder / f"{part}.{names[0]}.jsonl") for part in ("test", "shifted")}
+    first = {part: read_rows(folder / f"{part}.{names[0]}.jsonl") for part in ("test", "shifted")}
     heads = [(head, quantity) for head in ("digit", "slant") for quantity in QUANTITIES]
     for name in names:
         differences, levels = [], []
         for part, reference in first.items():
-            answers = rows(folder / f"{part}.{name}.jsonl")
+            rows = read_rows(folder / f"{part}.{name}.jsonl")
             for head, quantity in heads:
-                differences.append(np.abs(column(answers, head, quantity) - column(reference, head, quantity)).max())
-            for row, other in zip(answers, reference, strict=True):
-                levels.append(np.abs(mask(row, "mean") - mask(other, "mean")).max() * 255)
-        spent = seconds.get(name)
-        speed = (f"{spent:.1f}", f"{500 / spent:.0f}") if spent else ("", "")
+                differences.append(np.abs(column(rows, head, quantity) - column(reference, head, quantity)).max())
+            for row, reference_row in zip(rows, reference, strict=True):
+                levels.append(np.abs(read_map(row, "mean") - read_map(reference_row, "mean")).max() * 255)
+        duration = seconds.get(name)
+        speed = (f"{duration:.1f}", f"{500 / duration:.0f}") if duration else ("", "")
         table.add_row(name, *speed, f"{max(differences):.1e}", f"{max(levels):.0f}")
     return table
 
 
-def contact_sheet(test: list[dict], shifted: list[dict], path: Path) -> None:
-    """The surest and the least sure images of both sets: image, ink found, and where the draws disagree."""
+def draw_contact_sheet(test: list[dict], shifted: list[dict], path: Path) -> None:
+    """Draws the most and the least certain images of both sets, their predicted ink and its epistemic uncertainty."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    def chosen(answers: list[dict], order: int) -> list[dict]:
-        return [answers[i] for i in np.argsort(order * column(answers, "digit", "total"))[:8]]
+    def choose_rows(rows: list[dict], order: int) -> list[dict]:
+        return [rows[i] for i in np.argsort(order * column(rows, "digit", "total"))[:8]]
 
     groups = (
-        ("held-out, surest", chosen(test, 1)),
-        ("held-out, least sure", chosen(test, -1)),
-        ("shifted, surest", chosen(shifted, 1)),
-        ("shifted, least sure", chosen(shifted, -1)),
+        ("held-out, surest", choose_rows(test, 1)),
+        ("held-out, least sure", choose_rows(test, -1)),
+        ("shifted, surest", choose_rows(shifted, 1)),
+        ("shifted, least sure", choose_rows(shifted, -1)),
     )
-    deviations = [np.sqrt(mask(row, "epistemic")) for _, group in groups for row in group]
+    deviations = [np.sqrt(read_map(row, "epistemic")) for _, group in groups for row in group]
     brightest = max(deviation.max() for deviation in deviations)
     figure, axes = plt.subplots(len(groups) * 3, 8, figsize=(9.6, 15.4), layout="constrained")
-    for number, (title, group) in enumerate(groups):
-        for at, row in enumerate(group):
+    for block, (title, group) in enumerate(groups):
+        for column_index, row in enumerate(group):
             digit = row["heads"]["digit"]
             pictures = (
                 (np.asarray(Image.open(row["file"])), "gray", 255),
-                (mask(row, "mean"), "gray", 1),
-                (np.sqrt(mask(row, "epistemic")), "inferno", brightest),
+                (read_map(row, "mean"), "gray", 1),
+                (np.sqrt(read_map(row, "epistemic")), "inferno", brightest),
             )
             for line, (picture, colours, high) in enumerate(pictures):
-                axis = axes[number * 3 + line, at]
+                axis = axes[block * 3 + line, column_index]
                 axis.imshow(picture, cmap=colours, vmin=0, vmax=high)
                 axis.set_xticks([])
                 axis.set_yticks([])
-            axes[number * 3, at].set_title(
+            axes[block * 3, column_index].set_title(
                 f"{digit['label']}  {digit['probability']:.0%}\nepi {digit['epistemic']:.3f} nats", fontsize=7
             )
         for line, label in enumerate((title, "ink", "disagreement")):
-            axes[number * 3 + line, 0].set_ylabel(label, fontsize=7)
+            axes[block * 3 + line, 0].set_ylabel(label, fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def main(folder: Path, timed: list[str]) -> None:
-    seconds = {name: float(value) for name, _, value in (entry.partition("=") for entry in timed)}
+def main(folder: Path, timings: list[str]) -> None:
+    """Prints both tables and writes the contact sheet into the folder."""
+    seconds = {name: float(value) for name, _, value in (entry.partition("=") for entry in timings)}
     names = list(seconds) or sorted(path.name.split(".")[1] for path in folder.glob("test.*.jsonl"))
-    test, shifted = rows(folder / f"test.{names[0]}.jsonl"), rows(folder / f"shifted.{names[0]}.jsonl")
+    test, shifted = read_rows(folder / f"test.{names[0]}.jsonl"), read_rows(folder / f"shifted.{names[0]}.jsonl")
     console = Console(highlight=False)
-    console.print(quality(test, shifted))
-    console.print(engines(folder, names, seconds))
-    contact_sheet(test, shifted, folder / "contact_sheet.png")
+    console.print(make_quality_table(test, shifted))
+    console.print(make_engine_table(folder, names, seconds))
+    draw_contact_sheet(test, shifted, folder / "contact_sheet.png")
     console.print(f"{folder / 'contact_sheet.png'}: the surest and the least sure images")
 
 

