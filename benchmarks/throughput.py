@@ -1,11 +1,11 @@
-"""Images per second of `predict`, against what its parts allow: decode-only and model-only in the same run.
+"""Measures the images per second of `predict` and of its two parts, decoding and the model, in one run.
 
 Usage: python benchmarks/throughput.py [BUNDLE] [--small N] [--large N]
 
-The bound is 1 / (1/decode + 1/model), what one would get with no overlap at all; the ratio to it should be
-0.9 or more, and above 1 where decoding and computing overlap. Small: 28 x 28 PNGs. Large: 12-megapixel
-JPEGs (twenty different files, read again and again). The rows are written as users get them; the maps of
-per-position heads, several files per image, are left out of the first two lines and written in the third.
+The bound, 1 / (1/decode + 1/model), is the rate without any overlap of the parts. The ratio to it should be at least
+0.9; it is above 1 where decoding and computing overlap. Small images are 28 x 28 PNGs. Large images are 12-megapixel
+JPEGs, twenty different files that are read repeatedly. The benchmark writes rows like `predict`. It writes the maps of
+per-position heads, several files per image, only for the third line.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from probrt.runtime.rows.pipeline import RowMaker, run
 from probrt.runtime.rows.writers import open_writer
 
 
-def small_images(folder: Path, count: int) -> list[str]:
-    """PNGs of 28 x 28 random blobs."""
+def write_small_images(folder: Path, count: int) -> list[str]:
+    """Writes PNGs of 28 x 28 random blobs and returns their paths."""
     rng = np.random.default_rng(0)
     for i in range(count):
         noise = Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8))
@@ -37,8 +37,8 @@ def small_images(folder: Path, count: int) -> list[str]:
     return [str(path) for path in sorted(folder.iterdir())]
 
 
-def large_images(folder: Path, count: int) -> list[str]:
-    """JPEGs of 4000 x 3000."""
+def write_large_images(folder: Path, count: int) -> list[str]:
+    """Writes JPEGs of 4000 x 3000, at most twenty, and returns `count` paths, repeated where needed."""
     rng = np.random.default_rng(0)
     for i in range(min(count, 20)):
         coarse = Image.fromarray(rng.integers(0, 256, (300, 400, 3), dtype=np.uint8))
@@ -47,58 +47,60 @@ def large_images(folder: Path, count: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(names), count))
 
 
-def seconds(work: Callable[[], object]) -> float:
+def measure_seconds(function: Callable[[], object]) -> float:
+    """Calls the function once and returns its seconds."""
     start = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - start
 
 
-def batches(predictor: Predictor, names: list[str]) -> Iterator[Batch]:
-    """Decoded batches, through the loader that `predict` uses."""
+def decode_batches(predictor: Predictor, names: list[str]) -> Iterator[Batch]:
+    """Decodes batches with the loader of `predict`."""
     loader = Loader(iter(names), predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
-    done = 0
+    image_count = 0
     for batch in loader:
         if isinstance(batch, Batch):
-            done += len(batch.images)
-            loader.done(done)
+            image_count += len(batch.images)
+            loader.done(image_count)
             yield batch
 
 
 def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolder | None) -> dict[str, float]:
-    """Images per second of decoding alone, of the model alone, and of the whole run."""
-    sample = next(batches(predictor, names))
-    images = np.stack([image.pixels for image in sample.images if image.pixels is not None])
+    """Measures the images per second of decoding alone, of the model alone, and of the whole run."""
+    first = next(decode_batches(predictor, names))
+    images = np.stack([image.pixels for image in first.images if image.pixels is not None])
     predictor.answer(images)
     rounds = max(3, min(30, len(names) // len(images)))
-    model = seconds(lambda: [predictor.answer(images) for _ in range(rounds)]) / (rounds * len(images))
-    decode = seconds(lambda: [len(batch.images) for batch in batches(predictor, names)]) / len(names)
+    model = measure_seconds(lambda: [predictor.answer(images) for _ in range(rounds)]) / (rounds * len(images))
+    decode = measure_seconds(lambda: [len(batch.images) for batch in decode_batches(predictor, names)]) / len(names)
 
-    def whole() -> None:
+    def predict() -> None:
         writer = open_writer(str(folder / "rows.jsonl"), predictor.bundle.manifest, append=False)
         rows = RowMaker(predictor.bundle, predictor.plan.engine.name, maps, promises(predictor.bundle.manifest))
         run(iter(names), predictor, Fixed(predictor), rows, writer, lambda _: None)
         writer.close()
 
-    return {"decode": 1 / decode, "model": 1 / model, "predict": len(names) / seconds(whole)}
+    return {"decode": 1 / decode, "model": 1 / model, "predict": len(names) / measure_seconds(predict)}
 
 
 def main() -> None:
+    """Measures small images, large images and small images with maps, and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", nargs="?", help="default: the only model in artifacts/")
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=1_000)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--samples", type=int)
-    given = parser.parse_args()
-    bundle = Bundle.open(given.bundle or default_bundle())
-    predictor = bundle.predictor(engine=given.engine, samples=given.samples)
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle or default_bundle())
+    predictor = bundle.predictor(engine=options.engine, samples=options.samples)
     print(f"{bundle.label}: {predictor.plan.line}, batch {predictor.batch_size}, {predictor.threads} threads")
     print(f"{'images':24} {'decode/s':>9} {'model/s':>9} {'bound/s':>9} {'predict/s':>9} {'ratio':>6}")
     per_position = any(head.per_position for head in bundle.manifest.heads)
-    for label, make, count, maps in (
-        ("PNG 28 x 28", small_images, given.small, False),
-        ("JPEG 4000 x 3000", large_images, given.large, False),
-        ("PNG 28 x 28, maps", small_images, given.small if per_position else 0, True),
+    for label, write_images, count, with_maps in (
+        ("PNG 28 x 28", write_small_images, options.small, False),
+        ("JPEG 4000 x 3000", write_large_images, options.large, False),
+        ("PNG 28 x 28, maps", write_small_images, options.small if per_position else 0, True),
     ):
         if count:
             with tempfile.TemporaryDirectory() as scratch:
@@ -106,9 +108,9 @@ def main() -> None:
                 folder.mkdir()
                 rate = measure(
                     predictor,
-                    make(folder, count),
+                    write_images(folder, count),
                     Path(scratch),
-                    MapFolder(Path(scratch) / "maps", "png") if maps else None,
+                    MapFolder(Path(scratch) / "maps", "png") if with_maps else None,
                 )
             bound = 1 / (1 / rate["decode"] + 1 / rate["model"])
             print(

@@ -1,11 +1,12 @@
-"""A training step with this project's Flipout Conv2D against one with TFP's Convolution2DFlipout.
+"""Times a training step with probrt's Flipout Conv2D against one with TFP's Convolution2DFlipout.
 
     python benchmarks/train_step.py [--batch 64] [--rounds 11] [--steps 20]
 
-Prints milliseconds per step of each (the median over rounds, each the mean of its steps) and their ratio,
-at most 1 when ours is no slower. Each side runs in a process of its own, because TFP's layers need the
-legacy Keras; rounds alternate, so that a busy machine slows both alike. Net: conv 32-64-128 (3 x 3) with
-max-pools, global mean, 16 outputs, images 28 x 28 x 1; Adam; loss = cross-entropy + KL / 1000.
+Prints the milliseconds per step of both (the median over rounds of the mean over a round's steps) and their ratio,
+which is at most 1 when probrt is no slower. Each side runs in its own process, because TFP's layers need the legacy
+Keras. Rounds alternate between the sides, so that other load slows both. The network has convolutions 32-64-128 (3 x 3)
+with max-pools, a global mean and 16 outputs, on images of 28 x 28 x 1. It is trained with Adam on
+cross-entropy + KL / 1000.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import time
 WIDTHS, CLASSES = (32, 64, 128), 16
 
 
-def ours(batch: int):
-    """A function that makes one training step with probrt's layers."""
+def build_probrt_step(batch: int):
+    """Returns a function that runs one training step with probrt's layers."""
     import keras
     import tensorflow as tf
 
@@ -40,13 +41,13 @@ def ours(batch: int):
     model = keras.Model(images, keras.layers.Flatten()(outputs))
     optimizer = keras.optimizers.Adam(1e-3)
     optimizer.build(model.trainable_variables)
-    x, y = _data(batch)
+    x, y = _make_data(batch)
 
     @tf.function(autograph=False)
-    def step(number):
-        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
+    def step(index):
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, index)) as handler:
             logits = model(x, training=True)
-            kl = tf.add_n([fit.kl(weight) for weight in find_random_weights(model)])
+            kl = tf.add_n([handler.kl(weight) for weight in find_random_weights(model)])
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)) + kl / 1000.0
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss
@@ -54,8 +55,8 @@ def ours(batch: int):
     return step
 
 
-def theirs(batch: int):
-    """A function that makes one training step with TFP's layers."""
+def build_tfp_step(batch: int):
+    """Returns a function that runs one training step with TFP's layers."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
     import tensorflow_probability as tfp
@@ -68,13 +69,13 @@ def theirs(batch: int):
     stack.append(tf_keras.layers.GlobalAveragePooling2D(keepdims=True))
     stack += [tfp.layers.Convolution2DFlipout(CLASSES, 1), tf_keras.layers.Flatten()]
     model = tf_keras.Sequential(stack)
-    x, y = _data(batch)
+    x, y = _make_data(batch)
     model(x)
     optimizer = tf_keras.optimizers.Adam(1e-3)
     optimizer.build(model.trainable_variables)
 
     @tf.function(autograph=False)
-    def step(number):
+    def step(index):
         with tf.GradientTape() as tape:
             logits = model(x, training=True)
             kl = tf.add_n(model.losses)
@@ -85,27 +86,27 @@ def theirs(batch: int):
     return step
 
 
-def _data(batch: int):
+def _make_data(batch: int):
     import tensorflow as tf
 
     return tf.random.stateless_normal((batch, 28, 28, 1), [1, 2]), tf.range(batch) % CLASSES
 
 
-def worker(side: str, batch: int, steps: int) -> None:
-    """Answers each line on stdin with the milliseconds per step of one round."""
+def run_worker(side: str, batch: int, steps: int) -> None:
+    """Runs a round of steps for each line on stdin and prints its milliseconds per step."""
     import tensorflow as tf
 
-    step = {"ours": ours, "theirs": theirs}[side](batch)
-    number = 0
+    step = {"ours": build_probrt_step, "theirs": build_tfp_step}[side](batch)
+    index = 0
     for _ in range(5):
-        step(tf.constant(number))
-        number += 1
+        step(tf.constant(index))
+        index += 1
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(steps):
-            step(tf.constant(number)).numpy()
-            number += 1
+            step(tf.constant(index)).numpy()
+            index += 1
         print((time.perf_counter() - start) / steps * 1e3, flush=True)
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--worker", choices=["ours", "theirs"])
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.batch, options.steps)
+        run_worker(options.worker, options.batch, options.steps)
         return
     command = [sys.executable, __file__, "--batch", str(options.batch), "--steps", str(options.steps), "--worker"]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -144,7 +145,7 @@ def main() -> None:
     for process in sides.values():
         process.stdin.close()
         process.wait()
-    median = {side: statistics.median(each) for side, each in times.items()}
+    median = {side: statistics.median(values) for side, values in times.items()}
     print(f"batch {options.batch}: ours {median['ours']:.1f} ms, TFP {median['theirs']:.1f} ms per training step")
     print(f"ratio {median['ours'] / median['theirs']:.3f}")
 

@@ -1,4 +1,4 @@
-"""The same trunk of tfp.layers, fitted alike; needs TF_USE_LEGACY_KERAS, so a process of its own."""
+"""The same network of tfp.layers, fitted with the same settings. Needs a process with TF_USE_LEGACY_KERAS."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from compared.networks import BATCH, DRAWS, LABELS, RATE, WIDTH, Answer, augmentation, described
+from compared.networks import (
+    BATCH,
+    DRAWS,
+    LABELS,
+    RATE,
+    WIDTH,
+    PredictDraws,
+    make_augmentation,
+    make_head_and_input,
+)
 
 
-def tfp_flipout(kl_weight: float) -> Callable[..., Answer]:
-    """The method at a weight of the KL divergence."""
-    return lambda train, validation, epochs, fold: _fitted(train, epochs, fold, kl_weight)
+def tfp_flipout(kl_weight: float) -> Callable[..., PredictDraws]:
+    """Returns a function that fits the network with this weight of the KL divergence in the loss."""
+    return lambda train, validation, epochs, fold: _fit(train, epochs, fold, kl_weight)
 
 
-def _fitted(train, epochs: int, fold: int, kl_weight: float) -> Answer:
+def _fit(train, epochs: int, fold: int, kl_weight: float) -> PredictDraws:
     import tensorflow as tf
     import tensorflow_probability as tfp
     import tf_keras
@@ -44,22 +53,22 @@ def _fitted(train, epochs: int, fold: int, kl_weight: float) -> Answer:
     )
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def step(images, labels, number):
+    def step(images, labels, index):
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
-            risen = tf.minimum(1.0, tf.cast(number + 1, tf.float32) / (0.2 * steps))
+            warmup_factor = tf.minimum(1.0, tf.cast(index + 1, tf.float32) / (0.2 * steps))
             nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(nll) + kl_weight * risen * tf.add_n(model.losses) / len(train)
+            loss = tf.reduce_mean(nll) + kl_weight * warmup_factor * tf.add_n(model.losses) / len(train)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, model.trainable_variables), 10.0)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
-    head, input = described()
-    for number, one in enumerate(data.batches(train, BATCH, fold, augmentation(), [head], input, range(steps))):
-        step(one["images"], one["targets"]["digit"], tf.constant(number))
-    at = tf.function(lambda images: tf.nn.softmax(model(images)), autograph=False)
+    head, input = make_head_and_input()
+    for index, batch in enumerate(data.batches(train, BATCH, fold, make_augmentation(), [head], input, range(steps))):
+        step(batch["images"], batch["targets"]["digit"], tf.constant(index))
+    probabilities = tf.function(lambda images: tf.nn.softmax(model(images)), autograph=False)
 
-    def answer(images: np.ndarray) -> np.ndarray:
-        # One draw for the whole set: a call of Flipout draws once, with signs per example.
-        return np.stack([at(tf.constant(images, tf.float32)).numpy() for _ in range(DRAWS)])
+    def predict_draws(images: np.ndarray) -> np.ndarray:
+        # One call for all images: Flipout takes one draw per call, with signs per image.
+        return np.stack([probabilities(tf.constant(images, tf.float32)).numpy() for _ in range(DRAWS)])
 
-    return answer
+    return predict_draws
