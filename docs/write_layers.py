@@ -1,7 +1,6 @@
 """Rewrites the tables of docs/layers.md by trying every combination: python docs/write_layers.py"""
 
 from pathlib import Path
-from typing import get_args
 
 from probrt.trainer import layers
 from probrt.trainer.layers.base import ProbabilisticLayer
@@ -14,7 +13,7 @@ _YES, _NO = "yes", "-"
 # Beta's default interval is Uniform's; the other priors have no required settings but `tfp`.
 _PRIORS = {
     kind: kind("Gumbel", {"loc": 0.0, "scale": 1.0}) if kind is priors.Named else kind()
-    for kind in get_args(priors.AnyPrior)
+    for kind in priors.PRIORS.built_in
 }
 
 
@@ -59,7 +58,7 @@ def _builds(kind: type[ProbabilisticLayer], estimator: str, side: int) -> bool:
 
 def _posteriors() -> str:
     rows = []
-    for kind in get_args(posteriors.AnyPosterior):
+    for kind in posteriors.POSTERIORS.built_in:
         family = kind()
         allowed = [_NO if explain_refusal(estimator, family) else _YES for estimator in ESTIMATORS]
         low, high = family.support
@@ -72,7 +71,7 @@ def _posteriors() -> str:
 
 
 def _priors() -> str:
-    families = [kind() for kind in get_args(posteriors.AnyPosterior)]
+    families = [kind() for kind in posteriors.POSTERIORS.built_in]
     rows = []
     for kind, prior in _PRIORS.items():
         rows.append([f"`{_tag(kind)}`", *(_YES if _fits(family, prior) else _NO for family in families)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Sequence
 
 import pytest
 from cases import CASES
@@ -38,13 +38,13 @@ def used() -> set[object]:
     ("kind", "public"),
     [
         ("layer", [*(getattr(layers, name) for name in layers.__all__), ChannelDropout, Coordinates, MaxPool, UpTo]),
-        ("posterior", list(get_args(posteriors.AnyPosterior))),
-        ("prior", list(get_args(priors.AnyPrior))),
-        ("head", list(get_args(heads.AnyHead))),
-        ("backbone", list(get_args(backbones.AnyBackbone)) or [backbones.AnyBackbone]),
+        ("posterior", posteriors.POSTERIORS.built_in),
+        ("prior", priors.PRIORS.built_in),
+        ("head", heads.HEADS.built_in),
+        ("backbone", backbones.BACKBONES.built_in),
         ("estimator", list(estimators.ESTIMATORS)),
     ],
 )
-def test_every_public_name_has_a_case(used: set[object], kind: str, public: list[object]) -> None:
+def test_every_public_name_has_a_case(used: set[object], kind: str, public: Sequence[object]) -> None:
     missing = [getattr(one, "__name__", one) for one in public if one not in used]
     assert not missing, f"no conformance case uses {kind} {', '.join(map(str, missing))}: add one to tests/cases.py"

@@ -19,6 +19,7 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, one_line
 from probrt.runtime.functions import load_function
 from probrt.trainer import layers, store
+from probrt.trainer.extensions import convert_record
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
@@ -245,7 +246,7 @@ class AdoptionCard(Struct, frozen=True, forbid_unknown_fields=True):
 def card(path: Path) -> AdoptionCard:
     """The card in a TOML file; ConfigError says what is wrong with it."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=AdoptionCard)
+        return convert_record(msgspec.toml.decode(path.read_bytes()), AdoptionCard)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
     except (msgspec.MsgspecError, ValueError) as error:

@@ -24,6 +24,7 @@ from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.runtime.errors import DataError
 from probrt.runtime.files import write_atomic
 from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
+from probrt.trainer.extensions import convert_record, find_unknown_tag, load_installed
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 
@@ -66,14 +67,20 @@ def save(
 
 def load(folder: Path) -> tuple[Model, StoredModel]:
     """The model of a model directory; DataError if the folder is none, or is damaged."""
+    load_installed()
     try:
-        card = msgspec.json.decode((folder / "model.json").read_bytes(), type=StoredModel)
+        card = convert_record(msgspec.json.decode((folder / "model.json").read_bytes()), StoredModel)
         network = keras.models.model_from_json((folder / "architecture.json").read_text())
         network.load_weights(folder / "weights.weights.h5")
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "a file"
         raise DataError(f"{folder}: no model here ({missing} is missing); make one with `probrt train`") from None
     except (msgspec.MsgspecError, ValueError, OSError, KeyError, TypeError) as error:
+        if unknown := find_unknown_tag(error):
+            raise DataError(
+                f"{folder}: nothing here defines the {unknown.kind} {unknown.tag!r}; install the package that does, "
+                "or import the module first"
+            ) from None
         raise DataError(
             f"{folder}: the model is damaged ({' '.join(str(error).split())[:300]}); train it again"
         ) from None

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
+from probrt.trainer import extensions
 from probrt.trainer.backbones import AnyBackbone, ConvStack
 from probrt.trainer.config.explain import explained
 from probrt.trainer.config.settings import DataSettings, FitSettings
@@ -51,7 +52,7 @@ def load(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     try:
-        config = msgspec.convert(settings, Config)
+        config = extensions.convert_record(settings, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {explained(str(error), Config, settings)}") from None
     names = [head.name for head in config.heads]
@@ -70,7 +71,7 @@ def filled(config: Config) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema that docs/config.schema.json holds."""
-    return msgspec.json.schema(Config)
+    return extensions.json_schema(Config)
 
 
 def _without_null(value: Any) -> Any:

@@ -8,13 +8,16 @@ from typing import Any
 
 from msgspec import inspect
 
+from probrt.trainer.extensions import FieldType, union_of
+
 _Step = str | int
 
 
 def explained(message: str, kind: type, settings: dict[str, Any]) -> str:
     """msgspec's message about settings that were to be of that kind."""
-    what, _, where = message.partition(" - at `$")
-    path = where.rstrip("`").lstrip(".")
+    # An extension's record adds a place of its own, before the place of the field that holds it.
+    what, *places = message.split(" - at `$")
+    path = "".join(place.rstrip("`") for place in reversed(places)).lstrip(".")
     steps: list[_Step] = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
     unknown = re.match(r"Object contains unknown field `(.*)`", what)
     if unknown:
@@ -26,10 +29,7 @@ def explained(message: str, kind: type, settings: dict[str, Any]) -> str:
 
 
 def _allowed(steps: list[_Step], kind: inspect.Type, settings: Any) -> list[str]:
-    """The values that the place at the end of the path may have: names of records, or words of a list."""
-    records = [one for one in _records(_at(steps[:-1], kind, settings)) if one.tag_field == steps[-1]]
-    if records:
-        return [str(record.tag) for record in records]
+    """The words that the place at the end of the path may hold; none where it holds no word of a list."""
     words = _plain(_at(steps, kind, settings))
     return [str(word) for word in words.values] if isinstance(words, inspect.LiteralType) else []
 
@@ -56,14 +56,18 @@ def _chosen(kind: inspect.Type, settings: Any) -> inspect.Type:
 def _records(kind: inspect.Type) -> Iterator[inspect.StructType]:
     """The records that something may be."""
     kind = _plain(kind)
-    for one in kind.types if isinstance(kind, inspect.UnionType) else (kind,):
-        if isinstance(one, inspect.StructType):
-            yield one
+    if isinstance(kind, inspect.UnionType):
+        for member in kind.types:
+            yield from _records(member)
+    elif isinstance(kind, inspect.StructType):
+        yield kind
 
 
 def _plain(kind: inspect.Type) -> inspect.Type:
     while isinstance(kind, inspect.Metadata):
         kind = kind.type
+    if isinstance(kind, inspect.CustomType) and isinstance(kind.cls, FieldType):
+        return inspect.type_info(union_of(kind.cls.point.classes().values()))
     return kind
 
 

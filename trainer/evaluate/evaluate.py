@@ -23,6 +23,7 @@ from probrt.trainer.data.examples import Dataset
 from probrt.trainer.evaluate.answers import Answers, answers
 from probrt.trainer.evaluate.measures import Measured, measured, of_example, risk_curve
 from probrt.trainer.evaluate.scores import bootstrap, false_positive_rate
+from probrt.trainer.extensions import convert_record
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.categorical import ClassHead
 from probrt.trainer.model import Model
@@ -125,7 +126,7 @@ def _examples(folder: Path, kept: StoredModel, other: Path | None) -> tuple[Data
     """The data, the split to score, and what a reader has to know about it."""
     settings, seed = DataSettings(folder="."), 0
     if "config" in kept.provenance:
-        config = msgspec.convert(kept.provenance["config"], Config)
+        config = convert_record(kept.provenance["config"], Config)
         settings, seed = config.data, config.seed
     source = EvaluationSource(settings, kept.input, kept.heads, seed)
     digest = kept.provenance.get("data_digest")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from probrt.trainer.extensions import ExtensionPoint
 from probrt.trainer.heads.base import Head, Moments
 from probrt.trainer.heads.base import OwnLayers as Own
 from probrt.trainer.heads.bernoulli import BernoulliHead as Bernoulli
@@ -19,24 +22,8 @@ from probrt.trainer.heads.real import LogNormalHead as LogNormal
 from probrt.trainer.heads.real import NormalHead as Normal
 from probrt.trainer.heads.real import StudentTHead as StudentT
 
-AnyHead = (
-    Categorical
-    | Ordinal
-    | Bernoulli
-    | BernoulliMixture
-    | Normal
-    | Laplace
-    | StudentT
-    | LogNormal
-    | MultivariateNormal
-    | NormalMixture
-    | Poisson
-    | NegativeBinomial
-    | Beta
-    | Box
-)
-
 __all__ = [
+    "HEADS",
     "AnyHead",
     "Bernoulli",
     "BernoulliMixture",
@@ -56,3 +43,28 @@ __all__ = [
     "Poisson",
     "StudentT",
 ]
+
+HEADS = ExtensionPoint(
+    "head",
+    Head,
+    (
+        Categorical,
+        Ordinal,
+        Bernoulli,
+        BernoulliMixture,
+        Normal,
+        Laplace,
+        StudentT,
+        LogNormal,
+        MultivariateNormal,
+        NormalMixture,
+        Poisson,
+        NegativeBinomial,
+        Beta,
+        Box,
+    ),
+)
+if TYPE_CHECKING:
+    AnyHead = Head
+else:
+    AnyHead = HEADS.field_type

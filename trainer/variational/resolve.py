@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from probrt.trainer.variational.posteriors import Posterior, posterior
-from probrt.trainer.variational.priors import Prior, prior
+from probrt.trainer.extensions import ExtensionPoint, UnknownTagError
+from probrt.trainer.variational.posteriors import POSTERIORS, Posterior
+from probrt.trainer.variational.priors import PRIORS, Prior
 
 PosteriorLike = Posterior | Mapping[str, Any] | None
 PriorLike = Prior | Mapping[str, Any] | None
@@ -16,7 +17,7 @@ PriorLike = Prior | Mapping[str, Any] | None
 
 def resolve_posterior(given: PosteriorLike, where: str) -> Posterior | None:
     """Returns the posterior that a family or its record stands for; ValueError, headed by `where`, if it is invalid."""
-    return None if given is None else _convert(given, posterior, where)
+    return None if given is None else _convert(given, POSTERIORS, where)
 
 
 def resolve_prior(given: PriorLike, family: Posterior | None, where: str) -> Prior | None:
@@ -28,7 +29,7 @@ def resolve_prior(given: PriorLike, family: Posterior | None, where: str) -> Pri
         return None
     if given is None:
         return family.usual_prior()
-    resolved = _convert(given, prior, where)
+    resolved = _convert(given, PRIORS, where)
     if misfit := family.explain_misfit(resolved):
         raise ValueError(f"{where}: {misfit}")
     return resolved
@@ -39,10 +40,12 @@ def to_record(family: msgspec.Struct | None) -> dict[str, Any] | None:
     return None if family is None else msgspec.to_builtins(family)
 
 
-def _convert(given: msgspec.Struct | Mapping[str, Any], convert: Callable[[Mapping[str, Any]], Any], where: str) -> Any:
+def _convert(given: msgspec.Struct | Mapping[str, Any], point: ExtensionPoint, where: str) -> Any:
+    if not isinstance(given, Mapping) and (fault := point.explain_fault(type(given))):
+        raise ValueError(f"{where}: {fault}")
     # Instances are converted too: msgspec checks only what it converts.
-    settings = dict(given) if isinstance(given, Mapping) else msgspec.to_builtins(given)
+    record = dict(given) if isinstance(given, Mapping) else msgspec.to_builtins(given)
     try:
-        return convert(settings)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{where}: {settings}: {error}") from None
+        return point.convert(record)
+    except (msgspec.ValidationError, UnknownTagError) as error:
+        raise ValueError(f"{where}: {record}: {error}") from error

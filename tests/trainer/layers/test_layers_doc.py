@@ -6,10 +6,10 @@ import tomllib
 from pathlib import Path
 
 import keras
-import msgspec
 import pytest
 
 from probrt.trainer import layers
+from probrt.trainer.extensions import convert_record
 from probrt.trainer.layers.weight_settings import WeightSettings
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -29,7 +29,7 @@ def test_the_blocks_run_and_say_the_same():
     exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), space)
     made = keras.Model(space["images"], space["features"]).layers[-1]
     config = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.S).group(1))
-    named = msgspec.convert(config["weights"], WeightSettings).conv(2, 32, 3, made.name, "relu")
+    named = convert_record(config["weights"], WeightSettings).conv(2, 32, 3, made.name, "relu")
     assert named.get_config() == {**made.get_config(), "dtype": named.get_config()["dtype"]} | {"noise_ids": {}}
 
 
@@ -45,7 +45,7 @@ def test_the_blocks_run_and_say_the_same():
     ],
 )
 def test_the_named_systems_work_as_written_in_a_config(rank, config):
-    weights = msgspec.convert(tomllib.loads(config), WeightSettings)
+    weights = convert_record(tomllib.loads(config), WeightSettings)
     layer = weights.conv(rank, 4, 3, "conv")
     layer.build((None, *(5,) * rank, 2))
     again = type(layer).from_config(layer.get_config())

@@ -6,11 +6,9 @@ and comes back after saving; its trained parameters are Keras variables, handed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
+from probrt.trainer.extensions import ExtensionPoint
 from probrt.trainer.variational.parameters import Parameter, Parameters, softplus_inverse
 from probrt.trainer.variational.posteriors.base import Posterior
 from probrt.trainer.variational.posteriors.bounded import BetaPosterior as Beta
@@ -24,6 +22,7 @@ from probrt.trainer.variational.posteriors.structured import RankOnePosterior as
 from probrt.trainer.variational.posteriors.vae import VaePosterior as Vae
 
 __all__ = [
+    "POSTERIORS",
     "AnyPosterior",
     "Beta",
     "Gamma",
@@ -37,13 +36,13 @@ __all__ = [
     "Posterior",
     "RankOne",
     "Vae",
-    "posterior",
     "softplus_inverse",
 ]
 
-AnyPosterior = Normal | Laplace | LogNormal | NormalMixture | Beta | Gamma | LowRankNormal | RankOne | Vae
-
-
-def posterior(settings: Mapping[str, Any]) -> Posterior:
-    """The family that a saved or configured record names; msgspec.ValidationError says what is wrong."""
-    return msgspec.convert(settings, AnyPosterior)
+POSTERIORS = ExtensionPoint(
+    "posterior", Posterior, (Normal, Laplace, LogNormal, NormalMixture, Beta, Gamma, LowRankNormal, RankOne, Vae)
+)
+if TYPE_CHECKING:
+    AnyPosterior = Posterior
+else:
+    AnyPosterior = POSTERIORS.field_type

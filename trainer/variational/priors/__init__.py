@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
+from probrt.trainer.extensions import ExtensionPoint
 from probrt.trainer.variational.priors.base import Prior
 from probrt.trainer.variational.priors.families import CauchyPrior as Cauchy
 from probrt.trainer.variational.priors.families import GammaPrior as Gamma
@@ -21,22 +19,43 @@ from probrt.trainer.variational.priors.families import StudentTPrior as StudentT
 from probrt.trainer.variational.priors.families import TfpPrior as Named
 from probrt.trainer.variational.priors.families import UniformPrior as Uniform
 
-AnyPrior = (
-    Normal
-    | LearnedNormal
-    | Moped
-    | Laplace
-    | ScaleMixture
-    | StudentT
-    | Cauchy
-    | Horseshoe
-    | Gamma
-    | LogNormal
-    | Uniform
-    | Named
+__all__ = [
+    "PRIORS",
+    "AnyPrior",
+    "Cauchy",
+    "Gamma",
+    "Horseshoe",
+    "Laplace",
+    "LearnedNormal",
+    "LogNormal",
+    "Moped",
+    "Named",
+    "Normal",
+    "Prior",
+    "ScaleMixture",
+    "StudentT",
+    "Uniform",
+]
+
+PRIORS = ExtensionPoint(
+    "prior",
+    Prior,
+    (
+        Normal,
+        LearnedNormal,
+        Moped,
+        Laplace,
+        ScaleMixture,
+        StudentT,
+        Cauchy,
+        Horseshoe,
+        Gamma,
+        LogNormal,
+        Uniform,
+        Named,
+    ),
 )
-
-
-def prior(settings: Mapping[str, Any]) -> Prior:
-    """The prior that a saved or configured record names; msgspec.ValidationError says what is wrong."""
-    return msgspec.convert(settings, AnyPrior)
+if TYPE_CHECKING:
+    AnyPrior = Prior
+else:
+    AnyPrior = PRIORS.field_type
