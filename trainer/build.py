@@ -9,8 +9,8 @@ import keras
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
-from probrt.trainer.backbones import AnyBackbone, Stage
-from probrt.trainer.heads import AnyHead
+from probrt.trainer.backbones import BACKBONES, AnyBackbone, Stage
+from probrt.trainer.heads import HEADS, AnyHead
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model, own_layer_name
@@ -29,6 +29,7 @@ def build_model(
 
     Raises ConfigError for a stage that is not there, or a head that its stage cannot serve.
     """
+    _check_classes(backbone, heads)
     images = keras.Input(input.shape, name="images")
     stages = backbone.stages(_scaled(images, input), weights)
     last = list(stages)[-1]
@@ -50,6 +51,15 @@ def build_model(
         outputs |= split(final(stages[stage].features))
     ordered = {head.name: outputs[head.name] for head in heads}
     return Model(name, input, tuple(heads), keras.Model(images, ordered, name="network"))
+
+
+def _check_classes(backbone: AnyBackbone, heads: Sequence[AnyHead]) -> None:
+    """Raises ConfigError for a class that could not come back from a saved model."""
+    if fault := BACKBONES.explain_fault(type(backbone)):
+        raise ConfigError(f"backbone: {fault}")
+    for head in heads:
+        if fault := HEADS.explain_fault(type(head)):
+            raise ConfigError(f"heads: {head.name}: {fault}")
 
 
 def _scaled(images: keras.KerasTensor, input: Input) -> keras.KerasTensor:

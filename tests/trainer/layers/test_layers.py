@@ -186,7 +186,7 @@ def test_draws_do_not_depend_on_batch_tracing_or_process():
     with use_handler(DrawHandler(5, 6)):
         np.testing.assert_allclose(layer(x[:1]), layer(x)[:1], atol=1e-6)
     code = (
-        "from probrt.trainer import layers, weights\n"
+        "from probrt.trainer import layers\n"
         "layer = layers.Conv2D(3, 3, name='conv'); layer.build((None, 6, 6, 2))\n"
         "print(layer.kernel.noise(5, 6).numpy().tobytes().hex())"
     )

@@ -33,7 +33,6 @@ REFUSED = [
     ({"strides": 2, "dilation_rate": 2}, "conv: strides (2, 2) and dilation_rate (2, 2) cannot both pass 1"),
     ({"padding": "causal"}, "conv: padding 'causal' is none of 'same', 'valid'"),
     ({"kernel_size": 0}, "conv: kernel_size is 0, must be a positive number or 2 of them"),
-    ({"kernel_posterior": {"name": "cosine"}}, "conv: kernel_posterior: {'name': 'cosine'}: Invalid value 'cosine' - at `$.name`"),
 ]  # fmt: skip
 
 
@@ -42,6 +41,15 @@ def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError) as error:
         layers.Conv2D(**{"filters": 4, "kernel_size": 3, "name": "conv", **settings})
     assert str(error.value) == message
+
+
+def test_an_unknown_posterior_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"conv: kernel_posterior: {'name': 'cosine'}: Invalid value 'cosine'; "
+    ) as error:
+        layers.Conv2D(4, 3, name="conv", kernel_posterior={"name": "cosine"})
+    assert "choose from normal, laplace, " in str(error.value)
+    assert "or install the package that defines it" in str(error.value)
 
 
 def test_local_reparameterization_on_a_map_is_refused_with_the_reason():
