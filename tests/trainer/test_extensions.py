@@ -79,7 +79,8 @@ def test_a_config_takes_own_classes(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
         'name = "mine"\nbackbone = {name = "one_conv", width = 3}\n[data]\nfolder = "."\n'
-        '[input]\nshape = [6, 6, 1]\ncolour = "grey"\nresize = "none"\n[weights]\nposterior = {name = "wide"}\nprior = {name = "tight"}\n'
+        '[input]\nshape = [6, 6, 1]\ncolour = "grey"\nresize = "none"\n'
+        '[weights]\nposterior = {name = "wide"}\nprior = {name = "tight"}\n'
         '[[heads]]\nname = "slant"\nlikelihood = "signed"\n'
     )
     loaded = config.load(path)
