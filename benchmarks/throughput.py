@@ -22,10 +22,10 @@ from probrt.runtime.bundle.bundle import Bundle, default_bundle
 from probrt.runtime.images.loader import Batch, Loader
 from probrt.runtime.predict.adaptive import Fixed
 from probrt.runtime.predict.predictor import Predictor
-from probrt.runtime.rows.head_rows import promises
+from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import MapFolder
-from probrt.runtime.rows.pipeline import RowMaker, run
-from probrt.runtime.rows.writers import open_writer
+from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
+from probrt.runtime.rows.writers import RowsFile, open_writer
 
 
 def write_small_images(folder: Path, count: int) -> list[str]:
@@ -75,9 +75,24 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
     decode = measure_seconds(lambda: [len(batch.images) for batch in decode_batches(predictor, names)]) / len(names)
 
     def predict() -> None:
-        writer = open_writer(str(folder / "rows.jsonl"), predictor.bundle.manifest, append=False)
-        rows = RowMaker(predictor.bundle, predictor.plan.engine.name, maps, promises(predictor.bundle.manifest))
-        run(iter(names), predictor, Fixed(predictor), rows, writer, lambda _: None)
+        bundle = predictor.bundle
+        writer = open_writer(RowsFile(path=str(folder / "rows.jsonl"), manifest=bundle.manifest))
+        rows = RowMaker(
+            bundle=bundle,
+            engine=predictor.plan.engine.name,
+            thresholds=choose_thresholds(bundle.manifest),
+            maps=maps,
+        )
+        predict_files(
+            Run(
+                names=iter(names),
+                predictor=predictor,
+                answering=Fixed(predictor),
+                rows=rows,
+                writer=writer,
+                on_rows=lambda _: None,
+            )
+        )
         writer.close()
 
     return {"decode": 1 / decode, "model": 1 / model, "predict": len(names) / measure_seconds(predict)}

@@ -1,4 +1,4 @@
-"""What a run says while it works and when it ends, on standard error."""
+"""What a run prints on standard error: progress while it works, and its most uncertain files."""
 
 import heapq
 import sys
@@ -8,28 +8,30 @@ from typing import Any, Protocol
 import numpy as np
 
 from probrt.runtime.errors import one_line
-from probrt.runtime.rows.head_rows import Row
+from probrt.runtime.rows.numbers import Row
 
-EVERY = 10.0
+SECONDS_PER_LINE = 10.0
 WORST = 10
 
 
 class ProgressDisplay(Protocol):
-    """Told of finished rows; closed when the run ends, however it ends."""
+    """Shows how many rows are written; closed when the run ends, however it ends."""
 
     def advance(self, rows: int) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Silent:
+class NoDisplay:
+    """Shows nothing."""
+
     def advance(self, rows: int) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Lines:
-    """A plain line every few seconds, for logs."""
+class LineDisplay:
+    """Prints a plain line every few seconds, for logs."""
 
     def __init__(self) -> None:
         self._start = self._last = time.monotonic()
@@ -38,24 +40,23 @@ class Lines:
     def advance(self, rows: int) -> None:
         self._rows += rows
         now = time.monotonic()
-        if now - self._last >= EVERY:
+        if now - self._last >= SECONDS_PER_LINE:
             self._last = now
             say(f"{self._rows} images, {self._rows / (now - self._start):.1f} images/s")
 
     def close(self) -> None: ...
 
 
-class Bar:
-    """A bar with images per second and the time left, for terminals."""
+class BarDisplay:
+    """Draws a bar with images per second and the time left, for terminals."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         speed = TextColumn("{task.fields[speed]}")
         columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-        self._bar = RichProgress(*columns, console=Console(stderr=True))
+        self._bar = Progress(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("predict", total=total, speed="")
         self._start, self._rows = time.monotonic(), 0
         self._bar.start()
@@ -69,21 +70,24 @@ class Bar:
         self._bar.stop()
 
 
-def progress(quiet: bool, total: int | None) -> ProgressDisplay:
-    """The kind that fits: nothing if quiet, a bar on a terminal, else lines. `total` may be unknown."""
+def open_progress(quiet: bool, total: int | None) -> ProgressDisplay:
+    """Opens the display that fits: none if quiet, a bar on a terminal, else lines. None is an unknown total."""
     if quiet or total == 1:
-        return Silent()
-    return Bar(total) if sys.stderr.isatty() else Lines()
+        return NoDisplay()
+    return BarDisplay(total) if sys.stderr.isatty() else LineDisplay()
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
+    """Prints one line on standard error."""
     print(f"probrt: {one_line(ValueError(text))}", file=sys.stderr)
 
 
 class Ranking:
-    """The most uncertain files of a run, in memory that does not grow: by epistemic, else total uncertainty,
-    of the first head whose rows hold numbers."""
+    """Keeps the most uncertain files of a run, in memory that does not grow.
+
+    by: `head.quantity`, the epistemic, else total, else aleatoric uncertainty of the first head whose rows hold
+    numbers; empty before the first such row.
+    """
 
     def __init__(self) -> None:
         self.by = ""
@@ -92,15 +96,15 @@ class Ranking:
 
     def add(self, rows: list[Row]) -> None:
         for row in rows:
-            found = self._uncertainty(row)
-            if found is not None:
+            uncertainty = self._uncertainty(row)
+            if uncertainty is not None:
                 self._order -= 1
-                item = (found, self._order, row["file"])
-                (heapq.heappush if len(self._heap) < WORST else heapq.heappushpop)(self._heap, item)
+                entry = (uncertainty, self._order, row["file"])
+                (heapq.heappush if len(self._heap) < WORST else heapq.heappushpop)(self._heap, entry)
 
     def worst(self) -> list[tuple[float, str]]:
         """Uncertainty and file, the most uncertain first."""
-        return [(value, name) for value, _, name in sorted(self._heap, reverse=True)]
+        return [(uncertainty, name) for uncertainty, _, name in sorted(self._heap, reverse=True)]
 
     def _uncertainty(self, row: Row) -> float | None:
         for head, values in (row["heads"] or {}).items():

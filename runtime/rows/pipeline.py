@@ -1,4 +1,4 @@
-"""The run of `probrt predict`: files in, one row each out, in the order of the input."""
+"""From files to rows: decodes, predicts and writes one row per file, in the order of the input."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.runtime.images.loader import Batch, Loaded, Loader
 from probrt.runtime.predict.adaptive import Answering
-from probrt.runtime.predict.predictor import Prediction, Predictor
-from probrt.runtime.rows.head_rows import Row, at, head_row
+from probrt.runtime.predict.predictor import Answer, Prediction, Predictor
+from probrt.runtime.rows.kinds import KINDS, Values
 from probrt.runtime.rows.maps import MapFolder
-from probrt.runtime.rows.review import Answers, Review
+from probrt.runtime.rows.numbers import Row
+from probrt.runtime.rows.review import Quantities, Review
 from probrt.runtime.rows.writers import RowWriter
 
 
 @dataclass
 class Tally:
-    """What a run came to."""
+    """Counts of a run: rows written, error rows, rows for review, files of several frames."""
 
     rows: int = 0
     errors: int = 0
@@ -25,70 +26,74 @@ class Tally:
     several_frames: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
 class RowMaker:
-    """Rows of one run: what is the same in each, and where its maps go.
+    """Makes the rows of a run.
 
-    promises: of `rows.promises`; first: rows that are there already, behind which the maps' numbers go on.
+    engine: its name. thresholds: by head, of `choose_thresholds`. maps: where per-position answers go; None leaves
+    them out. review: None leaves the flag out. first: how many rows there are already, for the numbers of the maps.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        engine: str,
-        maps: MapFolder | None,
-        promises: Mapping[str, Conformal],
-        review: Review | None = None,
-        first: int = 0,
-    ) -> None:
-        self._manifest = bundle.manifest
-        self._same: Row = {"engine": engine, "bundle": bundle.label}
-        self._maps = maps
-        self._first = first
-        self._review = review
-        self._promises = promises
+    bundle: Bundle
+    engine: str
+    thresholds: Mapping[str, Conformal]
+    maps: MapFolder | None = None
+    review: Review | None = None
+    first: int = 0
 
-    def good(self, image: Loaded, prediction: Prediction, index: int) -> Row:
-        """The row of one image of a batch; an error row if its answer is not finite."""
+    def make(self, image: Loaded, prediction: Prediction, index: int) -> Row:
+        """The row of the image at `index` of a prediction; an error row if its answer is not finite."""
         if prediction.faults[index]:
-            return self.bad(image, prediction.faults[index])
-        answers = {head: at(answer, index) for head, answer in prediction.heads.items()}
+            return self.make_error(image, prediction.faults[index])
+        manifest = self.bundle.manifest
+        quantities = {head: select_image(answer, index) for head, answer in prediction.heads.items()}
         heads = {}
-        for head in self._manifest.heads:
+        for head in manifest.heads:
+            values = quantities[head.name]
             if not head.per_position:
-                heads[head.name] = head_row(head, answers[head.name], self._promises.get(head.name))
-            elif self._maps is not None:
-                number = self._first + image.index
-                heads[head.name] = self._maps.save(head, answers[head.name], number, self._manifest.input, image)
-        row: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
-        return self._whole(row | {"draws": int(prediction.draws[index])}, heads, answers)
+                heads[head.name] = KINDS[head.kind].row(head, values, self.thresholds.get(head.name))
+            elif self.maps is not None:
+                row = self.first + image.index
+                heads[head.name] = self.maps.save(head, values, row=row, input=manifest.input, image=image)
+        start: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
+        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities)
 
-    def bad(self, image: Loaded, reason: str) -> Row:
+    def make_error(self, image: Loaded, reason: str) -> Row:
         """The row of an image without an answer."""
-        row: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
-        return self._whole(row | {"draws": None}, None, None)
+        start: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
+        return self._complete(start | {"draws": None}, None, None)
 
-    def _whole(self, row: Row, heads: Row | None, answers: Answers | None) -> Row:
-        flag = {} if self._review is None else {"review": self._review.flagged(answers)}
-        return row | self._same | flag | {"heads": heads}
+    def _complete(self, start: Row, heads: Row | None, quantities: Quantities | None) -> Row:
+        flag = {} if self.review is None else {"review": self.review.needs_review(quantities)}
+        return start | {"engine": self.engine, "bundle": self.bundle.label} | flag | {"heads": heads}
 
 
-def run(
-    names: Iterator[str],
-    predictor: Predictor,
-    answering: Answering,
-    rows: RowMaker,
-    writer: RowWriter,
-    seen: Callable[[list[Row]], None],
-) -> Tally:
-    """Predicts every file and writes its row; `seen` is told of the rows as they are written.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run reads, computes and writes.
 
-    Memory is bounded by the loader's window, whatever the number of files.
+    names: of the files. on_rows: called with the rows that have just been written.
+    """
+
+    names: Iterator[str]
+    predictor: Predictor
+    answering: Answering
+    rows: RowMaker
+    writer: RowWriter
+    on_rows: Callable[[list[Row]], None]
+
+
+def predict_files(run: Run) -> Tally:
+    """Predicts every file and writes its row.
+
+    The window of the loader bounds the memory, whatever the number of files.
     """
     tally = Tally()
-    loader = Loader(names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
+    predictor = run.predictor
+    loader = Loader(run.names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
     waiting: dict[int, Row] = {}
 
-    def write() -> None:
+    def write_ready_rows() -> None:
         in_order = []
         while tally.rows in waiting:
             row = waiting.pop(tally.rows)
@@ -97,22 +102,27 @@ def run(
             tally.review += row.get("review", False)
             in_order.append(row)
         if in_order:
-            writer.write(in_order)
-            seen(in_order)
+            run.writer.write(in_order)
+            run.on_rows(in_order)
             loader.done(tally.rows)
 
     for ready in chain(loader, (None,)):
-        for image, row in _answered(ready, answering, rows):
+        for image, row in _make_rows(ready, run.answering, run.rows):
             waiting[image.index] = row
             tally.several_frames += image.frames > 1
-        write()
+        write_ready_rows()
     return tally
 
 
-def _answered(ready: Batch | Loaded | None, answering: Answering, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
+def select_image(answer: Answer, index: int) -> dict[str, Values]:
+    """The quantities of one image of a batch, by name."""
+    return {name: values[index] for name, values in answer.quantities().items()}
+
+
+def _make_rows(ready: Batch | Loaded | None, answering: Answering, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
     if isinstance(ready, Loaded):
-        yield ready, rows.bad(ready, ready.error)
+        yield ready, rows.make_error(ready, ready.error)
         return
     answers = answering.flush() if ready is None else answering.push(ready.images, ready.last)
     for image, prediction, index in answers:
-        yield image, rows.good(image, prediction, index)
+        yield image, rows.make(image, prediction, index)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from probrt.runtime.errors import InputError, UsageError
-from probrt.runtime.rows.head_rows import Row
+from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.writers import FIELDS
 from probrt.runtime.tables import UnreadableTable, open_csv, open_parquet, read_json_lines
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, as a line of JSON has them.
+    """Yields the rows of a .jsonl, .csv or .parquet file, each as its line of JSON lines holds it.
 
-    UsageError for another suffix or no such file, InputError for a line that is no row.
+    Raises UsageError for another suffix or a file that does not exist, InputError for a line that is no row.
     """
     readers = {".jsonl": _json_rows, ".ndjson": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     reader = readers.get(path.suffix.lower())
@@ -44,8 +44,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with open_csv(path, errors="surrogateescape") as table:
             for number, cells in table.rows:
-                known = {name: value for name, value in cells.items() if name and value}
-                yield number, _nested({name: _value(name, value) for name, value in known.items()})
+                known = {name: text for name, text in cells.items() if name and text}
+                yield number, _nest({name: _parse_cell(name, text) for name, text in known.items()})
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as CSV: {error}") from None
 
@@ -54,29 +54,28 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with open_parquet(path) as table:
             for number, cells in table.rows:
-                yield number, _nested({name: value for name, value in cells.items() if value is not None})
+                yield number, _nest({name: value for name, value in cells.items() if value is not None})
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as Parquet: {error}") from None
 
 
-def _nested(fields: Row) -> Row:
-    """A row out of flat columns; what is not there was empty."""
-    row: Row = {name: fields.get(name) for name in FIELDS} | {"heads": None}
-    if "review" in fields:
-        row["review"] = fields["review"]
+def _nest(cells: Row) -> Row:
+    """Builds a row from its flat columns; a column that is not there was empty."""
+    row: Row = {name: cells.get(name) for name in FIELDS} | {"heads": None}
+    if "review" in cells:
+        row["review"] = cells["review"]
     if row["status"] == "ok":
         row["heads"] = {}
-    for name, value in fields.items():
+    for name, value in cells.items():
         head, dot, quantity = name.partition(".")
         if dot and row["heads"] is not None:
             row["heads"].setdefault(head, {})[quantity] = value
     return row
 
 
-def _value(name: str, text: str) -> Any:
-    """A field of CSV: a list or a number in JSON, or text. A label stays text though it may look like a number."""
-    text_only = name in FIELDS or (name.endswith(".label") and not text.startswith("["))
-    if text_only:
+def _parse_cell(name: str, text: str) -> Any:
+    """A cell of CSV: a list or a number in JSON, or text. A label stays text though it may look like a number."""
+    if name in FIELDS or (name.endswith(".label") and not text.startswith("[")):
         return text
     try:
         return json.loads(text)

@@ -1,4 +1,4 @@
-"""A stopped run, continued: the rows that are whole stay, and the input goes on behind them."""
+"""Continues a stopped run: keeps the rows that are whole, and skips the images that they answer."""
 
 import csv
 import io
@@ -12,64 +12,83 @@ from typing import Any
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.runtime.errors import StorageError, UsageError, one_line
 
+KEYS = ("file", "status", "bundle", "engine", "draws")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRequest:
+    """The run that continues `out`.
+
+    names: of the images, in their order. bundle: its label. engine: its name. draws: what every good row must have
+    taken, or None where they differ. review: whether rows have that flag. thresholds: by head, of `choose_thresholds`.
+    """
+
+    out: Path
+    names: Iterator[str]
+    bundle: str
+    engine: str
+    draws: int | None
+    review: bool
+    thresholds: Mapping[str, Conformal]
+
 
 @dataclass(frozen=True)
-class Done:
-    """What a stopped run left: whole rows, how many of them are errors, and where they end in the file."""
+class FinishedRows:
+    """What a stopped run left: the number of whole rows, of the errors among them, and the bytes that they take."""
 
     rows: int
     errors: int
     size: int
 
 
-def resume(
-    out: Path,
-    names: Iterator[str],
-    bundle: str,
-    engine: str,
-    draws: int | None,
-    review: bool,
-    promises: Mapping[str, Conformal],
-) -> Done:
-    """Checks the rows of `out` against this run, cuts off a torn last row, and moves `names` behind them.
+def resume_rows(request: ResumeRequest) -> FinishedRows:
+    """Checks the rows of `out` against the request, cuts off a torn last row, and moves `names` behind the rows.
 
-    draws: what every good row must have taken, or None where they differ; review: whether rows have that flag;
-    promises: of `rows.promises`.
-    UsageError if the file is of another run: other images or order, bundle, engine, number of draws or coverage.
+    Raises UsageError if the rows are of another run: of other images or in another order, or of another bundle,
+    engine, number of draws or coverage. Raises StorageError if the file cannot be cut.
     """
+    out = request.out
     if out.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
         raise UsageError(f"--resume: {out} cannot be continued; write .jsonl or .csv, or start anew with --overwrite")
+    is_csv = out.suffix.lower() == ".csv"
     rows = errors = size = 0
-    for row, end in (_csv_rows if out.suffix.lower() == ".csv" else _json_rows)(out):
-        name = next(names, None)
-        where = f"--resume: {out}: row {rows + 1}"
-        if row["file"] != name:
-            shown = one_line(ValueError(str(row["file"]))), one_line(ValueError(str(name)))
-            raise UsageError(f"{where} is {shown[0]} but the input has {shown[1]}; name the same images")
-        taken = None if row["status"] == "error" or draws is None else int(row["draws"])
-        if row["bundle"] != bundle or row["engine"] != engine or taken not in (None, draws):
-            raise UsageError(
-                f"{where} is by {row['bundle']}, {row['engine']}, {row['draws']} draws, not {bundle}, {engine}, "
-                f"{draws}; ask for the same, or start anew with --overwrite"
-            )
-        if ("review" in row) != review:
-            raise UsageError(f"{where} has {'no' if review else 'a'} review flag; give the same --max-risk")
-        for head, coverage in row["coverage"].items():
-            if head in promises and not math.isclose(coverage, promises[head].coverage):
-                raise UsageError(f"{where} promises {head} at {coverage:g}; give the same --coverage")
+    for row, end in (_csv_rows if is_csv else _json_rows)(out):
+        _check_row(row, next(request.names, None), request, f"--resume: {out}: row {rows + 1}")
         rows, errors, size = rows + 1, errors + (row["status"] == "error"), end
-    if out.suffix.lower() == ".csv" and rows == 0:
+    if is_csv and rows == 0:
         size = 0  # the header is written anew
     try:
         with out.open("rb+") as stream:
             stream.truncate(size)
     except OSError as error:
         raise StorageError(f"{out}: cannot be continued: {error.strerror}") from None
-    return Done(rows, errors, size)
+    return FinishedRows(rows, errors, size)
 
 
-def _records(path: Path, quoted: bool) -> Iterator[tuple[bytes, int]]:
-    """Whole records and where they end; in CSV a newline between quotes ends none."""
+def _check_row(row: dict[str, Any], name: str | None, request: ResumeRequest, where: str) -> None:
+    """Raises UsageError if a row is not the one that the request would write for the image `name`."""
+    if row["file"] != name:
+        in_file, in_input = one_line(ValueError(str(row["file"]))), one_line(ValueError(str(name)))
+        raise UsageError(f"{where} is {in_file} but the input has {in_input}; name the same images")
+    draws = None if row["status"] == "error" or request.draws is None else int(row["draws"])
+    if row["bundle"] != request.bundle or row["engine"] != request.engine or draws not in (None, request.draws):
+        raise UsageError(
+            f"{where} is by {row['bundle']}, {row['engine']}, {row['draws']} draws, not {request.bundle}, "
+            f"{request.engine}, {request.draws}; ask for the same, or start anew with --overwrite"
+        )
+    if ("review" in row) != request.review:
+        raise UsageError(f"{where} has {'no' if request.review else 'a'} review flag; give the same --max-risk")
+    for head, coverage in row["coverage"].items():
+        threshold = request.thresholds.get(head)
+        if threshold is not None and not math.isclose(coverage, threshold.coverage):
+            raise UsageError(f"{where} holds {head} at coverage {coverage:g}; give the same --coverage")
+
+
+def _records(path: Path, *, quoted: bool) -> Iterator[tuple[bytes, int]]:
+    """Yields the whole records of a file, each with the position of its end.
+
+    quoted: whether a newline between quotes is part of a record, as in CSV.
+    """
     end, record = 0, b""
     with path.open("rb") as stream:
         for line in stream:
@@ -84,14 +103,11 @@ def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     for number, (record, end) in enumerate(_records(path, quoted=False), start=1):
         try:
             row = json.loads(record)
-            kept = ("file", "status", "bundle", "engine", "draws")
             heads = (row.get("heads") or {}).items()
             coverage = {head: float(values["coverage"]) for head, values in heads if "coverage" in values}
-            yield (
-                {key: row[key] for key in (*kept, "review") if key in kept or key in row} | {"coverage": coverage},
-                end,
-            )
-        except (ValueError, KeyError, TypeError):
+            flag = {"review": row["review"]} if "review" in row else {}
+            yield {key: row[key] for key in KEYS} | flag | {"coverage": coverage}, end
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"--resume: {path}: line {number} is no row of predictions") from None
 
 
@@ -101,13 +117,15 @@ def _csv_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         fields = next(csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline="")))
         if not header:
             header = fields
-            if not {"file", "status", "bundle", "engine", "draws"} <= set(header):
+            if not set(KEYS) <= set(header):
                 raise UsageError(f"--resume: {path}: its header is none of predictions")
         elif len(fields) != len(header):
             raise UsageError(f"--resume: {path}: record {number} is no row of predictions")
         else:
-            named = dict(zip(header, fields, strict=True))
-            said = {
-                name.removesuffix(".coverage"): value for name, value in named.items() if name.endswith(".coverage")
+            cells = dict(zip(header, fields, strict=True))
+            coverage = {
+                name.removesuffix(".coverage"): float(text)
+                for name, text in cells.items()
+                if name.endswith(".coverage") and text
             }
-            yield {**named, "coverage": {head: float(value) for head, value in said.items() if value}}, end
+            yield {**cells, "coverage": coverage}, end

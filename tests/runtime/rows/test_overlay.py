@@ -12,7 +12,7 @@ from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.decode import read_image
-from probrt.runtime.rows.overlay import overlay
+from probrt.runtime.rows.overlay import draw_overlay
 
 INK = HeadRecord(
     name="ink", likelihood="bernoulli", kind="binary", combine="entropy", per_position=True, labels=["ink"],
@@ -29,7 +29,7 @@ def test_certain_parts_are_the_image_and_doubt_is_red() -> None:
     mean = np.zeros((8, 8, 1), np.float32)
     doubt = np.zeros((8, 8, 1), np.float32)
     doubt[2, 3], doubt[5, 6] = np.log(2), np.log(2) / 2
-    picture = overlay(pixels, (0, 255), INK, {"mean": mean, "epistemic": doubt})
+    picture = draw_overlay(pixels, (0, 255), INK, {"mean": mean, "epistemic": doubt})
     grey = np.repeat(pixels, 3, axis=-1)
     expected = grey.copy()
     expected[2, 3], expected[5, 6] = (255, 0, 0), (grey[5, 6] + (255, 0, 0)) / 2
@@ -39,7 +39,7 @@ def test_certain_parts_are_the_image_and_doubt_is_red() -> None:
 def test_regions_are_outlined_whatever_the_size_of_the_map() -> None:
     mean = np.zeros((4, 4, 3), np.float32)
     mean[:, :2, 1] = mean[:, 2:, 2] = 1
-    picture = overlay(np.zeros((8, 8, 3), np.float32), (0, 255), KIND, {"mean": mean, "aleatoric": mean[..., 0]})
+    picture = draw_overlay(np.zeros((8, 8, 3), np.float32), (0, 255), KIND, {"mean": mean, "aleatoric": mean[..., 0]})
     np.testing.assert_array_equal(picture[:, 3], [(0, 255, 255)] * 8)
     assert not picture[:, [0, 1, 2, 4, 5, 6, 7]].any()
 
@@ -60,7 +60,7 @@ def test_rows_name_the_overlays(bundle: Bundle, pictures: Path, tmp_path: Path, 
     for index, (file, path) in enumerate(found):
         quantities = {name: values[index] for name, values in answer["ink"].quantities().items()}
         pixels = read_image(file, bundle.manifest.input)
-        expected = overlay(pixels, (0, 255), bundle.manifest.head("ink"), quantities)
+        expected = draw_overlay(pixels, (0, 255), bundle.manifest.head("ink"), quantities)
         np.testing.assert_allclose(np.asarray(Image.open(path), int), expected.astype(int), atol=1)
 
 

@@ -154,7 +154,7 @@ def test_coverage_chooses_among_the_calibrated_ones(
         assert predict(sure, out, pictures, "--maps", "none") == 0
         out.write_bytes(out.read_bytes()[:-40])
         assert predict(sure, out, pictures, "--maps", "none", "--resume", "--coverage", 0.5) == 2
-        assert "promises shape at 0.9; give the same --coverage" in capsys.readouterr().err
+        assert "holds shape at coverage 0.9; give the same --coverage" in capsys.readouterr().err
         assert predict(sure, out, pictures, "--maps", "none", "--resume") == 0
     # A real-valued head without calibration: the quartiles of a normal.
     plain = rewrite(folder, calibration=[])

@@ -1,4 +1,4 @@
-"""Outputs beside the four quantities: in rows, in every format of rows, and in the manifest."""
+"""Rows by the kind of a head; outputs beside the four quantities in every format of rows and in the manifest."""
 
 import csv
 import json
@@ -15,8 +15,9 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import BundleError
 from probrt.runtime.predict.predictor import Prediction, answer_of, joined
-from probrt.runtime.rows.head_rows import at, head_row
-from probrt.runtime.rows.writers import open_writer
+from probrt.runtime.rows.kinds import KINDS
+from probrt.runtime.rows.pipeline import select_image
+from probrt.runtime.rows.writers import RowsFile, open_writer
 
 OUTPUTS = {
     "mean": [1],
@@ -43,22 +44,23 @@ def test_other_outputs_are_in_rows_of_every_format(suffix: str, bundle: Bundle, 
     arrays = {name: np.resize(np.array(VALUES[name]), (1, *sides)) for name, sides in OUTPUTS.items()}
     prediction = joined([Prediction({"count": answer_of(arrays)}, np.array([8], np.int32))] * 2)
     assert prediction["count"].extra["knots"].shape == (2, 2, 2, 1)
-    values = head_row(HEAD, at(prediction["count"], 1), None)
+    values = KINDS[HEAD.kind].row(HEAD, select_image(prediction["count"], 1), None)
     assert {name: values[name] for name in VALUES} == VALUES
     manifest = msgspec.structs.replace(bundle.manifest, heads=[HEAD], calibration=[])
     row = {"file": "a", "sha256": "", "status": "ok", "error": None, "draws": 8, "engine": "e", "bundle": "b"}
-    writer = open_writer(str(out := tmp_path / f"p{suffix}"), manifest, append=False)
+    out = tmp_path / f"p{suffix}"
+    writer = open_writer(RowsFile(path=str(out), manifest=manifest))
     writer.write([row | {"heads": {"count": values}}])
     writer.close()
     if suffix == ".jsonl":
-        found = json.loads(out.read_text())["heads"]["count"]
+        written = json.loads(out.read_text())["heads"]["count"]
     elif suffix == ".csv":
         (line,) = csv.DictReader(out.read_text().splitlines())
-        found = {name: json.loads(line[f"count.{name}"]) for name in VALUES}
+        written = {name: json.loads(line[f"count.{name}"]) for name in VALUES}
     else:
         (line,) = pq.read_table(out).to_pylist()
-        found = {name: line[f"count.{name}"] for name in VALUES}
-    assert {name: found[name] for name in VALUES} == VALUES
+        written = {name: line[f"count.{name}"] for name in VALUES}
+    assert {name: written[name] for name in VALUES} == VALUES
 
 
 @pytest.mark.parametrize(("name", "reason"), [("label", "which rows have already"), ("Bad name", "matching regex")])
