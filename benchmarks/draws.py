@@ -77,8 +77,9 @@ def load_serving(folder: Path) -> Step:
 def load_bank(folder: Path, engine: str) -> Step:
     """Loads the bank with one engine."""
     from probrt.runtime.bundle.bundle import Bundle
+    from probrt.runtime.predict.predictor import load_predictor
 
-    return Bundle.open(folder / "net").predictor(engine=engine, variant="draws", samples=DRAWS, batch_size=64)
+    return load_predictor(Bundle.open(folder / "net"), engine=engine, variant="draws", samples=DRAWS, batch_size=64)
 
 
 def build_tfp(layer: str, unrolled: bool) -> Step:

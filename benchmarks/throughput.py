@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from probrt.runtime.bundle.bundle import Bundle, default_bundle
 from probrt.runtime.images.loader import Batch, Loader
 from probrt.runtime.predict.adaptive import Fixed
-from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.predict.predictor import Predictor, load_predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int)
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle or default_bundle())
-    predictor = bundle.predictor(engine=options.engine, samples=options.samples)
+    predictor = load_predictor(bundle, engine=options.engine, samples=options.samples)
     print(f"{bundle.label}: {predictor.plan.line}, batch {predictor.batch_size}, {predictor.threads} threads")
     print(f"{'images':24} {'decode/s':>9} {'model/s':>9} {'bound/s':>9} {'predict/s':>9} {'ratio':>6}")
     per_position = any(head.per_position for head in bundle.manifest.heads)

@@ -11,6 +11,7 @@ import numpy as np
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.images.decode import read_image
+from probrt.runtime.predict.predictor import load_predictor
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ def main(bundle: str, out: str, files: list[str]) -> None:
     """Draws one row per image: of a volume its middle slice, of a class map the expected class number."""
     opened = Bundle.open(bundle)
     images = np.stack([read_image(Path(file).read_bytes(), opened.manifest.input) for file in files])
-    prediction = opened.predictor()(images.astype(np.float32))
+    prediction = load_predictor(opened)(images.astype(np.float32))
     maps = [head for head in opened.manifest.heads if head.per_position]
     _, axes = plt.subplots(
         len(files), 1 + 2 * len(maps), figsize=(2.1 * (1 + 2 * len(maps)), 2.5 * len(files)), squeeze=False

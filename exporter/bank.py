@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import BankError, HeadRecord, Selection
-from probrt.runtime.predict.combine import entropy, over_classes
+from probrt.runtime.predict.combine import ENTROPIES
 from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import DrawHandler, use_handler
 
@@ -194,9 +194,9 @@ def _independent(heads: Sequence[HeadRecord], pool: Draws, part: slice, number: 
 
 
 def _spread(head: HeadRecord, mean: np.ndarray, aleatoric: np.ndarray) -> np.ndarray:
-    if head.combine == "variance":
+    if head.kind == "real":
         return mean.var(0)
-    return np.maximum(entropy(mean.mean(0), over_classes(head)) - aleatoric.mean(0), 0.0)
+    return np.maximum(ENTROPIES[head.kind](mean.mean(0)) - aleatoric.mean(0), 0.0)
 
 
 def _rms(values: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probrt.exporter.formats import BY_PRECISION, Kind
-from probrt.exporter.reference import Answer, Reference
+from probrt.exporter.reference import Outputs, Reference
 from probrt.exporter.signatures import encodable
 from probrt.exporter.task_metrics import Task
 from probrt.runtime.bundle.bundle import Bundle
@@ -57,7 +57,7 @@ def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: 
     entropies = {head.name for head in reference.heads if head.kind != "real"}
 
     @functools.cache
-    def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Answer]:
+    def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Outputs]:
         """The calls that a file is asked, and what the model says to them."""
         if variant == "mean":
             return [{"images": images}], expected_mean
@@ -88,7 +88,7 @@ def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) 
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _answered(bundle: Bundle, file: FileRecord, calls: list[Inputs]) -> tuple[Answer, float]:
+def _answered(bundle: Bundle, file: FileRecord, calls: list[Inputs]) -> tuple[Outputs, float]:
     """The calls' answers, and the last one's seconds, which have no start in them."""
     graph = _graph(bundle, [file])
     answers = [graph(call) for call in calls]
@@ -115,7 +115,7 @@ def _and_task(found: Difference, bundle: Bundle, file: FileRecord, reference: Re
     return dataclasses.replace(found, task=tuple(rows), faults=tuple(faults))
 
 
-def _timed(answer: Callable[[], Answer]) -> tuple[Answer, float]:
+def _timed(answer: Callable[[], Outputs]) -> tuple[Outputs, float]:
     found, begin = answer(), time.perf_counter()
     answer()
     return found, time.perf_counter() - begin
@@ -123,7 +123,7 @@ def _timed(answer: Callable[[], Answer]) -> tuple[Answer, float]:
 
 def _asked_of_sampled(
     reference: Reference, posterior: PosteriorRecord, images: np.ndarray
-) -> tuple[list[Inputs], Answer]:
+) -> tuple[list[Inputs], Outputs]:
     """Two calls, of the bundle's own seed and of another from an odd position on."""
     calls, answers = [], []
     for seed, start in ((posterior.seed, 0), (_OTHER_SEED, _FEWER)):
@@ -134,14 +134,14 @@ def _asked_of_sampled(
     return calls, _joined(answers)
 
 
-def _joined(answers: Sequence[Answer]) -> Answer:
+def _joined(answers: Sequence[Outputs]) -> Outputs:
     """Answers one after the other along the batch."""
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def _signatures(
-    bundle: Bundle, graph: Graph, reference: Reference, images: np.ndarray, expected_mean: Answer
-) -> Iterator[tuple[str, Callable[[], Answer], Answer]]:
+    bundle: Bundle, graph: Graph, reference: Reference, images: np.ndarray, expected_mean: Outputs
+) -> Iterator[tuple[str, Callable[[], Outputs], Outputs]]:
     posterior = bundle.manifest.posterior
     yield "mean", lambda: graph({"images": images}, "mean"), expected_mean
     if posterior is None:
@@ -165,8 +165,8 @@ def _signatures(
 def _difference(
     file: str,
     signature: str,
-    run: Callable[[], tuple[Answer, float]],
-    expected: Answer,
+    run: Callable[[], tuple[Outputs, float]],
+    expected: Outputs,
     kind: Kind,
     entropies: Collection[str],
 ) -> Difference:

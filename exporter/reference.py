@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from probrt.exporter.graphs import mean_outputs
 from probrt.runtime.bundle.manifest import HeadRecord
-from probrt.runtime.predict.combine import Sum
+from probrt.runtime.predict.combine import combine_chunks
 from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
-Answer = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Reference:
     model: Model
     heads: Sequence[HeadRecord]
 
-    def mean(self, images: np.ndarray) -> Answer:
+    def mean(self, images: np.ndarray) -> Outputs:
         """`mean` and `aleatoric` of every head at the posterior mean."""
         return {name: value.numpy() for name, value in self._at_mean(images).items()}
 
-    def draws(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> Answer:
+    def draws(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> Outputs:
         """All four quantities of every head over draws (seed, index)."""
-        sums = [Sum(head) for head in self.heads]
+        combiners = [combine_chunks(head) for head in self.heads]
         for answer in self.each(images, seed, indices):
-            for head, total in zip(self.heads, sums, strict=True):
+            for head, combiner in zip(self.heads, combiners, strict=True):
                 alone = {**answer, f"{head.name}.epistemic": np.zeros_like(answer[f"{head.name}.aleatoric"])}
-                total.add(alone, 1)
+                combiner.add(alone, 1)
         return {
-            f"{head.name}.{quantity}": value
-            for head, total in zip(self.heads, sums, strict=True)
-            for quantity, value in total.answer().items()
+            f"{combiner.head.name}.{quantity}": values
+            for combiner in combiners
+            for quantity, values in combiner.quantities().items()
         }
 
-    def each(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> list[Answer]:
+    def each(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> list[Outputs]:
         """`mean` and `aleatoric` of every head under each draw."""
         return [
             {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probrt.exporter.reference import Answer
+from probrt.exporter.reference import Outputs
 from probrt.runtime.bundle.manifest import ParityRecord
 from probrt.trainer.heads import AnyHead
 
@@ -30,7 +30,7 @@ class Task:
             yield self.images[first : first + _BATCH].astype(np.float32)
 
     def compared(
-        self, heads: Sequence[AnyHead], file: str, answer: Answer, expected: Answer, allowed: float
+        self, heads: Sequence[AnyHead], file: str, answer: Outputs, expected: Outputs, allowed: float
     ) -> tuple[list[ParityRecord], list[str]]:
         """Rows for the manifest and faults: a score may be worse than the model's by that part of it."""
         rows, faults = [], []

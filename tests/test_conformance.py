@@ -16,6 +16,7 @@ from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
+from probrt.runtime.predict.predictor import load_predictor
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
 # Float32 sums in another order; ten times what was seen, a tenth of what the parity gate allows.
@@ -56,7 +57,7 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
             continue
         if file.precision == "int8" and images.ndim == 3 and not ENGINES[engine].int8_sequences:
             with pytest.raises(UsageError, match="runs no int8 files of one-dimensional inputs"):
-                bundle.bundle.predictor(engine=engine, precision="int8", variant="mean")
+                load_predictor(bundle.bundle, engine=engine, precision="int8", variant="mean")
             with pytest.raises(RuntimeError):  # a version that takes it makes the row of the table untrue
                 loaded(bundle, ENGINES[engine], [file])({"images": images})
             continue

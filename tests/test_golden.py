@@ -15,6 +15,7 @@ from probrt.exporter.export import ExportRequest, export
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FORMAT
 from probrt.runtime.errors import UsageError
+from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer import store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,15 +37,15 @@ def test_a_bundle_answers_as_it_did(format: str, engine: str, request_name: str)
     bundle = Bundle.open(GOLDEN / format / "bundle")
     if engine == "openvino" and request_name == "seed":
         with pytest.raises(UsageError, match="computes no 32-bit words"):
-            bundle.predictor(engine=engine, **REQUESTS[request_name])
+            load_predictor(bundle, engine=engine, **REQUESTS[request_name])
         return
     with np.load(GOLDEN / format / "answers.npz") as answers:
-        prediction = bundle.predictor(engine=engine, **REQUESTS[request_name])(answers["images"])
+        prediction = load_predictor(bundle, engine=engine, **REQUESTS[request_name])(answers["images"])
         expected = {name: answers[name] for name in answers.files if name.startswith(f"{request_name}/")}
     given = {
         f"{request_name}/{head}.{quantity}": values
         for head, answer in prediction.heads.items()
-        for quantity, values in answer.quantities().items()
+        for quantity, values in answer.quantities.items()
     }
     assert given.keys() == expected.keys()
     for name, values in expected.items():

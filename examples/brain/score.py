@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.predict.predictor import load_predictor
 
 
 def main(bundle: str, data: Path) -> None:
@@ -25,7 +26,7 @@ def main(bundle: str, data: Path) -> None:
     with (data / "metadata.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     opened = Bundle.open(bundle)
-    predictor = opened.predictor(samples=32)
+    predictor = load_predictor(opened, samples=32)
     (labels,) = (head.labels for head in opened.manifest.heads)
     predicted, true, uncertainty = [], [], []
     for row in rows:

@@ -5,14 +5,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, FileRecord, Manifest, decode
 from probrt.runtime.errors import BundleError, UsageError
-
-if TYPE_CHECKING:
-    from probrt.runtime.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -39,28 +36,6 @@ class Bundle:
         bundle._check_listing()
         return bundle
 
-    def predictor(
-        self,
-        *,
-        samples: int | None = None,
-        seed: int | None = None,
-        variant: str | None = None,
-        engine: str = "auto",
-        device: str = "auto",
-        precision: str = "float32",
-        batch_size: int | None = None,
-        threads: int | None = None,
-    ) -> "Predictor":
-        """A function from images [batch, *input.shape] of raw values to a Prediction.
-
-        Raises UsageError for what the bundle cannot give, MissingError for an engine that is not installed.
-        """
-        from probrt.runtime.predict.choose import PredictRequest, choose
-        from probrt.runtime.predict.predictor import Predictor
-
-        plan = choose(self, PredictRequest(samples, seed, variant, engine, device, precision))
-        return Predictor(self, plan, batch_size, threads)
-
     @property
     def label(self) -> str:
         """`name/version`, as rows and messages name it."""
@@ -76,28 +51,27 @@ class Bundle:
         return sorted(found, key=lambda file: file.draws[0] if file.draws else 0)
 
     def read(self, file: FileRecord) -> bytes:
-        """A file's bytes, after their size and digest were checked; BundleError if they differ."""
-        try:
-            data = (self.path / file.path).read_bytes()
-        except FileNotFoundError:
-            raise BundleError(f"{self.path / file.path}: missing; export the bundle again") from None
-        if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise BundleError(
-                f"{self.path / file.path}: was altered after export (its digest differs from the manifest's); "
-                "export or copy the bundle again"
-            )
-        return data
+        """Returns the bytes of a file; BundleError if their size or digest differs from the manifest's."""
+        with self._open(file) as stream:
+            content = stream.read()
+        self._check_digest(file, len(content), hashlib.sha256(content).hexdigest())
+        return content
 
     def check(self, file: FileRecord) -> None:
-        """Checks a file's digest without holding it in memory; BundleError if it differs."""
-        digest = hashlib.sha256()
+        """Checks the size and digest of a file without holding it in memory; BundleError if they differ."""
+        with self._open(file) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+        self._check_digest(file, size, digest)
+
+    def _open(self, file: FileRecord) -> BufferedReader:
         try:
-            with (self.path / file.path).open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+            return (self.path / file.path).open("rb")
         except FileNotFoundError:
             raise BundleError(f"{self.path / file.path}: missing; export the bundle again") from None
-        if digest.hexdigest() != file.sha256:
+
+    def _check_digest(self, file: FileRecord, size: int, digest: str) -> None:
+        if (size, digest) != (file.bytes, file.sha256):
             raise BundleError(
                 f"{self.path / file.path}: was altered after export (its digest differs from the manifest's); "
                 "export or copy the bundle again"

@@ -13,7 +13,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.commands.doctor import fits, sample_images
 from probrt.runtime.engines import engines
 from probrt.runtime.errors import UsageError
-from probrt.runtime.predict.predictor import cores
+from probrt.runtime.predict.predictor import cores, load_predictor
 
 SECONDS = 1.0
 MIN_CALLS = 5
@@ -77,7 +77,7 @@ def measure(path: str, engine: str, variant: str, sizes: list[int], threads: int
     bundle = Bundle.open(path)
     rows = []
     for size in sizes:
-        predictor = bundle.predictor(engine=engine, variant=variant, batch_size=size, threads=threads)
+        predictor = load_predictor(bundle, engine=engine, variant=variant, batch_size=size, threads=threads)
         images = sample_images(bundle.manifest, size)
         predictor(images)
         times: list[float] = []

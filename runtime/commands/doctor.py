@@ -16,6 +16,7 @@ from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.engines import Engine, engines
 from probrt.runtime.errors import ProbrtError, one_line
 from probrt.runtime.predict.choose import PredictRequest, choose
+from probrt.runtime.predict.predictor import load_predictor
 
 EXTRAS = (
     ("pyarrow", "parquet", "Parquet rows and lists"),
@@ -56,7 +57,7 @@ def _engine_line(engine: Engine) -> str:
 def _timing(bundle: Bundle, engine: Engine) -> str:
     """Seconds from opening to the first answer, and milliseconds of the next, for one image."""
     try:
-        predictor = bundle.predictor(engine=engine.name)
+        predictor = load_predictor(bundle, engine=engine.name)
         images = sample_images(bundle.manifest, 1)
         start = time.perf_counter()
         predictor(images)

@@ -9,12 +9,11 @@ from typing import Any
 
 import ai_edge_litert
 import numpy as np
-import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
-from probrt.runtime.engines import Arrays, Graph, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Graph, Outputs, absent_device, damaged
 from probrt.runtime.hush import hush
 
 
@@ -45,8 +44,8 @@ class LiteRT:
         for name in self._interpreter.get_signature_list():
             self._runners[name] = self._interpreter.get_signature_runner(name)
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
-        answer: dict[str, npt.NDArray[np.float32]]
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
+        answer: Outputs
         with contextlib.nullcontext() if self._ran else hush():
             answer = self._runners[signature](**inputs)
         self._ran = True
@@ -67,7 +66,7 @@ class Compiled:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._buffers: tuple[dict[str, Any], dict[str, Any]] = {}, {}
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
         shapes = {name: values.shape for name, values in inputs.items()}
         with hush():
             if shapes != self._shapes:
@@ -76,7 +75,7 @@ class Compiled:
             for name, values in inputs.items():
                 given[name].write(np.ascontiguousarray(values))
             self._model.run_by_name(signature, given, taken)
-            answer: dict[str, npt.NDArray[np.float32]] = {}
+            answer: Outputs = {}
             for name, details in self._model.get_output_tensor_details(signature).items():
                 shape = tuple(details["shape"])
                 answer[name] = taken[name].read(int(np.prod(shape)), np.float32).reshape(shape)

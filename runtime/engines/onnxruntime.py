@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
-from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -42,7 +40,7 @@ class OnnxRuntime:
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.provider = self._session.get_providers()[0]
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
         del signature  # an ONNX file holds one graph
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
-from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
 
 KEPT = 4
 
@@ -41,7 +40,7 @@ class OpenVino:
             self._settings["INFERENCE_NUM_THREADS"] = str(threads)
         self._requests: dict[tuple[int, ...], Any] = {}
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
         del signature  # an ONNX file holds one graph
         images = inputs["images"]
         count, each = len(images), images.shape[1:]

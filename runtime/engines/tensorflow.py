@@ -3,13 +3,10 @@
 import contextlib
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_saved_model
-from probrt.runtime.engines import Arrays, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
 from probrt.runtime.hush import hush
 
 with hush():
@@ -35,7 +32,7 @@ class TensorFlow:
         with hush(), tf.device(self._device):
             self._model = tf.saved_model.load(path)
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
         with tf.device(self._device):
             tensors = {name: tf.constant(array) for name, array in inputs.items()}
             answer = self._model.signatures[signature](**tensors)

@@ -10,10 +10,9 @@ import numpy.typing as npt
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.errors import UsageError
 from probrt.runtime.images.loader import Loaded
-from probrt.runtime.predict.combine import Floats, Sum, stacked, standard_error
-from probrt.runtime.predict.predictor import Prediction, Predictor, answer_of
-
-FIRST = 8
+from probrt.runtime.predict.answer import Prediction
+from probrt.runtime.predict.combine import Combiner, stack_combiners, standard_error
+from probrt.runtime.predict.predictor import Predictor, make_prediction
 
 Answered = tuple[Loaded, Prediction, int]
 
@@ -41,75 +40,65 @@ class Fixed:
 
 
 @dataclass
-class _Held:
-    """An image that needs more draws, with what its draws so far come to."""
+class _Waiting:
+    """An image that needs more draws, with the state of its draws so far: a combiner per head, for one image."""
 
     image: Loaded
-    sums: list[Sum]
+    combiners: list[Combiner]
 
 
 class Adaptive:
-    """Adds draws, chunk by chunk, to the images whose standard error is above the tolerance.
+    """Adds draws, call by call, to the images whose standard error is above the tolerance.
 
-    Images that go on are regrouped into full batches, so that the engine is never fed by halves. A
-    SavedModel starts every answer anew and doubles the number instead.
-    tolerance: head -> largest standard error of the predictive mean (`combine.standard_error`).
+    Regroups the images that go on into full batches, so that the engine always gets full batches.
+    tolerance: for each head the largest standard error of the predictive mean (`combine.standard_error`).
     """
 
     def __init__(self, predictor: Predictor, tolerance: Mapping[str, float]) -> None:
         self._predictor = predictor
         self._tolerance = tolerance
-        self._heads = predictor.bundle.manifest.heads
-        self._pools: dict[tuple[int, tuple[int, ...]], list[_Held]] = {}
+        self._calls = predictor.plan.source.plan_adaptive_calls(predictor.plan.calls)
+        self._pools: dict[tuple[int, tuple[int, ...]], list[_Waiting]] = {}
 
     def push(self, images: list[Loaded], last: bool) -> Iterator[Answered]:
-        del last  # more chunks follow for some: keep what is loaded
-        yield from self._step(0, [_Held(image, [Sum(head) for head in self._heads]) for image in images])
+        del last  # more calls follow for some images: keep the graphs loaded
+        yield from self._step(0, images, self._predictor.start())
 
     def flush(self) -> Iterator[Answered]:
         while self._pools:
-            level, shape = min(self._pools)
-            yield from self._step(level, self._pools.pop((level, shape)))
+            yield from self._continue(min(self._pools))
 
-    def _step(self, level: int, held: list[_Held]) -> Iterator[Answered]:
-        """One more helping of draws for a batch."""
-        images = [one.image for one in held]
-        named, sums, draws = self._more(level, held)
-        heads = {head: answer_of(quantities) for head, quantities in named.items()}
-        prediction = Prediction(heads, np.full(len(held), draws, np.int32))
-        enough = self._enough(named, draws)
+    def _continue(self, key: tuple[int, tuple[int, ...]]) -> Iterator[Answered]:
+        waiting = self._pools.pop(key)
+        per_head = zip(*(item.combiners for item in waiting), strict=True)
+        combiners = [stack_combiners(states) for states in per_head]
+        yield from self._step(key[0], [item.image for item in waiting], combiners)
+
+    def _step(self, level: int, images: list[Loaded], combiners: list[Combiner]) -> Iterator[Answered]:
+        """Makes call number `level` for a batch; yields the images that have enough draws, keeps the others."""
+        self._predictor.add(combiners, pixels(images), self._calls[level])
+        prediction = make_prediction(combiners, len(images))
+        enough = self._have_enough(level, combiners, len(images))
         for index in np.flatnonzero(enough):
             yield images[index], prediction, int(index)
         for index in np.flatnonzero(~enough):
             image = images[index]
             key = (level + 1, image.pixels.shape if image.pixels is not None else ())
             pool = self._pools.setdefault(key, [])
-            pool.append(_Held(image, [total.rows(np.array([index])) for total in sums]))
+            pool.append(_Waiting(image, [combiner.select(np.array([index])) for combiner in combiners]))
             if len(pool) == self._predictor.batch_size:
-                yield from self._step(level + 1, self._pools.pop(key))
+                yield from self._continue(key)
 
-    def _more(
-        self, level: int, held: list[_Held]
-    ) -> tuple[Mapping[str, Mapping[str, npt.NDArray[np.floating]]], list[Sum], int]:
-        """Answers so far (head -> quantity -> values), the sums behind them, and their number of draws."""
-        plan, images = self._predictor.plan, pixels([one.image for one in held])
-        if plan.chunk == 0:
-            draws = min(FIRST << level, plan.samples)
-            return self._predictor.whole(images, draws), [], draws
-        sums = [stacked([one.sums[i] for one in held]) for i in range(len(self._heads))]
-        arrays = self._predictor.chunk(images, level)
-        for total in sums:
-            total.add(arrays, plan.chunk)
-        return {total.head.name: total.answer() for total in sums}, sums, sums[0].draws
-
-    def _enough(self, named: Mapping[str, Mapping[str, npt.NDArray[np.floating]]], draws: int) -> npt.NDArray[np.bool_]:
-        fine = [np.ones(len(next(iter(named.values()))["mean"]), bool)]
-        if draws < self._predictor.plan.samples:
-            for head in self._heads:
-                quantities: dict[str, Floats] = {k: np.asarray(v, np.float64) for k, v in named[head.name].items()}
+    def _have_enough(self, level: int, combiners: list[Combiner], count: int) -> npt.NDArray[np.bool_]:
+        """Whether each image has enough draws: [count]."""
+        enough = np.ones(count, bool)
+        if level < len(self._calls) - 1:
+            for combiner in combiners:
+                head = combiner.head
                 if head.name in self._tolerance:
-                    fine.append(standard_error(head, quantities, draws) <= self._tolerance[head.name])
-        return np.asarray(np.all(fine, axis=0))
+                    error = standard_error(head.kind, combiner.quantities()["epistemic"], combiner.draws)
+                    enough &= error <= self._tolerance[head.name]
+        return enough
 
 
 def pixels(images: list[Loaded]) -> npt.NDArray[np.float32]:

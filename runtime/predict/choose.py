@@ -1,25 +1,26 @@
-"""Which engine, device and files answer a request, and why: the fastest that can honour it."""
+"""Chooses the engine, the device and the files that answer a request: the fastest that can honour it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, PosteriorRecord
-from probrt.runtime.engines import BUILT_IN, Engine, engines
+from probrt.runtime.bundle.manifest import PosteriorRecord, Precision, Variant
+from probrt.runtime.engines.formats import FORMATS, Call, CannotAnswer, Draws, Source
+from probrt.runtime.engines.table import BUILT_IN, Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
 
 FEW = 256
-VARIANTS = ("mean", "draws", "sampled")
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a person asked for; None and "auto" leave the choice open.
+    """What the user asks for; None and "auto" leave the choice open.
 
-    few: there are so few images that starting quickly matters more than speed.
+    few: whether there are so few images that a quick start matters more than speed.
     """
 
     samples: int | None = None
@@ -33,20 +34,31 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What answers: `files` are the chunks in the order of their draws (one file for mean and sampled).
+    """How a request is answered.
 
-    samples: draws per image, 0 for the posterior mean; chunk: draws of one call, 0 where one call makes any number.
-    why: this engine, and why none before it in the order.
+    calls: of the source's graphs, one after another for every batch.
+    why: the reason for this engine, and why none before it in the order.
     """
 
     engine: Engine
     device: str
-    variant: str
-    files: tuple[FileRecord, ...]
-    samples: int
-    seed: int
-    chunk: int
+    source: Source
+    calls: tuple[Call, ...]
     why: str = ""
+
+    @property
+    def variant(self) -> Variant:
+        return self.source.variant
+
+    @property
+    def samples(self) -> int:
+        """The number of draws per image; 0 for the posterior mean."""
+        return sum(call.draws.count for call in self.calls if call.draws)
+
+    @property
+    def has_many_graphs(self) -> bool:
+        """Whether the calls load different files."""
+        return len({call.files[0].path for call in self.calls}) > 1
 
     @property
     def line(self) -> str:
@@ -56,21 +68,26 @@ class Plan:
 
 
 def choose(bundle: Bundle, request: PredictRequest) -> Plan:
-    """The plan for a request; UsageError says what is possible, MissingError what to install."""
+    """Returns the plan for a request.
+
+    Raises UsageError, which says what is possible, or MissingError, which says what to install.
+    """
     _check(bundle, request)
     reasons: list[str] = []
     missing: list[Engine] = []
     for engine in _candidates(request):
-        found = _files(bundle, engine, request)
-        if isinstance(found, str):
-            reasons.append(f"{engine.name}: {found}")
-        elif not engine.installed:
+        try:
+            source, calls = _find_calls(bundle, engine, request)
+        except CannotAnswer as error:
+            reasons.append(f"{engine.name}: {error}")
+            continue
+        if not engine.installed:
             missing.append(engine)
-        else:
-            device = _device(engine, request.device)
-            if device is not None:
-                return replace(_plan(bundle, engine, device, request, *found), why=_why(request, reasons, missing))
-            reasons.append(f"{engine.name}: no device {request.device} here")
+            continue
+        device = _find_device(engine, request.device)
+        if device is not None:
+            return Plan(engine, device, source, calls, _why(request, reasons, missing))
+        reasons.append(f"{engine.name}: no device {request.device} here")
     if missing:
         raise MissingError(
             f"{bundle.label}: needs {' or '.join(engine.name for engine in missing)}, not installed; "
@@ -89,7 +106,7 @@ def _why(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engi
 
 
 def _posterior(bundle: Bundle) -> PosteriorRecord | None:
-    """The draws that the bundle gives; None if all its files hold the posterior mean."""
+    """The posterior whose draws the bundle gives; None if all its files hold the posterior mean."""
     return bundle.manifest.posterior if any(file.variant != "mean" for file in bundle.manifest.files) else None
 
 
@@ -119,100 +136,62 @@ def _check(bundle: Bundle, request: PredictRequest) -> None:
 def _candidates(request: PredictRequest) -> Sequence[Engine]:
     if request.engine != "auto":
         table = BUILT_IN if request.engine in {engine.name for engine in BUILT_IN} else engines()
-        named = [engine for engine in table if engine.name == request.engine]
-        if not named:
+        matching = [engine for engine in table if engine.name == request.engine]
+        if not matching:
             names = ", ".join(engine.name for engine in table)
             raise UsageError(f"--engine {request.engine}: choose auto or one of {names}")
-        return named
+        return matching
     if request.few:
         return sorted(BUILT_IN, key=lambda engine: engine.start)
-    if request.device == "auto" and _gpu_seen():
+    if request.device == "auto" and _has_nvidia_gpu():
         return sorted(BUILT_IN, key=lambda engine: "cuda" not in engine.devices)
     return BUILT_IN
 
 
-def _gpu_seen() -> bool:
-    """Whether an NVIDIA driver shows a device, without importing any engine."""
+def _has_nvidia_gpu() -> bool:
+    """Whether an NVIDIA driver shows a device; imports no engine."""
     return Path("/dev/nvidia0").exists()
 
 
-def _device(engine: Engine, wanted: str) -> str | None:
-    """The device to compute on, or None if the engine has it not; only GPUs are asked for by importing."""
-    if wanted == "cpu" or (wanted == "auto" and not ("cuda" in engine.devices and _gpu_seen())):
+def _find_device(engine: Engine, wanted: str) -> str | None:
+    """Returns the device to compute on, or None if the engine lacks it. Imports the engine only to look for GPUs."""
+    if wanted == "cpu" or (wanted == "auto" and not ("cuda" in engine.devices and _has_nvidia_gpu())):
         return "cpu" if "cpu" in engine.devices else None
     if wanted not in ("auto", *engine.devices):
         return None
-    here = engine.load_module().devices()
-    return here[0] if wanted == "auto" else (wanted if wanted in here else None)
+    available = engine.load_module().devices()
+    if wanted == "auto":
+        return available[0]
+    return wanted if wanted in available else None
 
 
-def _files(bundle: Bundle, engine: Engine, request: PredictRequest) -> tuple[str, tuple[FileRecord, ...]] | str:
-    """The variant and files that honour a request in an engine's format, or why there are none."""
+def _find_calls(bundle: Bundle, engine: Engine, request: PredictRequest) -> tuple[Source, tuple[Call, ...]]:
+    """Returns the calls that honour a request with files of the engine's format; CannotAnswer says why none can."""
     posterior = _posterior(bundle)
     if request.precision == "int8" and len(bundle.manifest.input.shape) == 2 and not engine.int8_sequences:
-        return "runs no int8 files of one-dimensional inputs"
+        raise CannotAnswer("runs no int8 files of one-dimensional inputs")
+    variants: Sequence[Variant] = ("draws", "sampled")
+    wanted = None
     if posterior is None or request.variant == "mean":
-        files = _listed(bundle, engine, "mean", request.precision)
-        return ("mean", files) if files else f"no {_kind(engine, request)} file of variant mean"
+        variants = ("mean",)
+    else:
+        seed = posterior.seed if request.seed is None else request.seed
+        wanted = Draws(seed, 0, request.samples or posterior.samples)
     reasons = []
-    for variant, fit in (("draws", _bank), ("sampled", _sampled)):
+    for variant in variants:
         if request.variant not in (None, variant):
             continue
-        if variant == "sampled" and not engine.words:
+        source = FORMATS[engine.format].get(variant)
+        if source is not None and source.needs_words and not engine.words:
             reasons.append("computes no 32-bit words, so no draws in the graph")
             continue
-        files = _listed(bundle, engine, variant, request.precision)
-        if not files:
-            reasons.append(f"no {_kind(engine, request)} file of variant {variant}")
+        files = source.find_files(bundle, engine.format, request.precision) if source else ()
+        if source is None or not files:
+            format = engine.format if request.precision == "float32" else f"{request.precision} {engine.format}"
+            reasons.append(f"no {format} file of variant {variant}")
             continue
-        found = fit(files, posterior, request, engine.format)
-        if not isinstance(found, str):
-            return variant, found
-        reasons.append(found)
-    return ", ".join(reasons)
-
-
-def _kind(engine: Engine, request: PredictRequest) -> str:
-    return engine.format if request.precision == "float32" else f"{request.precision} {engine.format}"
-
-
-def _listed(bundle: Bundle, engine: Engine, variant: str, precision: str) -> tuple[FileRecord, ...]:
-    if engine.format == "savedmodel" and variant == "mean":  # a signature of every SavedModel
-        return tuple(bundle.files(engine.format, None, precision))
-    return tuple(bundle.files(engine.format, variant, precision))
-
-
-def _bank(
-    files: tuple[FileRecord, ...], posterior: PosteriorRecord, request: PredictRequest, format: str
-) -> tuple[FileRecord, ...] | str:
-    del format
-    if request.seed not in (None, posterior.seed):
-        return f"its bank answers for seed {posterior.seed} only"
-    possible = list(accumulate(file.draws[1] for file in files if file.draws))
-    wanted = request.samples or posterior.samples
-    if wanted not in possible:
-        return f"its bank gives --samples {', '.join(map(str, possible))}, not {wanted}"
-    return files[: possible.index(wanted) + 1]
-
-
-def _sampled(
-    files: tuple[FileRecord, ...], posterior: PosteriorRecord, request: PredictRequest, format: str
-) -> tuple[FileRecord, ...] | str:
-    wanted = request.samples or posterior.samples
-    if format == "savedmodel":
-        return files
-    chunk = files[0].draws[1] if files[0].draws else posterior.chunk
-    if wanted % chunk:
-        return f"its sampled file gives multiples of {chunk}, not {wanted} (the tensorflow engine gives any number)"
-    return files[:1]
-
-
-def _plan(
-    bundle: Bundle, engine: Engine, device: str, request: PredictRequest, variant: str, files: tuple[FileRecord, ...]
-) -> Plan:
-    posterior = _posterior(bundle)
-    if posterior is None or variant == "mean":
-        return Plan(engine, device, variant, files, samples=0, seed=0, chunk=0)
-    chunk = 0 if engine.format == "savedmodel" else (files[0].draws[1] if files[0].draws else posterior.chunk)
-    seed = posterior.seed if request.seed is None else request.seed
-    return Plan(engine, device, variant, files, request.samples or posterior.samples, seed, chunk)
+        try:
+            return source, source.plan_calls(files, wanted, posterior)
+        except CannotAnswer as error:
+            reasons.append(str(error))
+    raise CannotAnswer(", ".join(reasons))

@@ -8,8 +8,9 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.runtime.images.loader import Batch, Loaded, Loader
 from probrt.runtime.predict.adaptive import Answering
-from probrt.runtime.predict.predictor import Answer, Prediction, Predictor
-from probrt.runtime.rows.kinds import KINDS, Values
+from probrt.runtime.predict.answer import Prediction
+from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.rows.kinds import KINDS
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.review import Quantities, Review
@@ -46,7 +47,7 @@ class RowMaker:
         if prediction.faults[index]:
             return self.make_error(image, prediction.faults[index])
         manifest = self.bundle.manifest
-        quantities = {head: select_image(answer, index) for head, answer in prediction.heads.items()}
+        quantities = {head: answer.image(index).quantities for head, answer in prediction.heads.items()}
         heads = {}
         for head in manifest.heads:
             values = quantities[head.name]
@@ -112,11 +113,6 @@ def predict_files(run: Run) -> Tally:
             tally.several_frames += image.frames > 1
         write_ready_rows()
     return tally
-
-
-def select_image(answer: Answer, index: int) -> dict[str, Values]:
-    """The quantities of one image of a batch, by name."""
-    return {name: values[index] for name, values in answer.quantities().items()}
 
 
 def _make_rows(ready: Batch | Loaded | None, answering: Answering, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:

@@ -20,14 +20,14 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, Conformal, FileRecord
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import UsageError
-from probrt.runtime.predict.combine import Sum
+from probrt.runtime.predict.combine import combine_chunks
 from probrt.trainer import heads, layers, store
 from probrt.trainer.model import Model
 
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 # Float32 graphs on outputs near 1: sums of another order.
 TOLERANCE = 1e-5
-Answer = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
 
 
 def saved(model: Model, folder: Path, note: str) -> Path:
@@ -80,17 +80,17 @@ def members(folders: list[Path], bundle: Bundle) -> list[Reference]:
 IMAGES = np.random.default_rng(9).uniform(-1, 1, (3, 8, 8, 2)).astype(np.float32)
 
 
-def combined(bundle: Bundle, members: Sequence[Reference], seed: int, indices: Sequence[int]) -> Answer:
+def combined(bundle: Bundle, members: Sequence[Reference], seed: int, indices: Sequence[int]) -> Outputs:
     """The draws of these indices, each of the member whose turn it is, under the law of total variance."""
-    sums = {head.name: Sum(head) for head in bundle.manifest.heads}
+    sums = {head.name: combine_chunks(head) for head in bundle.manifest.heads}
     for index in indices:
         (one,) = members[index % len(members)].each(IMAGES, seed, [index])
         for name, total in sums.items():
             total.add({**one, f"{name}.epistemic": np.zeros_like(one[f"{name}.aleatoric"])}, 1)
-    return {f"{name}.{key}": value for name, total in sums.items() for key, value in total.answer().items()}
+    return {f"{name}.{key}": value for name, total in sums.items() for key, value in total.quantities.items()}
 
 
-def averaged(members: Sequence[Reference]) -> Answer:
+def averaged(members: Sequence[Reference]) -> Outputs:
     answers = [member.mean(IMAGES) for member in members]
     return {name: np.mean([answer[name] for answer in answers], axis=0) for name in answers[0]}
 
@@ -104,13 +104,13 @@ def loaded(path: Path, first: str) -> Graph:
     return engine.load_module().load(bundle, list(whole), "cpu", 1)
 
 
-def ask(bundle: Bundle, files: Sequence[FileRecord], signature: str = "", **more: int) -> Answer:
+def ask(bundle: Bundle, files: Sequence[FileRecord], signature: str = "", **more: int) -> Outputs:
     graph = loaded(bundle.path, files[0].path)
     asked = {name: np.array([value], np.int32) for name, value in more.items()}
     return graph({"images": IMAGES, **asked}, *([signature] if signature else []))
 
 
-def close(answer: Answer, expected: Answer) -> None:
+def close(answer: Outputs, expected: Outputs) -> None:
     assert set(answer) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(answer[name], value, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)

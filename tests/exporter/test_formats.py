@@ -18,6 +18,7 @@ from probrt.exporter.task_metrics import Task
 from probrt.exporter.tflite_convert import tflite
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import UsageError
+from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer import layers, store
 
 
@@ -108,6 +109,6 @@ def test_a_model_without_random_weights(tmp_path: Path) -> None:
     assert names == {"mean.tflite", "mean.onnx"}
     expected = Reference(made, found.bundle.manifest.heads).mean(images)
     for engine in BUILT_IN:
-        answer = found.bundle.predictor(engine=engine.name)(images)
+        answer = load_predictor(found.bundle, engine=engine.name)(images)
         np.testing.assert_allclose(answer["slant"].mean, expected["slant.mean"], atol=1e-5)
     assert {row.signature for row in found.bundle.manifest.parity if row.file == "saved_model.pb"} == {"mean"}

@@ -23,6 +23,7 @@ from shapes import write_graphs, write_manifest
 from probrt.exporter.export import ExportRequest, export
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, Conformal, RiskPoint
+from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer import store
 
 CALIBRATION = (
@@ -55,9 +56,9 @@ def write(folder: Path) -> None:
     bundle = Bundle.open(folder / "bundle")
     arrays = {"images": rng.integers(0, 256, (4, 16, 16, 1)).astype(np.float32)}
     for name, request in REQUESTS.items():
-        prediction = bundle.predictor(engine="litert", **request)(arrays["images"])
+        prediction = load_predictor(bundle, engine="litert", **request)(arrays["images"])
         for head, answer in prediction.heads.items():
-            for quantity, values in answer.quantities().items():
+            for quantity, values in answer.quantities.items():
                 arrays[f"{name}/{head}.{quantity}"] = values
     np.savez_compressed(folder / "answers.npz", **arrays)
     (folder / "shapes" / "1").mkdir(parents=True)

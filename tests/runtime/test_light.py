@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import probrt.runtime
 from probrt.runtime.bundle.bundle import Bundle
 
 HEAVY = [
@@ -50,6 +51,18 @@ RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]
 )
 def test_importing_brings_no_engine(module: str) -> None:
     assert not loaded(f"import probrt.runtime.{module}") & {*HEAVY, "ai_edge_litert"}
+
+
+def test_the_public_names_load_at_their_first_use() -> None:
+    light = loaded("import probrt.runtime; assert 'load_predictor' in dir(probrt.runtime)")
+    assert not light & {*HEAVY, "ai_edge_litert", "numpy", "msgspec", "PIL"}
+    names = "Answer, Bundle, Engine, Prediction, load_predictor, read_image"
+    assert not loaded(f"from probrt.runtime import {names}") & {*HEAVY, "ai_edge_litert"}
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute predictor"):
+        _ = probrt.runtime.predictor
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"], ["verify", "--help"]])

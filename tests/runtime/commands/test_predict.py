@@ -16,6 +16,7 @@ from PIL import Image
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.images.decode import read_image
+from probrt.runtime.predict.predictor import load_predictor
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:
@@ -32,7 +33,7 @@ def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: 
     found = rows(tmp_path / "p.jsonl")
     assert [Path(row["file"]).name for row in found] == [f"{i:02d}.png" for i in range(20)]
     images = np.stack([read_image(row["file"], bundle.manifest.input) for row in found])
-    prediction = bundle.predictor(engine="litert")(images)
+    prediction = load_predictor(bundle, engine="litert")(images)
     for i, row in enumerate(found):
         assert list(row) == ["file", "sha256", "status", "error", "draws", "engine", "bundle", "heads"]
         assert (row["status"], row["error"], row["draws"]) == ("ok", None, 8)

@@ -16,6 +16,7 @@ from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, RiskPoint
 from probrt.runtime.images.decode import read_image
+from probrt.runtime.predict.predictor import load_predictor
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def reviewed(bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[.
     """The bundle with a risk curve of the class head that lets about half through."""
     shutil.copytree(bundle.path, tmp_path / "risky" / "1")
     images = [read_image(path, bundle.manifest.input) for path in sorted(pictures.rglob("*.png"))]
-    middle = float(np.median(bundle.predictor(engine="litert")(images)["shape"].total))
+    middle = float(np.median(load_predictor(bundle, engine="litert")(images)["shape"].total))
     curve = [RiskPoint(threshold=middle, kept=0.5, risk=0.1)]
     return rewrite(tmp_path / "risky" / "1", calibration=[Calibration(head="shape", risk=curve)])
 

@@ -13,7 +13,8 @@ import pytest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import BundleError, InputError, MissingError, UsageError
-from probrt.runtime.predict.predictor import Prediction
+from probrt.runtime.predict.answer import Prediction, make_answer
+from probrt.runtime.predict.predictor import load_predictor
 
 CASES = [
     (engine.name, variant)
@@ -26,15 +27,17 @@ images = np.random.default_rng(3).integers(0, 256, (5, 12, 12, 1)).astype(np.flo
 
 def assert_close(a: Prediction, b: Prediction) -> None:
     for head in b.heads:
-        assert a[head].quantities().keys() == b[head].quantities().keys()
-        for name, values in b[head].quantities().items():
-            np.testing.assert_allclose(a[head].quantities()[name], values, atol=1e-4, err_msg=f"{head}.{name}")
+        assert a[head].quantities.keys() == b[head].quantities.keys()
+        for name, values in b[head].quantities.items():
+            np.testing.assert_allclose(a[head].quantities[name], values, atol=1e-4, err_msg=f"{head}.{name}")
 
 
 @pytest.fixture(scope="module")
 def reference(bundle: Bundle) -> dict[str, Prediction]:
     """TensorFlow's answers, the posterior mean and eight draws."""
-    tensorflow = {variant: bundle.predictor(engine="tensorflow", variant=variant) for variant in ("mean", "sampled")}
+    tensorflow = {
+        variant: load_predictor(bundle, engine="tensorflow", variant=variant) for variant in ("mean", "sampled")
+    }
     return {variant: predictor(images) for variant, predictor in tensorflow.items()}
 
 
@@ -42,7 +45,7 @@ def reference(bundle: Bundle) -> dict[str, Prediction]:
 def test_all_engines_give_the_same_numbers(
     bundle: Bundle, reference: dict[str, Prediction], engine: str, variant: str
 ) -> None:
-    predictor = bundle.predictor(engine=engine, variant=variant)
+    predictor = load_predictor(bundle, engine=engine, variant=variant)
     prediction = predictor(images)
     assert_close(prediction, reference["mean" if variant == "mean" else "sampled"])
     assert prediction.draws.tolist() == [0 if variant == "mean" else 8] * 5
@@ -50,10 +53,8 @@ def test_all_engines_give_the_same_numbers(
 
 
 def cut(prediction: Prediction, count: int) -> dict[str, object]:
-    from probrt.runtime.predict.predictor import answer_of
-
     return {
-        head: answer_of({name: values[:count] for name, values in answer.quantities().items()})
+        head: make_answer({name: values[:count] for name, values in answer.quantities.items()})
         for head, answer in prediction.heads.items()
     }
 
@@ -107,23 +108,23 @@ def test_draws_differ_and_batches_do_not_matter(bundle: Bundle, reference: dict[
     for answer in reference["sampled"].heads.values():
         assert answer.epistemic is not None
         assert (answer.epistemic.reshape(5, -1).max(1) > 1e-4).all()
-    singles = bundle.predictor(engine="litert", batch_size=1)(images)
+    singles = load_predictor(bundle, engine="litert", batch_size=1)(images)
     assert_close(singles, reference["sampled"])
 
 
 def test_seeds_and_numbers_of_draws(bundle: Bundle) -> None:
-    four = bundle.predictor(engine="litert", samples=4)(images)
-    assert_close(four, bundle.predictor(engine="tensorflow", samples=4)(images))
-    other = bundle.predictor(engine="onnxruntime", samples=12, seed=1)
+    four = load_predictor(bundle, engine="litert", samples=4)(images)
+    assert_close(four, load_predictor(bundle, engine="tensorflow", samples=4)(images))
+    other = load_predictor(bundle, engine="onnxruntime", samples=12, seed=1)
     assert other.plan.variant == "sampled"
-    assert_close(other(images), bundle.predictor(engine="tensorflow", samples=12, seed=1)(images))
+    assert_close(other(images), load_predictor(bundle, engine="tensorflow", samples=12, seed=1)(images))
     assert np.abs(other(images)["slant"].mean - four["slant"].mean).max() > 1e-3
 
 
 def test_what_can_be_honoured_decides_the_engine(bundle: Bundle) -> None:
-    assert bundle.predictor().plan.engine.name == "openvino"
-    assert bundle.predictor(samples=5).plan.engine.name == "tensorflow"
-    assert bundle.predictor(samples=16).plan.variant == "sampled"
+    assert load_predictor(bundle).plan.engine.name == "openvino"
+    assert load_predictor(bundle, samples=5).plan.engine.name == "tensorflow"
+    assert load_predictor(bundle, samples=16).plan.variant == "sampled"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_what_cannot_be_is_refused_with_a_way_out(
     bundle: Bundle, wish: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        bundle.predictor(**wish)
+        load_predictor(bundle, **wish)
 
 
 def test_a_mean_only_bundle_says_that_it_knows_no_epistemic_part(
@@ -161,19 +162,19 @@ def test_a_mean_only_bundle_says_that_it_knows_no_epistemic_part(
     for name in ("mean.tflite", "mean.onnx"):
         shutil.copy(bundle.path / name, folder)
     only = rewrite(folder)
-    assert only.predictor().plan.variant == "mean"
+    assert load_predictor(only).plan.variant == "mean"
     with pytest.raises(UsageError, match="no epistemic uncertainty"):
-        only.predictor(samples=8)
+        load_predictor(only, samples=8)
     with pytest.raises(UsageError, match="only --variant mean"):
-        only.predictor(variant="draws")
+        load_predictor(only, variant="draws")
     with pytest.raises(UsageError, match="no savedmodel file"):
-        only.predictor(engine="tensorflow")
+        load_predictor(only, engine="tensorflow")
 
 
 def test_answers_that_are_not_finite_are_error_rows(bundle: Bundle) -> None:
     huge = np.full((2, 12, 12, 1), 1e38, np.float32)
     huge[0] = 1
-    faults = bundle.predictor(engine="litert")(huge).faults
+    faults = load_predictor(bundle, engine="litert")(huge).faults
     assert faults[0] == ""
     assert "is not finite for this image" in faults[1]
 
@@ -188,7 +189,7 @@ def test_answers_that_are_not_finite_are_error_rows(bundle: Bundle) -> None:
 )
 def test_wrong_arrays_are_refused(bundle: Bundle, wrong: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        bundle.predictor(engine="litert")(wrong)
+        load_predictor(bundle, engine="litert")(wrong)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_altered_files_are_refused_before_they_are_parsed(
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     with pytest.raises(BundleError, match=f"{name}: was altered after export"):
-        Bundle.open(copy).predictor(engine=engine, variant="mean")(images)
+        load_predictor(Bundle.open(copy), engine=engine, variant="mean")(images)
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name}: missing"):
-        Bundle.open(copy).predictor(engine=engine, variant="mean")(images)
+        load_predictor(Bundle.open(copy), engine=engine, variant="mean")(images)

@@ -1,4 +1,4 @@
-"""Chunks added up against the same statistics over all draws at once."""
+"""Compares moments accumulated over chunks with the same statistics over all draws at once."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probrt.runtime.bundle.manifest import HeadRecord
-from probrt.runtime.predict.combine import Sum, entropy, stacked, standard_error
+from probrt.runtime.predict.combine import (
+    ENTROPIES,
+    LatestAnswer,
+    binary_entropy,
+    class_entropy,
+    combine_chunks,
+    stack_combiners,
+    standard_error,
+)
 
 REAL = HeadRecord(
     name="h",
@@ -24,7 +32,7 @@ CLASS = HeadRecord(
     labels=list("abc"),
     outputs={"mean": [3], "aleatoric": []},
 )
-FLAGS = HeadRecord(
+BINARY = HeadRecord(
     name="h",
     likelihood="bernoulli",
     kind="binary",
@@ -40,42 +48,42 @@ def draws(head: HeadRecord, seed: int, count: int) -> tuple[np.ndarray, np.ndarr
     if head is REAL:
         return rng.normal(100, 3, (count, 5, 2)), rng.gamma(2, size=(count, 5, 2))
     p = rng.dirichlet(np.full(3, 0.4), (count, 5)) if head is CLASS else rng.beta(0.5, 0.5, (count, 5, 2))
-    return p, entropy(p, head is CLASS)
+    return p, ENTROPIES[head.kind](p)
 
 
 def whole(head: HeadRecord, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
     total_mean, aleatoric = mean.mean(0), spread.mean(0)
     if head is REAL:
         return {"mean": total_mean, "aleatoric": aleatoric, "epistemic": mean.var(0), "total": aleatoric + mean.var(0)}
-    total = entropy(total_mean, head is CLASS)
+    total = ENTROPIES[head.kind](total_mean)
     return {"mean": total_mean, "aleatoric": aleatoric, "epistemic": total - aleatoric, "total": total}
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([REAL, CLASS, FLAGS]),
+    st.sampled_from([REAL, CLASS, BINARY]),
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 6), min_size=1, max_size=5),
 )
 def test_chunks_of_any_size_come_to_the_whole(head: HeadRecord, seed: int, sizes: list[int]) -> None:
     mean, spread = draws(head, seed, sum(sizes))
-    summed, first = Sum(head), 0
+    combiner, first = combine_chunks(head), 0
     for size in sizes:
         part = whole(head, mean[first : first + size], spread[first : first + size])
-        summed.add({f"h.{name}": values.astype(np.float64) for name, values in part.items()}, size)
+        combiner.add({f"h.{name}": values.astype(np.float64) for name, values in part.items()}, size)
         first += size
     for name, values in whole(head, mean, spread).items():
-        np.testing.assert_allclose(summed.answer()[name], values, atol=1e-9)
+        np.testing.assert_allclose(combiner.quantities()[name], values, atol=1e-9)
 
 
 def test_equal_float32_draws_have_no_epistemic_part() -> None:
-    for head in (REAL, CLASS, FLAGS):
+    for head in (REAL, CLASS, BINARY):
         mean, spread = draws(head, 1, 1)
-        summed = Sum(head)
+        combiner = combine_chunks(head)
         for _ in range(5):
             part = whole(head, mean.astype(np.float32), spread.astype(np.float32))
-            summed.add({f"h.{name}": values.astype(np.float32) for name, values in part.items()}, 8)
-        epistemic = summed.answer()["epistemic"]
+            combiner.add({f"h.{name}": values.astype(np.float32) for name, values in part.items()}, 8)
+        epistemic = combiner.quantities()["epistemic"]
         assert (epistemic >= 0).all()
         np.testing.assert_allclose(epistemic, 0, atol=1e-6)
 
@@ -83,12 +91,12 @@ def test_equal_float32_draws_have_no_epistemic_part() -> None:
 def test_rows_taken_apart_and_stacked_are_the_same_sum() -> None:
     for head in (REAL, CLASS):
         mean, spread = draws(head, 2, 8)
-        summed = Sum(head)
-        summed.add({f"h.{k}": v for k, v in whole(head, mean, spread).items()}, 8)
-        again = stacked([summed.rows(np.array([i])) for i in range(5)])
+        combiner = combine_chunks(head)
+        combiner.add({f"h.{k}": v for k, v in whole(head, mean, spread).items()}, 8)
+        again = stack_combiners([combiner.select(np.array([i])) for i in range(5)])
         assert again.draws == 8
-        for name, values in summed.answer().items():
-            np.testing.assert_array_equal(again.answer()[name], values)
+        for name, values in combiner.quantities().items():
+            np.testing.assert_array_equal(again.quantities()[name], values)
 
 
 def test_other_outputs_are_averaged_over_draws() -> None:
@@ -103,45 +111,43 @@ def test_other_outputs_are_averaged_over_draws() -> None:
     assert head.extra == ("quantiles", "absent")
     rng = np.random.default_rng(4)
     (mean, spread), quantiles = draws(REAL, 4, 9), rng.normal(size=(9, 5, 2, 3))
-    summed = Sum(head)
+    combiner = combine_chunks(head)
     for first, size in ((0, 2), (2, 4), (6, 3)):
         some = slice(first, first + size)
         part = {f"h.{name}": values for name, values in whole(REAL, mean[some], spread[some]).items()}
-        summed.add(part | {"h.quantiles": quantiles[some].mean(0)}, size)
-    again = stacked([summed.rows(np.array([i])) for i in range(5)]).answer()
+        combiner.add(part | {"h.quantiles": quantiles[some].mean(0)}, size)
+    again = stack_combiners([combiner.select(np.array([i])) for i in range(5)]).quantities()
     assert list(again) == ["mean", "total", "aleatoric", "epistemic", "quantiles"]
     np.testing.assert_allclose(again["quantiles"], quantiles.mean(0), atol=1e-12)
     np.testing.assert_allclose(again["mean"], mean.mean(0), atol=1e-12)
 
 
 def test_entropy_at_the_borders() -> None:
-    np.testing.assert_allclose(entropy(np.array([[1.0, 0.0], [0.5, 0.5]]), True), [0, np.log(2)])
-    np.testing.assert_allclose(entropy(np.array([0.0, 0.5, 1.0]), False), [0, np.log(2), 0])
+    np.testing.assert_allclose(class_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])), [0, np.log(2)])
+    np.testing.assert_allclose(binary_entropy(np.array([0.0, 0.5, 1.0])), [0, np.log(2), 0])
 
 
 def test_standard_error_is_that_of_the_mean_and_bounds_probabilities() -> None:
-    rng = np.random.default_rng(0)
-    one = HeadRecord(
-        name="h",
-        likelihood="normal",
-        kind="real",
-        combine="variance",
-        labels=["a"],
-        outputs={"mean": [1], "aleatoric": [1]},
-    )
-    values = rng.normal(size=(16, 4, 1))
-    answer = {"epistemic": values.var(0)}
-    np.testing.assert_allclose(standard_error(one, answer, 16), values.std(0, ddof=1)[:, 0] / 4)
+    values = np.random.default_rng(0).normal(size=(16, 4, 1))
+    np.testing.assert_allclose(standard_error("real", values.var(0), 16), values.std(0, ddof=1)[:, 0] / 4)
     p, spread = draws(CLASS, 3, 16)
-    bound = standard_error(CLASS, whole(CLASS, p, spread), 16)
+    bound = standard_error("class", whole(CLASS, p, spread)["epistemic"], 16)
     assert (p.std(0, ddof=1).max(-1) / 4 <= bound).all()
-    assert np.isinf(standard_error(CLASS, whole(CLASS, p[:1], spread[:1]), 1)).all()
+    assert np.isinf(standard_error("class", whole(CLASS, p[:1], spread[:1])["epistemic"], 1)).all()
+
+
+def test_the_latest_answer_replaces_the_one_before() -> None:
+    combiner = LatestAnswer(REAL)
+    for count in (8, 16):
+        combiner.add({"h.mean": np.full((3, 2), count, np.float32), "other.mean": np.zeros(3)}, count)
+    assert combiner.draws == 16
+    assert {name: values.tolist() for name, values in combiner.quantities().items()} == {"mean": [[16.0, 16.0]] * 3}
 
 
 def test_far_means_keep_their_spread() -> None:
     mean = 1e6 + np.array([0.0, 1.0, 2.0, 3.0]).reshape(4, 1, 1) * np.ones((1, 1, 2))
-    summed = Sum(REAL)
-    for one in mean:
+    combiner = combine_chunks(REAL)
+    for draw in mean:
         zero = np.zeros((1, 2))
-        summed.add({"h.mean": one, "h.aleatoric": zero, "h.epistemic": zero}, 1)
-    assert summed.answer()["epistemic"] == pytest.approx(1.25)
+        combiner.add({"h.mean": draw, "h.aleatoric": zero, "h.epistemic": zero}, 1)
+    assert combiner.quantities()["epistemic"] == pytest.approx(1.25)

@@ -14,9 +14,8 @@ from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import BundleError
-from probrt.runtime.predict.predictor import Prediction, answer_of, joined
+from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
 from probrt.runtime.rows.kinds import KINDS
-from probrt.runtime.rows.pipeline import select_image
 from probrt.runtime.rows.writers import RowsFile, open_writer
 
 OUTPUTS = {
@@ -42,9 +41,9 @@ VALUES: dict[str, Any] = {
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_other_outputs_are_in_rows_of_every_format(suffix: str, bundle: Bundle, tmp_path: Path) -> None:
     arrays = {name: np.resize(np.array(VALUES[name]), (1, *sides)) for name, sides in OUTPUTS.items()}
-    prediction = joined([Prediction({"count": answer_of(arrays)}, np.array([8], np.int32))] * 2)
+    prediction = join_predictions([Prediction({"count": make_answer(arrays)}, np.array([8], np.int32))] * 2)
     assert prediction["count"].extra["knots"].shape == (2, 2, 2, 1)
-    values = KINDS[HEAD.kind].row(HEAD, select_image(prediction["count"], 1), None)
+    values = KINDS[HEAD.kind].row(HEAD, prediction["count"].image(1).quantities, None)
     assert {name: values[name] for name in VALUES} == VALUES
     manifest = msgspec.structs.replace(bundle.manifest, heads=[HEAD], calibration=[])
     row = {"file": "a", "sha256": "", "status": "ok", "error": None, "draws": 8, "engine": "e", "bundle": "b"}

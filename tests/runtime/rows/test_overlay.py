@@ -12,6 +12,7 @@ from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.decode import read_image
+from probrt.runtime.predict.predictor import load_predictor
 from probrt.runtime.rows.overlay import draw_overlay
 
 INK = HeadRecord(
@@ -56,9 +57,10 @@ def test_rows_name_the_overlays(bundle: Bundle, pictures: Path, tmp_path: Path, 
     else:
         table = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
         found = [(row["file"], row["ink.overlay"]) for row in table]
-    answer = bundle.predictor(engine="litert")(np.stack([read_image(file, bundle.manifest.input) for file, _ in found]))
+    images = np.stack([read_image(file, bundle.manifest.input) for file, _ in found])
+    answer = load_predictor(bundle, engine="litert")(images)
     for index, (file, path) in enumerate(found):
-        quantities = {name: values[index] for name, values in answer["ink"].quantities().items()}
+        quantities = answer["ink"].image(index).quantities
         pixels = read_image(file, bundle.manifest.input)
         expected = draw_overlay(pixels, (0, 255), bundle.manifest.head("ink"), quantities)
         np.testing.assert_allclose(np.asarray(Image.open(path), int), expected.astype(int), atol=1)

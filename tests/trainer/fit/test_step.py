@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Input
+from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer import backbones, heads, store
 from probrt.trainer.build import build_model
 from probrt.trainer.config.settings import FitSettings
@@ -134,7 +135,7 @@ def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: 
     if precision != "float32":
         return
     assert called("export", "model", "--formats", "tflite", "--draws", "8", "--no-select", cwd=tmp_path).code == 0
-    found = Bundle.open(tmp_path / "artifacts" / "plants").predictor()(points[:5].astype(np.float32))
+    found = load_predictor(Bundle.open(tmp_path / "artifacts" / "plants"))(points[:5].astype(np.float32))
     assert found["kind"].epistemic.max() > 0
     with use_handler(MeanHandler()):
         said = model.moments(points[:5].astype(np.float32))

@@ -1,0 +1,109 @@
+"""The table of engines: it drives the choice of an engine, the messages and the documentation.
+
+A third party adds an engine by an entry point in the group `probrt.engines` that names an `Engine`. It runs only
+where `--engine` names it, so that installing a package alone changes no answer.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+
+from probrt.runtime.engines.graph import EngineModule
+from probrt.runtime.errors import MissingError, one_line
+
+GROUP = "probrt.engines"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One row of the table.
+
+    module: the import path of the engine module (`EngineModule` lists its functions).
+    format: of the files that it reads, a key of `formats.FORMATS`.
+    needs: the top-level module that must be importable.
+    extra: the extra of probrt that installs it; empty for the base install.
+    devices: the devices that it may offer; `devices()` of the module returns those of this machine.
+    speed: rank by measured throughput, the fastest first.
+    start: seconds that importing and starting take.
+    words: whether it computes exactly with 32-bit words, as `sampled` files need.
+    int8_sequences: whether it runs int8 files of one-dimensional inputs.
+    """
+
+    name: str
+    module: str
+    format: str
+    needs: str
+    extra: str
+    devices: tuple[str, ...]
+    speed: int
+    start: float
+    words: bool = True
+    int8_sequences: bool = True
+
+    @property
+    def installed(self) -> bool:
+        """Whether its library can be imported; does not import it."""
+        return importlib.util.find_spec(self.needs) is not None
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'probrt[{self.extra}]'" if self.extra else "pip install --force-reinstall probrt"
+
+    def load_module(self) -> EngineModule:
+        """Imports its module; raises MissingError if the library is absent or does not load on this machine."""
+        try:
+            module: EngineModule = importlib.import_module(self.module)
+            return module
+        except ImportError as error:
+            raise MissingError(f"engine {self.name} cannot run here ({one_line(error)}): {self.install}") from None
+
+
+BUILT_IN = (
+    Engine(
+        "openvino",
+        "probrt.runtime.engines.openvino",
+        "onnx",
+        "openvino",
+        "openvino",
+        ("cpu", "gpu"),
+        1,
+        0.6,
+        words=False,  # it shifts uint32 as if it were signed, and fuses chains of integer operations into float32
+        int8_sequences=False,  # version 2026.4 does not compile quantized one-dimensional convolutions
+    ),
+    Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu", "gpu"), 2, 0.15),
+    Engine(
+        "onnxruntime",
+        "probrt.runtime.engines.onnxruntime",
+        "onnx",
+        "onnxruntime",
+        "onnx",
+        ("cuda", "directml", "coreml", "cpu"),
+        3,
+        0.25,
+    ),
+    Engine(
+        "tensorflow",
+        "probrt.runtime.engines.tensorflow",
+        "savedmodel",
+        "tensorflow",
+        "tensorflow",
+        ("cuda", "cpu"),
+        4,
+        3.5,
+    ),
+)
+
+
+def engines() -> tuple[Engine, ...]:
+    """Returns all engines, fastest first, with those of third parties; raises MissingError if one does not load."""
+    import importlib.metadata
+
+    table = list(BUILT_IN)
+    for entry_point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            table.append(entry_point.load())
+        except Exception as error:  # third-party code may raise anything: the message names its entry point
+            raise MissingError(f"entry point {entry_point.name} of {GROUP} does not load: {one_line(error)}") from None
+    return tuple(sorted(table, key=lambda engine: engine.speed))
