@@ -1,6 +1,6 @@
-"""The model card: what a model is, was made from, can do, and must not be used for as far as its data show.
+"""The model card: what a model answers, what it was made from, how good it is, and the limits that its data show.
 
-After Mitchell et al. (2019), "Model cards for model reporting"; only what is known is said.
+After Mitchell et al. (2019), "Model cards for model reporting". The card states only what is known.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.trainer.config.config import Config
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data.examples import Dataset
 from probrt.trainer.data.summary import class_counts, targets
 from probrt.trainer.heads import AnyHead
@@ -19,94 +21,126 @@ from probrt.trainer.heads.categorical import ClassHead
 from probrt.trainer.heads.real import RealHead
 from probrt.trainer.model import Model
 
-_FEW = 30
+# Classes with fewer training examples than this are named among the limits.
+_FEW_EXAMPLES = 30
 
 
-def card(model: Model, config: Config, data: Dataset, provenance: Mapping[str, Any]) -> str:
-    """The card's Markdown."""
-    fit = config.fit
-    lines = [f"# {model.name}", "", "## What it answers", ""]
-    for head in model.heads:
-        where = "at each position" if head.per_position else "for each input"
-        names = f": {', '.join(head.names)}" if head.names != (head.name,) else ""
-        lines.append(f"- **{head.name}** ({head.__struct_config__.tag}), {where}{names}")
-    lines += ["", "## What it takes", ""]
-    span = f"values from {model.input.range[0]:g} to {model.input.range[1]:g}" if model.input.range else "raw values"
-    lines.append(
-        f"`{[side or '?' for side in model.input.shape]}`, {span}{f' {model.input.unit}' if model.input.unit else ''}; "
-        f"colour: {model.input.colour}; resize: {model.input.resize}. Scaling is inside the model."
+def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mapping[str, Any]) -> str:
+    """Returns the card as Markdown. provenance: as in model.json."""
+    sections = {
+        "What it answers": [_describe_head(head) for head in model.heads],
+        "What it takes": [_describe_input(model.input)],
+        "Data": _describe_data(model.heads, dataset),
+        "Quality": _describe_quality(model.heads, provenance["metrics"]),
+        "Calibration": [_describe_calibration(calibration) for calibration in model.calibration],
+        "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, config)],
+        "How it was made": _describe_fit(config.fit, config.seed, provenance),
+    }
+    lines = [f"# {model.name}"]
+    for title, section in sections.items():
+        lines += ["", f"## {title}", "", *section]
+    return "\n".join(lines) + "\n"
+
+
+def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> list[str]:
+    """Returns the uses that the data do not support, one sentence each."""
+    train = dataset.splits["train"]
+    limits = [
+        "Inputs of another source or kind than the data above: nothing here was measured on them. A high epistemic "
+        "uncertainty is a hint of such an input, its absence no proof that there is none."
+    ]
+    for head in heads:
+        if isinstance(head, ClassHead):
+            limits += _list_class_limits(head, dataset)
+        elif isinstance(head, RealHead):
+            values = train.targets[head.name].reshape(-1, head.size)
+            for name, column in zip(head.names, values.T, strict=False):
+                known = column[np.isfinite(column)]
+                if len(known):
+                    limits.append(
+                        f"{head.name}: {name} below {known.min():.4g} or above {known.max():.4g}"
+                        f"{f' {head.unit}' if head.unit else ''}: outside the range of the training data."
+                    )
+    if "test" not in dataset.splits:
+        limits.append(
+            "Decisions that need an unbiased score: there is no test split; validation chose the calibration."
+        )
+    if not config.data.group:
+        limits.append(
+            "Claims about new groups (patients, sites, devices): the data name no group, so equal groups may be in "
+            "training and held-out splits."
+        )
+    return limits + [f"{note[0].upper()}{note[1:]}." for note in dataset.notes]
+
+
+def _list_class_limits(head: ClassHead, dataset: Dataset) -> list[str]:
+    limits = []
+    counts = class_counts(head, dataset.splits["train"])
+    scarce = [
+        f"{label} ({count})" for label, count in zip(head.labels, counts, strict=True) if count < _FEW_EXAMPLES
+    ]
+    if scarce:
+        limits.append(f"{head.name}: classes with fewer than {_FEW_EXAMPLES} training examples: {', '.join(scarce)}.")
+    held_out = [class_counts(head, dataset.splits[name]) for name in ("validation", "test") if name in dataset.splits]
+    unseen = [label for index, label in enumerate(head.labels) if not any(counts[index] for counts in held_out)]
+    if unseen:
+        limits.append(f"{head.name}: classes without held-out examples, so without a score: {', '.join(unseen)}")
+    return limits
+
+
+def _describe_head(head: AnyHead) -> str:
+    place = "at each position" if head.per_position else "for each input"
+    names = f": {', '.join(head.names)}" if head.names != (head.name,) else ""
+    return f"- **{head.name}** ({head.__struct_config__.tag}), {place}{names}"
+
+
+def _describe_input(input: Input) -> str:
+    values = f"values from {input.range[0]:g} to {input.range[1]:g}" if input.range else "raw values"
+    return (
+        f"`{[side or '?' for side in input.shape]}`, {values}{f' {input.unit}' if input.unit else ''}; "
+        f"colour: {input.colour}; resize: {input.resize}. Scaling is inside the model."
     )
-    lines += ["", "## Data", ""]
-    counts = ", ".join(f"{len(examples)} {name}" for name, examples in data.splits.items())
-    lines += [f"{counts}; digest `{data.digest}`.", ""]
-    for head in model.heads:
-        lines += [f"- {head.name}, {name}: {targets(head, examples)}" for name, examples in data.splits.items()]
-    lines += ["", "## Quality", "", "At the posterior mean:", ""]
-    lines += ["| head | measure | " + " | ".join(provenance["metrics"]) + " |"]
-    lines += ["|---|---|" + "---|" * len(provenance["metrics"])]
-    for head in model.heads:
-        each = " | ".join(_number(scores[head.name]) for scores in provenance["metrics"].values())
-        lines.append(f"| {head.name} | {head.metric_name} | {each} |")
-    lines += ["", "Full scores with intervals: `probrt evaluate`.", "", "## Calibration", ""]
-    for one in model.calibration:
-        fitted = f"temperature {one.temperature:g}" if one.temperature != 1 else f"scale {one.scale:g}"
-        promised = ", ".join(f"{c.coverage:.0%}" for c in one.conformal)
-        sets = f"; conformal coverage {promised} ({one.conformal[0].method})" if promised else ""
-        lines.append(f"- {one.head}: {fitted}{sets}")
-    lines += ["", "## What it must not be used for", ""]
-    lines += [f"- {limit}" for limit in limits(model.heads, data, config)]
-    lines += ["", "## How it was made", ""]
+
+
+def _describe_data(heads: Sequence[AnyHead], dataset: Dataset) -> list[str]:
+    counts = ", ".join(f"{len(examples)} {name}" for name, examples in dataset.splits.items())
+    lines = [f"{counts}; digest `{dataset.digest}`.", ""]
+    for head in heads:
+        lines += [f"- {head.name}, {name}: {targets(head, examples)}" for name, examples in dataset.splits.items()]
+    return lines
+
+
+def _describe_quality(heads: Sequence[AnyHead], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = ["At the posterior mean:", "", "| head | measure | " + " | ".join(metrics) + " |"]
+    lines.append("|---|---|" + "---|" * len(metrics))
+    for head in heads:
+        cells = " | ".join(_format_score(scores[head.name]) for scores in metrics.values())
+        lines.append(f"| {head.name} | {head.metric_name} | {cells} |")
+    return [*lines, "", "Full scores with intervals: `probrt evaluate`."]
+
+
+def _describe_calibration(calibration: Calibration) -> str:
+    parameter = (
+        f"temperature {calibration.temperature:g}" if calibration.temperature != 1 else f"scale {calibration.scale:g}"
+    )
+    coverages = ", ".join(f"{threshold.coverage:.0%}" for threshold in calibration.conformal)
+    sets = f"; conformal coverage {coverages} ({calibration.conformal[0].method})" if coverages else ""
+    return f"- {calibration.head}: {parameter}{sets}"
+
+
+def _describe_fit(fit: FitSettings, seed: int, provenance: Mapping[str, Any]) -> list[str]:
+    lines = []
     if fit.kl_weight != 1:
         lines.append(
             f"- **Tempered**: the KL term has weight {fit.kl_weight:g}, not 1. The posterior is "
             f"{'narrower' if fit.kl_weight < 1 else 'wider'} than Bayes' rule gives; spread between draws is "
             "a fitted quantity, not a consequence of the prior."
         )
-    lines.append(f"- {fit.epochs} epochs of batches of {fit.batch}, {provenance['seconds']:.0f} s, seed {config.seed}")
+    lines.append(f"- {fit.epochs} epochs of batches of {fit.batch}, {provenance['seconds']:.0f} s, seed {seed}")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()))
     lines.append("- the whole config is in `model.json`")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def limits(heads: Sequence[AnyHead], data: Dataset, config: Config) -> list[str]:
-    """What the data do not support, one sentence each."""
-    train = data.splits["train"]
-    found = [
-        "Inputs of another source or kind than the data above: nothing here was measured on them. A high epistemic "
-        "uncertainty is a hint of such an input, its absence no proof that there is none."
-    ]
-    for head in heads:
-        if isinstance(head, ClassHead):
-            counts = class_counts(head, train)
-            scarce = [f"{label} ({n})" for label, n in zip(head.labels, counts, strict=True) if n < _FEW]
-            if scarce:
-                found.append(f"{head.name}: classes with fewer than {_FEW} training examples: {', '.join(scarce)}.")
-            held_out = [name for name in ("validation", "test") if name in data.splits]
-            unseen = [
-                label
-                for number, label in enumerate(head.labels)
-                if not any(class_counts(head, data.splits[name])[number] for name in held_out)
-            ]
-            if unseen:
-                found.append(f"{head.name}: classes without held-out examples, so without a score: {', '.join(unseen)}")
-        elif isinstance(head, RealHead):
-            values = train.targets[head.name].reshape(-1, head.size)
-            for name, column in zip(head.names, values.T, strict=False):
-                known = column[np.isfinite(column)]
-                if len(known):
-                    found.append(
-                        f"{head.name}: {name} below {known.min():.4g} or above {known.max():.4g}"
-                        f"{f' {head.unit}' if head.unit else ''}: outside of what was trained on."
-                    )
-    if "test" not in data.splits:
-        found.append("Decisions that need an unbiased score: there is no test split; validation chose the calibration.")
-    if not config.data.group:
-        found.append(
-            "Claims about new groups (patients, sites, devices): the data name no group, so equal groups may be in "
-            "training and held-out splits."
-        )
-    return found + [f"{note[0].upper()}{note[1:]}." for note in data.notes]
-
-
-def _number(value: float) -> str:
-    return "no target" if math.isnan(value) else f"{value:.4f}"
+def _format_score(score: float) -> str:
+    return "no target" if math.isnan(score) else f"{score:.4f}"

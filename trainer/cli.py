@@ -1,4 +1,4 @@
-"""`probrt train`; light to import."""
+"""The commands `train`, `adopt` and `evaluate`. Light to import: TensorFlow loads inside the functions."""
 
 import os
 from pathlib import Path
@@ -22,59 +22,47 @@ def train(
     if print_config:
         return _print_config(config)
     if overwrite and resume:
-        raise UsageError("--overwrite begins anew and --resume goes on: give one of them")
-    if out.exists() and not (overwrite or resume):
-        raise UsageError(
-            f"--out {out} exists: choose another name, replace it with --overwrite, or go on with --resume"
-        )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        raise MissingError(f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}: probrt trains with tensorflow; unset it")
+        raise UsageError("--overwrite starts again and --resume goes on: give only one of them")
+    if not resume:
+        _refuse_existing(out, overwrite, "choose another name, replace it with --overwrite, or go on with --resume")
+    _prepare_tensorflow()
     from rich.console import Console
 
     from probrt.runtime.hush import hush
 
     console = Console(highlight=False)
     with console.status("loading TensorFlow"), hush():
-        from probrt.trainer.train import train as train_model
+        from probrt.trainer.train import train_model
     train_model(config, out, console, resume)
-    return 0
-
-
-def _print_config(path: Path) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from probrt.runtime.hush import hush
-
-    with hush():
-        from probrt.trainer.config import config
-    typer.echo(config.filled(config.load(path)), nl=False)
     return 0
 
 
 def adopt(
     builder: Annotated[str, typer.Argument(help="module:function that builds the tf_keras model of tfp.layers.")],
-    weights: Annotated[Path, typer.Argument(help="Its save_weights file.")],
+    weights: Annotated[Path, typer.Argument(help="The model's save_weights file.")],
     card: Annotated[Path, typer.Argument(help="A TOML file with name, [input] and [[heads]].")],
-    images: Annotated[Path, typer.Option(help="Some raw inputs, a .npy array, for checks at export.")],
+    images: Annotated[Path, typer.Option(help="Some raw inputs for checks at export, as a .npy array.")],
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path("model"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model directory.")] = False,
 ) -> int:
     """Turn a legacy model of TFP's own layers into a model directory."""
-    if out.exists() and not overwrite:
-        raise UsageError(f"--out {out} exists: choose another name, or replace it with --overwrite")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _refuse_existing(out, overwrite, "choose another name, or replace it with --overwrite")
+    _prepare_tensorflow()
     from probrt.runtime.hush import hush
 
     with hush():
         import numpy as np
 
-        from probrt.trainer import adopt as legacy
-    described = legacy.card(card)
+        from probrt.trainer.adopt import adopt as adopt_model
+        from probrt.trainer.adopt import load_card
+    adoption = load_card(card)
     try:
-        kept = np.load(images, allow_pickle=False).astype(np.float32)
+        inputs = np.load(images, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
         raise DataError(f"{images}: not a .npy array of numbers ({error})") from None
-    legacy.adopt(builder, weights, out, described.name, described.input, described.heads, kept)
+    adopt_model(
+        builder, weights, out, name=adoption.name, input=adoption.input, heads=adoption.heads, images=inputs
+    )
     typer.echo(f"{out}: adopted {builder}; next: probrt export {out}")
     return 0
 
@@ -100,7 +88,7 @@ def evaluate(
     for folder in (data, ood):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _prepare_tensorflow()
     from rich.console import Console
 
     from probrt.runtime.hush import hush
@@ -118,4 +106,28 @@ def evaluate(
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     target.with_suffix(".html").write_text(page(report, examples, found), encoding="utf-8")
     console.print(f"{target} and {target.with_suffix('.html').name}", soft_wrap=True)
+    return 0
+
+
+def _refuse_existing(out: Path, overwrite: bool, advice: str) -> None:
+    """Raises UsageError with the advice if `out` exists and must not be replaced."""
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out {out} exists: {advice}")
+
+
+def _prepare_tensorflow() -> None:
+    """Sets TensorFlow's log level before it loads; raises MissingError if Keras is set to another backend."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise MissingError(f"KERAS_BACKEND is {backend!r}, but probrt trains with tensorflow; unset it")
+
+
+def _print_config(path: Path) -> int:
+    _prepare_tensorflow()
+    from probrt.runtime.hush import hush
+
+    with hush():
+        from probrt.trainer.config.config import load_config, to_toml
+    typer.echo(to_toml(load_config(path)), nl=False)
     return 0

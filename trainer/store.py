@@ -4,7 +4,7 @@ model/  model.json          name, input, heads, calibration, provenance
         architecture.json   the Keras network
         weights.weights.h5  its variables
         images.npy          some raw training images, for checks at export
-        targets.npz         their targets by head, where they are known
+        targets.npz         the targets of these images by head, where they are known
         card.md             the model card, for people
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from msgspec import Struct
 
 from probrt.runtime.bundle.manifest import Calibration, Input
-from probrt.runtime.errors import DataError
+from probrt.runtime.errors import DataError, one_line
 from probrt.runtime.files import write_atomic
 from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
 from probrt.trainer.extensions import convert_record, find_unknown_tag, load_installed
@@ -30,7 +30,7 @@ from probrt.trainer.model import Model
 
 
 class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What model.json holds; provenance is free-form (config, versions, data digest, metrics)."""
+    """The content of model.json. Provenance is free-form: config, versions, data digest, metrics."""
 
     name: str
     input: Input
@@ -39,17 +39,21 @@ class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     provenance: dict[str, Any]
 
 
-def save(
+def save_model(
     model: Model,
     folder: Path,
+    *,
     images: np.ndarray,
-    provenance: dict[str, Any],
-    for_people: str = "",
     targets: Mapping[str, np.ndarray] = MappingProxyType({}),
+    provenance: dict[str, Any],
+    card: str = "",
 ) -> None:
-    """Writes a model directory; images [count, *input.shape] and their targets are kept for checks at export."""
+    """Writes a model directory.
+
+    images: raw images [count, *input.shape]. targets: theirs by head, [count, …]. card: the model card in Markdown.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    card = StoredModel(
+    stored = StoredModel(
         name=model.name,
         input=model.input,
         heads=list(model.heads),
@@ -60,16 +64,19 @@ def save(
     model.network.save_weights(folder / "weights.weights.h5")
     np.save(folder / "images.npy", images, allow_pickle=False)
     np.savez_compressed(folder / "targets.npz", allow_pickle=False, **targets)
-    (folder / "card.md").write_text(for_people or f"# {model.name}\n", encoding="utf-8")
-    # Last, and in one step: a folder with a model.json is a whole model.
-    write_atomic(folder / "model.json", msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
+    (folder / "card.md").write_text(card or f"# {model.name}\n", encoding="utf-8")
+    # Comes last and is atomic, so that a folder with a model.json holds a whole model.
+    write_atomic(folder / "model.json", msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
 
 
-def load(folder: Path) -> tuple[Model, StoredModel]:
-    """The model of a model directory; DataError if the folder is none, or is damaged."""
+def load_model(folder: Path) -> tuple[Model, StoredModel]:
+    """Returns the model of a model directory and the content of its model.json.
+
+    Raises DataError if the folder is no model directory or is damaged.
+    """
     load_installed()
     try:
-        card = convert_record(msgspec.json.decode((folder / "model.json").read_bytes()), StoredModel)
+        stored = convert_record(msgspec.json.decode((folder / "model.json").read_bytes()), StoredModel)
         network = keras.models.model_from_json((folder / "architecture.json").read_text())
         network.load_weights(folder / "weights.weights.h5")
     except FileNotFoundError as error:
@@ -81,20 +88,19 @@ def load(folder: Path) -> tuple[Model, StoredModel]:
                 f"{folder}: nothing here defines the {unknown.kind} {unknown.tag!r}; install the package that does, "
                 "or import the module first"
             ) from None
-        raise DataError(
-            f"{folder}: the model is damaged ({' '.join(str(error).split())[:300]}); train it again"
-        ) from None
-    return Model(card.name, card.input, tuple(card.heads), network, tuple(card.calibration)), card
+        raise DataError(f"{folder}: the model is damaged ({one_line(error)[:300]}); train it again") from None
+    return Model(stored.name, stored.input, tuple(stored.heads), network, tuple(stored.calibration)), stored
 
 
-def images(folder: Path) -> np.ndarray:
-    """Raw training images [count, *input.shape] kept with a model, float32."""
-    return np.load(folder / "images.npy", allow_pickle=False).astype(np.float32)
+def load_images(folder: Path) -> np.ndarray:
+    """Returns the raw training images of a model directory, float32 [count, *input.shape]."""
+    images: np.ndarray = np.load(folder / "images.npy", allow_pickle=False)
+    return images.astype(np.float32)
 
 
-def targets(folder: Path) -> dict[str, np.ndarray]:
-    """The targets of `images` by head, as the trainer has them; empty where none were known."""
+def load_targets(folder: Path) -> dict[str, np.ndarray]:
+    """Returns the targets of the images of a model directory by head, [count, …]; empty if they are not known."""
     if not (folder / "targets.npz").exists():
         return {}
-    with np.load(folder / "targets.npz", allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    with np.load(folder / "targets.npz", allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,1 +1,1 @@
-"""The training config: its schema, its settings, and what is wrong with one."""
+"""The training config: its schema, its settings, and the explanation of its faults."""

@@ -13,18 +13,16 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import extensions
 from probrt.trainer.backbones import AnyBackbone, ConvStack
-from probrt.trainer.config.explain import explained
-from probrt.trainer.config.settings import DataSettings, FitSettings
+from probrt.trainer.config.explain import explain_fault
+from probrt.trainer.config.settings import DataSettings, FitSettings, PositiveInt
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.weight_settings import WeightSettings
 
-Positive = Annotated[int, Meta(ge=1)]
-
 
 class Final(Struct, frozen=True, forbid_unknown_fields=True):
-    """The final convolution that all heads share; kernel: its window."""
+    """The final convolution that all heads share. kernel: side of its window."""
 
-    kernel: Positive = 1
+    kernel: PositiveInt = 1
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,8 +39,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     fit: FitSettings = FitSettings()
 
 
-def load(path: Path) -> Config:
-    """The config in a TOML file; ConfigError gives the path in the file and what was expected."""
+def load_config(path: Path) -> Config:
+    """Reads a config from a TOML file.
+
+    Raises ConfigError with the path of the faulty key in the file and what was expected there.
+    """
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -54,7 +55,7 @@ def load(path: Path) -> Config:
     try:
         config = extensions.convert_record(settings, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {explained(str(error), Config, settings)}") from None
+        raise ConfigError(f"{path}: {explain_fault(str(error), Config, settings)}") from None
     names = [head.name for head in config.heads]
     for name in names:
         if names.count(name) > 1:
@@ -62,19 +63,19 @@ def load(path: Path) -> Config:
     return config
 
 
-def filled(config: Config) -> str:
-    """The config with every default filled in, as TOML; what is left out by default (null) stays out."""
+def to_toml(config: Config) -> str:
+    """Returns the config as TOML, with every default written out; a null default has no line."""
     import tomli_w
 
-    return tomli_w.dumps(_without_null(msgspec.to_builtins(config)))
+    return tomli_w.dumps(_drop_null(msgspec.to_builtins(config)))
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema that docs/config.schema.json holds."""
+    """Returns the JSON Schema of the config, as docs/config.schema.json holds it."""
     return extensions.json_schema(Config)
 
 
-def _without_null(value: Any) -> Any:
+def _drop_null(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_null(one) for key, one in value.items() if one is not None}
-    return [_without_null(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _drop_null(item) for key, item in value.items() if item is not None}
+    return [_drop_null(item) for item in value] if isinstance(value, list | tuple) else value

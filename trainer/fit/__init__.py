@@ -1,1 +1,1 @@
-"""Fitting: the loop, one step, what is minimised, checkpoints, several devices."""
+"""Fitting: the loop, one training step, the objective, checkpoints, validation, several devices."""

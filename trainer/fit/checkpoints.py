@@ -1,14 +1,14 @@
-"""Checkpoints of a fit: everything that the next step depends on, in one file that is whole or not there.
+"""Checkpoints of a fit: everything that the next step depends on, in one file that is either whole or absent.
 
-model/checkpoints/00001234.npz: arrays, and `state`, JSON. Two are kept. A zip archive holds a checksum of each of
-its members and its index at the end, so a truncated or altered file is known as such when it is read.
+model/checkpoints/00001234.npz holds arrays, named by group and number, and `state`, which is JSON. The newest two stay.
+A zip archive has a checksum for each member and its index at the end, so reading detects a truncated or altered file.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,15 @@ from probrt.runtime.files import open_atomic
 
 _KEPT = 2
 
+ArrayGroups = Mapping[str, Sequence[np.ndarray]]
 
-class State(Struct, kw_only=True):
-    """Where a fit stands, but for its arrays.
 
-    step: finished steps. run: digest of config and data; another run's checkpoint is not taken up.
-    sums: loss and KL over the epoch's steps so far. best: the highest validation ELBO; waited: epochs since.
-    averaged: epochs in the average of weights. seconds: spent fitting so far.
+class FitState(Struct, kw_only=True):
+    """Where a fit stands, apart from its arrays.
+
+    run: digest of config and data; a checkpoint with another digest is refused. step: number of finished steps.
+    sums: sums of loss and KL over the finished steps of the current epoch. best: highest validation ELBO so far.
+    waited: epochs since `best`. averaged: epochs in the average of the weights. seconds: time spent on fitting so far.
     """
 
     run: str
@@ -41,50 +43,65 @@ class State(Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder; `say` takes lines for a person."""
+    """The checkpoints in a folder. Calls `report` with lines for the user."""
 
     folder: Path
-    say: Callable[[str], None] = print
+    report: Callable[[str], None] = print
 
-    def save(self, state: State, arrays: Mapping[str, np.ndarray]) -> None:
-        """Adds a checkpoint and drops all but the newest two; StorageError leaves those that are there alone."""
+    def save(self, state: FitState, arrays: ArrayGroups) -> None:
+        """Writes a checkpoint and removes all but the newest two.
+
+        Raises StorageError if the disk is full or read-only; the older checkpoints then stay as they are.
+        """
         path = self.folder / f"{state.step:08d}.npz"
+        members = {
+            f"{group}_{number:05d}": array for group, values in arrays.items() for number, array in enumerate(values)
+        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open_atomic(path) as file:
-                np.savez(file, state=np.frombuffer(msgspec.json.encode(state), np.uint8), **arrays)
+                encoded = np.frombuffer(msgspec.json.encode(state), np.uint8)
+                np.savez(file, allow_pickle=False, state=encoded, **members)
         except OSError as error:
+            newest = self.newest_step()
+            remaining = "there is no checkpoint yet" if newest is None else f"the checkpoint of step {newest} is kept"
             raise StorageError(
-                f"{path}: {error.strerror or error}; {self._last()}; make room and go on with --resume"
+                f"{path}: {error.strerror or error}; {remaining}; make room and go on with --resume"
             ) from None
         for old in self.paths()[_KEPT:]:
             old.unlink(missing_ok=True)
 
-    def newest(self, run: str) -> tuple[State, dict[str, np.ndarray]] | None:
-        """The newest checkpoint that is whole; None if there is none at all.
+    def load_newest(self, run: str) -> tuple[FitState, dict[str, list[np.ndarray]]] | None:
+        """Returns the state and arrays of the newest undamaged checkpoint, or None if there is no checkpoint.
 
-        Says which damaged ones it passes over. DataError if all are damaged, or if they are of another config
-        or other data.
+        Reports each damaged checkpoint that it skips. Raises DataError if all of them are damaged, or if the
+        checkpoint belongs to another config or other data.
         """
         paths = self.paths()
         for path in paths:
             try:
                 state, arrays = _read(path.read_bytes())
             except (OSError, ValueError, KeyError, zipfile.BadZipFile, msgspec.MsgspecError, EOFError) as error:
-                self.say(f"{path}: damaged ({' '.join(str(error).split())[:100]}); taking the one before")
+                self.report(f"{path}: damaged ({' '.join(str(error).split())[:100]}); using the checkpoint before it")
                 continue
             if state.run != run:
                 raise DataError(
-                    f"{path}: is of another config or other data; train anew with --overwrite, or with another --out"
+                    f"{path}: belongs to another config or other data; start again with --overwrite, or choose another "
+                    "--out"
                 )
             return state, arrays
         if paths:
-            raise DataError(f"{self.folder}: every checkpoint is damaged; train anew with --overwrite")
+            raise DataError(f"{self.folder}: every checkpoint is damaged; start again with --overwrite")
         return None
 
     def paths(self) -> list[Path]:
-        """The checkpoints' files, newest first."""
+        """Returns the checkpoint files, newest first."""
         return sorted(self.folder.glob("*.npz"), reverse=True)
+
+    def newest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, or None if there is no checkpoint."""
+        paths = self.paths()
+        return int(paths[0].stem) if paths else None
 
     def clear(self) -> None:
         """Removes all checkpoints."""
@@ -93,12 +110,13 @@ class Checkpoints:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _last(self) -> str:
-        paths = self.paths()
-        return f"the checkpoint of step {int(paths[0].stem)} is kept" if paths else "there is no checkpoint yet"
 
-
-def _read(data: bytes) -> tuple[State, dict[str, np.ndarray]]:
+def _read(data: bytes) -> tuple[FitState, dict[str, list[np.ndarray]]]:
+    groups: dict[str, list[np.ndarray]] = {}
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    return msgspec.json.decode(arrays.pop("state").tobytes(), type=State), arrays
+        state = msgspec.json.decode(archive["state"].tobytes(), type=FitState)
+        for name in sorted(archive.files):
+            group, _, number = name.rpartition("_")
+            if number.isdigit():
+                groups.setdefault(group, []).append(archive[name])
+    return state, groups

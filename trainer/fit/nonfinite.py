@@ -1,45 +1,61 @@
-"""Where a step first met NaN or infinity: the head, and the layer."""
+"""Explains a step that is not finite: which heads and which layer first produced NaN or infinity."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from probrt.trainer.fit.objective import Objective
-from probrt.trainer.fit.step import trained
+from probrt.trainer.fit.optimizers import trained_variables
+from probrt.trainer.fit.step import StepResult
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import use_handler
 
 
-def culprit(model: Model, objective: Objective, one: dict, seed: int, index: int) -> str:
-    """The heads and the first layer that are not finite on a batch and draw, in words; empty if all are.
+def explain_nonfinite(step: int, result: StepResult, location: str, newest_checkpoint: int | None) -> str:
+    """Returns the error message for a step, counted from 1, whose loss or gradient is not finite.
 
-    Layers are looked at in the order of the network: outputs, then divergences, then gradients.
+    location: the answer of `locate_nonfinite`. newest_checkpoint: its step, or None if there is no checkpoint.
     """
-    with tf.GradientTape() as tape, use_handler(TrainingHandler(seed, index)) as handler:
+    fault = f"gradient is {result.norm}" if math.isfinite(result.loss) else f"loss is {result.loss}"
+    where = f" ({location})" if location else ""
+    remaining = "" if newest_checkpoint is None else f"; the checkpoint of step {newest_checkpoint} is kept"
+    return f"fit: the {fault} at step {step}{where}: lower fit.learning_rate or raise fit.warmup{remaining}"
+
+
+def locate_nonfinite(model: Model, objective: Objective, batch: dict[str, Any], handler: TrainingHandler) -> str:
+    """Returns the heads and the first layer that are not finite on a batch, in words; empty if all are finite.
+
+    Checks the outputs of the layers in the order of the network, then the KL of each weight, then the gradients.
+    """
+    with tf.GradientTape() as tape, use_handler(handler):
         layers = [layer for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
-        outputs = keras.Model(model.network.input, [layer.output for layer in layers])(one["images"], training=True)
-        channels = model.channels(one["images"], training=True)
-        terms = objective.terms(channels, one["targets"])
-        loss = tf.reduce_mean(objective.loss(terms))
+        probe = keras.Model(model.network.input, [layer.output for layer in layers])
+        outputs = probe(batch["images"], training=True)
+        channels = model.channels(batch["images"], training=True)
+        log_likelihoods = objective.log_likelihoods(channels, batch["targets"])
+        loss = tf.reduce_mean(objective.loss(log_likelihoods))
         divergences = {weight.name: handler.kl(weight) for weight in model.weights}
         loss += tf.add_n([tf.constant(0.0), *divergences.values()])
-    variables = trained(model, objective)
+    variables = trained_variables(model, objective)
     gradients = tape.gradient(loss, [variable.value for variable in variables], unconnected_gradients="zero")
-    heads = [name for name, term in terms.items() if not _finite(term)]
-    found = [f"head{'s' if len(heads) > 1 else ''} {', '.join(heads)}"] if heads else []
+    heads = [name for name, values in log_likelihoods.items() if not _is_finite(values)]
+    places = [f"head{'s' if len(heads) > 1 else ''} {', '.join(heads)}"] if heads else []
     for layer, output in zip(layers, outputs, strict=True):
-        if not all(_finite(part) for part in tf.nest.flatten(output)):
-            return ", ".join([*found, f"layer {layer.name}"])
+        if not all(_is_finite(tensor) for tensor in tf.nest.flatten(output)):
+            return ", ".join([*places, f"layer {layer.name}"])
     for name, nats in divergences.items():
-        if not _finite(nats):
-            return ", ".join([*found, f"the KL of {name}"])
+        if not _is_finite(nats):
+            return ", ".join([*places, f"the KL of {name}"])
     for variable, gradient in zip(variables, gradients, strict=True):
-        if not _finite(gradient):
-            return ", ".join([*found, f"the gradient of {variable.path}"])
-    return ", ".join(found)
+        if not _is_finite(gradient):
+            return ", ".join([*places, f"the gradient of {variable.path}"])
+    return ", ".join(places)
 
 
-def _finite(value: tf.Tensor) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32))))
+def _is_finite(values: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tf.cast(values, tf.float32))))

@@ -1,4 +1,4 @@
-"""What a fit minimises, but for the KL: the heads' weighted negative log-likelihood and the weight penalty."""
+"""The objective of a fit: the weighted negative log-likelihood of the heads, the KL, and penalties on kernels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import keras
 import tensorflow as tf
 
 from probrt.trainer.model import Model
+from probrt.trainer.variational.estimators import TrainingHandler
 
 LossWeights = Literal["fixed", "learned"]
 
 
 class Objective:
-    """The likelihood part of a model's loss.
+    """The part of a model's loss that the likelihoods and the penalties make up.
 
-    loss_weights: "fixed", each head's own `weight`; "learned", besides that a trained factor e^-s per head, with s
-        added so that it cannot vanish: the homoscedastic weighting of Kendall, Gal and Cipolla (2018), eq. 10.
-    l1, l2: penalties on deterministic kernels, per absolute value and per square.
-    variables: the trained s, float32 [heads], if there are any; for the optimizer and checkpoints.
+    loss_weights: "fixed" uses each head's own `weight`. "learned" multiplies it by a trained factor e^-s per head and
+        adds s, so that the factor cannot vanish: the homoscedastic weighting of Kendall, Gal and Cipolla (2018),
+        eq. 10.
+    l1, l2: factors of the penalties on deterministic kernels, for absolute values and for squares.
+    variables: the trained s, float32 [heads], or empty; optimizers and checkpoints include it.
     """
 
     def __init__(self, model: Model, loss_weights: LossWeights = "fixed", l1: float = 0.0, l2: float = 0.0) -> None:
@@ -27,24 +29,34 @@ class Objective:
         if loss_weights == "learned":
             self.variables = [keras.Variable(tf.zeros(len(model.heads)), name="log_loss_weights")]
 
-    def terms(self, channels: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Each head's log-likelihood in nats per example, [batch]; 0 where the target is missing."""
+    def log_likelihoods(self, channels: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns each head's log-likelihood in nats per example, [batch]; 0 where the target is missing."""
         return {head.name: head.log_prob(channels[head.name], targets[head.name]) for head in self.model.heads}
 
-    def loss(self, terms: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The weighted negative log-likelihood per example, [batch]."""
-        each = [-head.weight * terms[head.name] for head in self.model.heads]
+    def loss(self, log_likelihoods: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the weighted negative log-likelihood per example, [batch]."""
+        losses = [-head.weight * log_likelihoods[head.name] for head in self.model.heads]
         if self.variables:
             log_weights = tf.unstack(tf.convert_to_tensor(self.variables[0]))
-            each = [tf.exp(-s) * one + s for s, one in zip(log_weights, each, strict=True)]
-        return tf.add_n(each)
+            losses = [tf.exp(-s) * loss + s for s, loss in zip(log_weights, losses, strict=True)]
+        return tf.add_n(losses)
 
     def penalty(self) -> tf.Tensor:
-        """The L1 and L2 penalties on deterministic kernels, one number for the whole network."""
-        # A random weight's parameters are named after it, such as kernel_loc: its prior takes the penalty's place.
-        kernels = [one for one in self.model.network.trainable_variables if one.name in ("kernel", "pointwise")]
+        """Returns the L1 and L2 penalties on deterministic kernels, a scalar for the whole network."""
+        # The variables of a random weight have other names, such as kernel_loc: its prior replaces the penalty.
+        kernels = [
+            variable for variable in self.model.network.trainable_variables if variable.name in ("kernel", "pointwise")
+        ]
         total = tf.constant(0.0)
         for kernel in kernels if self.l1 or self.l2 else ():
             value = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
             total += self.l1 * tf.reduce_sum(tf.abs(value)) + self.l2 * tf.reduce_sum(tf.square(value))
         return total
+
+
+def total_kl(model: Model, handler: TrainingHandler) -> tf.Tensor:
+    """Returns KL(posterior || prior) summed over all weights, in nats.
+
+    Where the KL has no closed form it is estimated on the handler's draw.
+    """
+    return tf.add_n([handler.kl(weight) for weight in model.weights] or [tf.constant(0.0)])

@@ -1,0 +1,49 @@
+"""Signals that ask a fit to stop: they wait until the step is finished and a checkpoint is written."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+SignalHandler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@dataclass(frozen=True)
+class PendingSignal:
+    """A signal that has arrived, and the handler that was installed before the fit."""
+
+    number: int
+    handler: SignalHandler
+
+    def deliver(self) -> None:
+        """Installs the earlier handler again and raises the signal for it."""
+        signal.signal(self.number, self.handler)
+        signal.raise_signal(self.number)
+
+
+@contextmanager
+def defer_signals() -> Iterator[list[PendingSignal]]:
+    """Collects SIGTERM and SIGINT during the block instead of acting on them.
+
+    The list stays empty outside the main thread, where Python does not allow signal handlers.
+    """
+    pending: list[PendingSignal] = []
+    handlers: dict[int, SignalHandler] = {}
+
+    def collect(number: int, frame: FrameType | None) -> None:
+        pending.append(PendingSignal(number, handlers[number]))
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handlers[number] = signal.signal(number, collect)
+    except ValueError:
+        pass
+    try:
+        yield pending
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
