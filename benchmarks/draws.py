@@ -56,7 +56,7 @@ def export_network(folder: Path) -> None:
         (head,),
         keras.Model(images, outputs, name="network"),
     )
-    store.save(model, folder / "model", make_images(64), {})
+    store.save_model(model, folder / "model", images=make_images(64), provenance={})
     export(folder / "model", folder, ExportRequest(draws=DRAWS, select=False))
 
 

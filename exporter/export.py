@@ -104,7 +104,7 @@ def export(
             f"{folder}: about {expected / 1e9:.1f} GB with {draws} draws in every format; "
             f"name those you need with --formats {','.join(FORMATS)}, or lower --draws"
         )
-    kept = store.images(folder)
+    kept = store.load_images(folder)
     low, high = model.input.range or (0.0, 1.0)
     doing(f"choosing the draws of the bank; about {expected / 1e6:.0f} MB to write")
     posterior = _posterior(model, kept, request, draws)
@@ -128,7 +128,7 @@ def export(
         doing("checking every file against the model")
         found = []
         images = parity.checking_images(kept, low, high)
-        targets = {name: values[:_TASK] for name, values in store.targets(folder).items()}
+        targets = {name: values[:_TASK] for name, values in store.load_targets(folder).items()}
         task = Task(kept[:_TASK], targets)
         for difference in parity.differences(Bundle.open(stage), Reference(model, manifest.heads), images, task):
             checked(difference)
@@ -184,7 +184,7 @@ def _loaded(folder: Path, request: ExportRequest) -> tuple[Model | Ensemble, dic
         raise UsageError(
             f"--name {request.name!r}: letters, digits, '_', '-' and '.', beginning with a letter or digit"
         )
-    found, cards = zip(*(store.load(one) for one in (folder, *request.members)), strict=True)
+    found, cards = zip(*(store.load_model(one) for one in (folder, *request.members)), strict=True)
     models = [one if request.auxiliary else one.without_auxiliary() for one in found]
     if not request.members:
         return dataclasses.replace(models[0], name=request.name or models[0].name), cards[0].provenance

@@ -115,7 +115,9 @@ def _final2d(filters: int) -> ProbabilisticLayer:
 def _digits() -> Model:
     input = Input(shape=[16, 16, 1], colour="grey", resize="bilinear", range=(0, 255))
     backbone = backbones.ConvStack(widths=(4, 6))
-    return build_model("digits", input, [DIGIT, SLANT, INK], backbone, WeightSettings(), 3)
+    return build_model(
+        "digits", input, [DIGIT, SLANT, INK], backbone=backbone, weights=WeightSettings(), final_kernel=3
+    )
 
 
 def built(
@@ -129,7 +131,8 @@ def built(
 
     def make() -> Model:
         settings = {"colour": "none", "resize": "none", "range": (-1.0, 1.0), **more}
-        return settled(build_model(name, Input(shape=list(shape), **settings), chosen, backbone, WeightSettings()))
+        input = Input(shape=list(shape), **settings)
+        return settled(build_model(name, input, chosen, backbone=backbone, weights=WeightSettings()))
 
     deep = isinstance(backbone, backbones.Pretrained)
     # Through MobileNetV2's 53 untrained layers, a change of the images' last bit moves a probability by 1.7e-5.

@@ -61,7 +61,7 @@ def export_case(case: Case, folder: Path) -> None:
     model = case.model()
     images, _ = make_images(model)
     # The model's own answers are the targets: coarser files are held to them.
-    store.save(model, folder / "model", images, {}, targets=make_targets(model, images))
+    store.save_model(model, folder / "model", images=images, targets=make_targets(model, images), provenance={})
     precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
     request = ExportRequest(draws=DRAWS, precisions=precisions, select=case.name == "digits")
     export(folder / "model", folder / "artifacts", request)
@@ -71,7 +71,7 @@ def open_case(case: Case, folder: Path) -> ExportedCase:
     """Opens what `export_case` wrote."""
     built = case.model()
     _, images = make_images(built)
-    built, model = built.without_auxiliary(), store.load(folder / "model")[0].without_auxiliary()
+    built, model = built.without_auxiliary(), store.load_model(folder / "model")[0].without_auxiliary()
     bundle = Bundle.open(folder / "artifacts" / model.name)
     return ExportedCase(built, model, bundle, Reference(model, bundle.manifest.heads), images, case.rounding)
 

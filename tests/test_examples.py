@@ -16,9 +16,9 @@ from rich.console import Console
 
 from probrt.trainer import data, store
 from probrt.trainer.build import build_model
-from probrt.trainer.config import config as configs
-from probrt.trainer.fit.loop import Run, fit
-from probrt.trainer.train import train
+from probrt.trainer.config.config import load_config
+from probrt.trainer.fit.loop import FitRun, fit_model
+from probrt.trainer.train import train_model
 
 # The digits example is run in full by `make demo`, and in parts by other tests.
 EXAMPLES = [
@@ -55,13 +55,14 @@ def test_shortened(root: Path, tmp_path: Path, name: str, config: str) -> None:
             kept[row["split"]] -= 1
             if kept[row["split"]] >= 0:
                 writer.writerow(row)
-    settings = configs.load(path)
+    settings = load_config(path)
     read = data.read(settings, path.parent)
     train_rows, validation = read.splits["train"], read.splits["validation"]
     heads = data.standardised(settings.heads, train_rows)
-    model = build_model(settings.name, settings.input, heads, settings.backbone.located(path.parent), settings.weights)
+    backbone = settings.backbone.located(path.parent)
+    model = build_model(settings.name, settings.input, heads, backbone=backbone, weights=settings.weights)
     short = msgspec.structs.replace(settings.fit, epochs=1, batch=4)
-    (epoch,) = fit(model, train_rows, validation, short, Run(settings.seed, settings.data))
+    (epoch,) = fit_model(model, train_rows, validation, settings=short, run=FitRun(settings.seed, settings.data))
     assert np.isfinite([epoch.loss, *epoch.metrics.values()]).all()
     assert set(epoch.metrics) == {head.name for head in heads}
 
@@ -73,7 +74,7 @@ def test_stated_scores(root: Path, tmp_path: Path, name: str, config: str) -> No
     path = prepared(root, name, tmp_path) / config
     stated = re.search(r"(?m)^# .*on the test split: (.*)\.$", path.read_text())
     assert stated is not None, "the config states no score"
-    train(path, tmp_path / "model", Console(file=io.StringIO()))
-    metrics = store.load(tmp_path / "model")[1].provenance["metrics"]["test"]
+    train_model(path, tmp_path / "model", Console(file=io.StringIO()))
+    metrics = store.load_model(tmp_path / "model")[1].provenance["metrics"]["test"]
     for head, score in re.findall(r"(\w+) [\w ]+? (\d\.\d+)", stated[1]):
         assert metrics[head] >= float(score) - 0.03, (head, metrics[head])

@@ -65,7 +65,7 @@ def test_a_model_exports_the_graphs_that_it_did(format: str, tmp_path: Path) -> 
 
     Weights of a draw are computed at export: another processor may round its exponentials otherwise.
     """
-    model, _ = store.load(GOLDEN / format / "model")
+    model, _ = store.load_model(GOLDEN / format / "model")
     assert [head.name for head in model.heads] == ["digit", "slant", "ink"]
     request = ExportRequest(draws=16, formats=("tflite",), select=False)
     exported = export(GOLDEN / format / "model", tmp_path, request).bundle

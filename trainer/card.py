@@ -76,9 +76,7 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
 def _list_class_limits(head: ClassHead, dataset: Dataset) -> list[str]:
     limits = []
     counts = class_counts(head, dataset.splits["train"])
-    scarce = [
-        f"{label} ({count})" for label, count in zip(head.labels, counts, strict=True) if count < _FEW_EXAMPLES
-    ]
+    scarce = [f"{label} ({count})" for label, count in zip(head.labels, counts, strict=True) if count < _FEW_EXAMPLES]
     if scarce:
         limits.append(f"{head.name}: classes with fewer than {_FEW_EXAMPLES} training examples: {', '.join(scarce)}.")
     held_out = [class_counts(head, dataset.splits[name]) for name in ("validation", "test") if name in dataset.splits]

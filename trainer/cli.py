@@ -60,9 +60,7 @@ def adopt(
         inputs = np.load(images, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
         raise DataError(f"{images}: not a .npy array of numbers ({error})") from None
-    adopt_model(
-        builder, weights, out, name=adoption.name, input=adoption.input, heads=adoption.heads, images=inputs
-    )
+    adopt_model(builder, weights, out, name=adoption.name, input=adoption.input, heads=adoption.heads, images=inputs)
     typer.echo(f"{out}: adopted {builder}; next: probrt export {out}")
     return 0
 
@@ -101,10 +99,10 @@ def evaluate(
         from probrt.trainer.evaluate.evaluate import show
         from probrt.trainer.evaluate.page import page
     with console.status("evaluating"):
-        report, examples, found = evaluate_model(model, data, ood, samples, resamples)
+        report, examples, loaded = evaluate_model(model, data, ood, samples, resamples)
     show(report, console)
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    target.with_suffix(".html").write_text(page(report, examples, found), encoding="utf-8")
+    target.with_suffix(".html").write_text(page(report, examples, loaded), encoding="utf-8")
     console.print(f"{target} and {target.with_suffix('.html').name}", soft_wrap=True)
     return 0
 

@@ -100,8 +100,8 @@ class Model:
         for head in self.heads:
             channels = [draw[head.name] for draw in draws]
             if head.per_position:
-                moments = [head.moments(self.calibrate(head, each)) for each in channels]
-                answers[head.name] = combine_moments(head, moments)
+                moments_by_draw = [head.moments(self.calibrate(head, values)) for values in channels]
+                answers[head.name] = combine_moments(head, moments_by_draw)
             else:  # one small graph for all draws; maps would need the memory of all of them
                 moments = head.moments(self.calibrate(head, tf.concat(channels, 0)))
                 answers[head.name] = combine_stacked(head, moments, len(channels))

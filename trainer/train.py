@@ -139,7 +139,14 @@ def _build(config: Config, heads: tuple[AnyHead, ...], precision: str) -> Model:
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
         keras.utils.set_random_seed(config.seed)
-        return build_model(config.name, config.input, heads, config.backbone, config.weights, config.final.kernel)
+        return build_model(
+            config.name,
+            config.input,
+            heads,
+            backbone=config.backbone,
+            weights=config.weights,
+            final_kernel=config.final.kernel,
+        )
     finally:
         keras.config.set_dtype_policy(policy)
 

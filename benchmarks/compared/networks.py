@@ -66,13 +66,14 @@ def fit_lenet(
     import keras
 
     from probrt.trainer.config.settings import FitSettings
-    from probrt.trainer.fit.loop import Run, fit
+    from probrt.trainer.fit.loop import FitRun, fit_model
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = build_lenet(dropout, **weight_settings)
     settings = FitSettings(epochs=epochs, batch=BATCH, learning_rate=RATE, kl_weight=kl_weight, kl_warmup=0.2)
-    for _ in fit(model, train, validation, settings, Run(seed=seed, augmentation=make_augmentation())):
+    run = FitRun(seed=seed, augmentation=make_augmentation())
+    for _ in fit_model(model, train, validation, settings=settings, run=run):
         pass
     return model
 

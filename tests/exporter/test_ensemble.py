@@ -32,7 +32,7 @@ Outputs = dict[str, np.ndarray]
 
 def saved(model: Model, folder: Path, note: str) -> Path:
     images = np.random.default_rng(1).uniform(-1, 1, (4, *model.input.shape)).astype(np.float32)
-    store.save(model, folder, images, {"note": note})
+    store.save_model(model, folder, images=images, provenance={"note": note})
     return folder
 
 
@@ -74,7 +74,7 @@ def bundle(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Bun
 @pytest.fixture(scope="module")
 def members(folders: list[Path], bundle: Bundle) -> list[Reference]:
     """Each member alone."""
-    return [Reference(store.load(folder)[0], bundle.manifest.heads) for folder in folders]
+    return [Reference(store.load_model(folder)[0], bundle.manifest.heads) for folder in folders]
 
 
 IMAGES = np.random.default_rng(9).uniform(-1, 1, (3, 8, 8, 2)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_members_without_random_weights(tmp_path: Path) -> None:
     ).bundle
     posterior = found.manifest.posterior
     assert (posterior.order, posterior.chunk, posterior.samples, posterior.max_samples) == ([0, 1, 2], 3, 3, 3)
-    members = [Reference(store.load(folder)[0], found.manifest.heads) for folder in folders]
+    members = [Reference(store.load_model(folder)[0], found.manifest.heads) for folder in folders]
     expected = combined(found, members, 0, range(3))
     assert expected["digit.epistemic"].min() > 0
     for format, signature in (("onnx", ""), ("savedmodel", "serving_default")):

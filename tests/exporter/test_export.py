@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "model"
     made = BY_NAME["conv2d_random_bias"].model()
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 2)).astype(np.float32)
-    store.save(made, folder, images, {"note": "a test"})
+    store.save_model(made, folder, images=images, provenance={"note": "a test"})
     return folder
 
 
@@ -88,10 +88,10 @@ def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path, called: Callabl
 
 def test_a_posterior_without_spread_is_not_published(model: Path, tmp_path: Path) -> None:
     """Scales of 1e-5 are no uncertainty: the spread of an answer is lost in float32."""
-    loaded, card = store.load(model)
+    loaded, card = store.load_model(model)
     for weight in loaded.weights:
         weight.parameters["rho"].assign(tf.fill(weight.shape, -100.0))
-    store.save(loaded, tmp_path / "model", store.images(model), card.provenance)
+    store.save_model(loaded, tmp_path / "model", images=store.load_images(model), provenance=card.provenance)
     with pytest.raises(ParityError, match="nothing was published"):
         export(tmp_path / "model", tmp_path / "artifacts", REQUEST)
     assert not list((tmp_path / "artifacts").rglob("*.json"))
@@ -144,7 +144,7 @@ def test_a_gigabyte_is_asked_for(model: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(exporting, "_MUCH", 1e3)
     with pytest.raises(UsageError, match=r"about 0\.0 GB with 8 draws in every format; name those .* --formats"):
         export(model, tmp_path, REQUEST)
-    loaded, _ = store.load(model)
+    loaded, _ = store.load_model(model)
     bank = formats.graph_files(("onnx",), ("float32", "float16"), ("draws",), ("draws",))
     drawn = sum(weight.mean().shape.num_elements() for weight in loaded.weights)
     fixed = sum(variable.shape.num_elements() for variable in loaded.network.get_layer("final").variables)

@@ -102,7 +102,7 @@ def test_a_model_without_random_weights(tmp_path: Path) -> None:
         lambda filters: layers.Dense(filters, kernel_posterior=None, name="final"),
     )
     images = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
-    store.save(made, tmp_path / "model", images, {})
+    store.save_model(made, tmp_path / "model", images=images, provenance={})
     found = export(tmp_path / "model", tmp_path, ExportRequest())
     assert found.bundle.manifest.posterior is None
     names = {file.path for file in found.bundle.manifest.files if file.format != "savedmodel"}

@@ -48,7 +48,7 @@ def write(folder: Path) -> None:
     rng = np.random.default_rng(5)
     model = dataclasses.replace(BY_NAME["digits"].model(), calibration=CALIBRATION)
     training_images = rng.integers(0, 256, (8, 16, 16, 1)).astype(np.float32)
-    store.save(model, folder / "model", training_images, {"note": "golden"})
+    store.save_model(model, folder / "model", images=training_images, provenance={"note": "golden"})
     with tempfile.TemporaryDirectory() as artifacts:
         request = ExportRequest(draws=16, precisions=("float32", "float16"), select=False)
         exported = export(folder / "model", Path(artifacts), request)

@@ -1,4 +1,4 @@
-"""Models of TFP's layers, as users of the legacy Keras have them; run in a process of their own."""
+"""Legacy models of TFP's layers, as users of the legacy Keras have them; runs in a separate process."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ import tf_keras
 
 
 def laplace(dtype, shape, name, trainable, add_variable):
-    """A posterior that is no normal."""
+    """Returns a posterior that is not normal."""
     loc = add_variable(f"{name}_loc", shape, dtype=dtype, initializer="glorot_normal")
     rho = add_variable(f"{name}_untransformed_scale", shape, dtype=dtype, initializer="zeros")
     scale = tfp.util.DeferredTensor(rho, lambda value: 0.1 * tf.nn.softplus(value), name="scale")
@@ -20,7 +20,7 @@ def laplace(dtype, shape, name, trainable, add_variable):
 
 
 def gamma_model() -> tf_keras.Model:
-    """Holds a posterior that ours have not."""
+    """Returns a model with a posterior that probrt lacks."""
 
     def gamma(dtype, shape, name, trainable, add_variable):
         rate = tfp.util.DeferredTensor(add_variable(f"{name}_rate", shape, dtype=dtype), tf.nn.softplus)
@@ -31,7 +31,7 @@ def gamma_model() -> tf_keras.Model:
 
 
 def image_model() -> tf_keras.Model:
-    """Flipout and reparameterised convolutions with a branch; 3 channels out."""
+    """Returns a model with a branch, of Flipout and reparameterised convolutions; it has 3 output channels."""
     images = tf_keras.Input((8, 8, 2))
     first = tfp.layers.Convolution2DFlipout(4, 3, padding="same", activation="relu")(images)
     second = tf_keras.layers.Conv2D(4, 1, kernel_regularizer="l2")(tf_keras.layers.BatchNormalization()(first))
@@ -58,7 +58,7 @@ def image_model() -> tf_keras.Model:
 
 
 def line_model() -> tf_keras.Model:
-    """One and three dimensions share their code with two; this one is Sequential."""
+    """Returns a Sequential model with a 1-D convolution."""
     return tf_keras.Sequential([
         tf_keras.Input((9, 2)),
         tfp.layers.Convolution1DFlipout(4, 3, padding="same", activation="relu"),
@@ -68,7 +68,7 @@ def line_model() -> tf_keras.Model:
 
 
 def volume_model() -> tf_keras.Model:
-    """A 3-D convolution."""
+    """Returns a Sequential model with a 3-D convolution."""
     return tf_keras.Sequential([
         tf_keras.Input((4, 4, 4, 1)),
         tfp.layers.Convolution3DReparameterization(3, 3, activation="relu"),
@@ -78,15 +78,15 @@ def volume_model() -> tf_keras.Model:
 
 
 def lambda_model() -> tf_keras.Model:
-    """Holds a layer that cannot be adopted."""
+    """Returns a model with a layer that cannot be adopted."""
     return tf_keras.Sequential([tf_keras.Input((3,)), tf_keras.layers.Lambda(lambda x: x), tfp.layers.DenseFlipout(3)])
 
 
 def write(name: str, folder: str, runs: int) -> None:
-    """Saves weights, images, the answers of `runs` calls, and the answer at the posterior means."""
+    """Saves the weights, images, the answers of `runs` calls, and the answer at the posterior means."""
     tf_keras.utils.set_random_seed(3)
     model = globals()[name]()
-    for layer in model.layers:  # wide posteriors, so that spread shows
+    for layer in model.layers:  # wide posteriors, so that the spread is measurable
         if hasattr(layer, "kernel_posterior"):
             for variable in layer.trainable_variables:
                 if "untransformed_scale" in variable.name:

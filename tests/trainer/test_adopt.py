@@ -1,4 +1,4 @@
-"""Legacy models of TFP's layers, adopted: equal means, equal spread within its standard error."""
+"""Adopted models of TFP's layers have equal means, and equal spread within its standard error."""
 
 import os
 import subprocess
@@ -21,50 +21,52 @@ from probrt.trainer.adopt import adopt
 from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 import tensorflow as tf
 folder = Path(sys.argv[2])
-held = np.load(folder / "answers.npz")
-input = Input(shape=list(held["images"].shape[1:]), colour="none", resize="none")
+saved = np.load(folder / "answers.npz")
+input = Input(shape=list(saved["images"].shape[1:]), colour="none", resize="none")
 digit = heads.Categorical(name="digit", labels=["a", "b", "c"])
-adopt("legacy_models:" + sys.argv[1], folder / "weights.h5", folder / "model", "legacy", input, [digit], held["images"])
-model, card = store.load(folder / "model")
+card = {"name": "legacy", "input": input, "heads": [digit]}
+adopt("legacy_models:" + sys.argv[1], folder / "weights.h5", folder / "model", **card, images=saved["images"])
+model, _ = store.load_model(folder / "model")
 with use_handler(MeanHandler()):
-    centre = model.channels(held["images"])["digit"].numpy()
+    centre = model.channels(saved["images"])["digit"].numpy()
 @tf.function(autograph=False)
 def draw(index):
     with use_handler(DrawHandler(1, index)):
-        return model.channels(held["images"])["digit"]
+        return model.channels(saved["images"])["digit"]
 draws = np.stack([draw(tf.constant(index)).numpy() for index in range(int(sys.argv[3]))])
 np.savez(folder / "ours.npz", centre=centre, draws=draws)
 """
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=quiet)
 
 
 @pytest.mark.parametrize(
-    "name", ["image_model", *(pytest.param(one, marks=pytest.mark.stress) for one in ("line_model", "volume_model"))]
+    "name", ["image_model", *(pytest.param(name, marks=pytest.mark.stress) for name in ("line_model", "volume_model"))]
 )
-def test_adopted_models_answer_as_the_legacy_ones(name, tmp_path):
+def test_adopted_models_answer_like_the_legacy_models(name: str, tmp_path: Path) -> None:
     for arguments in ([str(HERE / "legacy_models.py")], ["-c", ADOPT.format(here=str(HERE))]):
-        done = run(*arguments, name, str(tmp_path), str(RUNS))
-        assert done.returncode == 0, done.stderr[-2000:]
+        process = run(*arguments, name, str(tmp_path), str(RUNS))
+        assert process.returncode == 0, process.stderr[-2000:]
     theirs, ours = np.load(tmp_path / "answers.npz"), np.load(tmp_path / "ours.npz")
     np.testing.assert_allclose(ours["centre"], theirs["centre"], atol=1e-5)
     first, second = ours["draws"], theirs["answers"]
     mean_error = np.sqrt((first.var(0) + second.var(0)) / RUNS)
     assert (np.abs(first.mean(0) - second.mean(0)) < 5.0 * mean_error).all()
-    spreads = [np.square(each - each.mean(0)) for each in (first, second)]
+    spreads = [np.square(draws - draws.mean(0)) for draws in (first, second)]
     error = np.sqrt((spreads[0].var(0) + spreads[1].var(0)) / RUNS)
     assert (np.abs(spreads[0].mean(0) - spreads[1].mean(0)) < 5.0 * error).all()
 
 
-def test_what_cannot_be_adopted_is_named(tmp_path):
+def test_the_error_names_what_cannot_be_adopted() -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from probrt.trainer.adopt import _built, converted\n"
+        "from probrt.trainer.adopt.legacy import build_legacy_model\n"
+        "from probrt.trainer.adopt.network import convert_network\n"
         "for builder in ('legacy_models:lambda_model', 'legacy_models:gamma_model', 'legacy_models:nothing'):\n"
-        "    try: converted(_built(builder))\n"
+        "    try: convert_network(build_legacy_model(builder))\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
     )
     lines = run("-c", code, str(HERE)).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Training as a user does it: `probrt train` on a small image folder, its faults, and what it learns."""
+"""`probrt train` on a small image folder learns every head, and its errors name the fault."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ kl_weight = 0.01
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """96 pictures of a bright bar or pole, with a table; every eighth row lacks a label."""
+    """Returns a folder of 96 pictures of a bright bar or pole, with a table; every eighth row lacks a label."""
     rng = np.random.default_rng(0)
     data = tmp_path / "data"
     data.mkdir()
@@ -58,17 +58,17 @@ def folder(tmp_path: Path) -> Path:
     with (data / "metadata.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["file_name", "split", "kind", "bright", "ink"])
-        for number in range(96):
+        for index in range(96):
             ink = np.zeros((12, 12), np.uint8)
-            at, bright = rng.integers(3, 9), rng.integers(120, 255)
-            kind = ("bar", "pole")[number % 2]
-            ink[at - 1 : at + 1, 2:10] = 1
+            position, bright = rng.integers(3, 9), rng.integers(120, 255)
+            kind = ("bar", "pole")[index % 2]
+            ink[position - 1 : position + 1, 2:10] = 1
             ink = ink if kind == "bar" else ink.T
-            Image.fromarray((ink * bright).astype(np.uint8)).save(data / f"{number}.png")
-            Image.fromarray(ink * 255).save(data / f"{number}.ink.png")
-            label = "" if number % 8 == 7 else kind
-            split = "train" if number < 64 else "validation"
-            table.writerow([f"{number}.png", split, label, bright / 100, f"{number}.ink.png"])
+            Image.fromarray((ink * bright).astype(np.uint8)).save(data / f"{index}.png")
+            Image.fromarray(ink * 255).save(data / f"{index}.ink.png")
+            label = "" if index % 8 == 7 else kind
+            split = "train" if index < 64 else "validation"
+            table.writerow([f"{index}.png", split, label, bright / 100, f"{index}.ink.png"])
     return tmp_path
 
 
@@ -78,29 +78,29 @@ def probrt(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_training_learns_every_head(folder: Path, called: Callable[..., Any]) -> None:
-    done = probrt("train", "config.toml", "--out", "model", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "epoch  48/48" in done.stdout
-    model, card = store.load(folder / "model")
-    found = card.provenance["metrics"]["validation"]
-    assert found["kind"] > 0.9
-    # The targets' own standard deviation is 0.39: a head that learned nothing would be off by 0.33.
-    assert found["bright"] < 0.2
-    assert found["ink"] > 0.8
+    process = probrt("train", "config.toml", "--out", "model", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert "epoch  48/48" in process.stdout
+    model, stored = store.load_model(folder / "model")
+    metrics = stored.provenance["metrics"]["validation"]
+    assert metrics["kind"] > 0.9
+    # The targets' standard deviation is 0.39; a head that learned nothing would have an error of 0.33.
+    assert metrics["bright"] < 0.2
+    assert metrics["ink"] > 0.8
     assert model.heads[1].spread[0] == pytest.approx(0.39, abs=0.05)
-    assert {one.head for one in model.calibration} == {"kind", "bright", "ink"}
+    assert {calibration.head for calibration in model.calibration} == {"kind", "bright", "ink"}
     again = called("train", "config.toml", "--out", "model", cwd=folder)
     assert again.code == 2
     assert "--overwrite" in again.err
 
 
-def test_weights_that_the_network_cannot_have_are_refused(folder: Path, called: Callable[..., Any]) -> None:
-    """What only the built network shows: an estimator that maps rule out."""
+def test_weights_that_do_not_suit_the_network_are_refused(folder: Path, called: Callable[..., Any]) -> None:
+    """Only building the network shows that the estimator does not suit feature maps."""
     (folder / "config.toml").write_text(CONFIG + '[weights]\nestimator = "local_reparameterization"\n')
-    done = called("train", "config.toml", "--out", "model", cwd=folder)
-    assert done.code == 2
-    assert done.err.startswith("probrt: config.toml: the model cannot be built: stage1_conv1: local_reparam")
-    assert done.err.count("\n") == 1
+    result = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert result.code == 2
+    assert result.err.startswith("probrt: config.toml: the model cannot be built: stage1_conv1: local_reparam")
+    assert result.err.count("\n") == 1
 
 
 def test_every_fault_of_the_data_is_listed_at_once(folder: Path, called: Callable[..., Any]) -> None:
@@ -113,24 +113,24 @@ def test_every_fault_of_the_data_is_listed_at_once(folder: Path, called: Callabl
     (folder / "data" / "10.png").write_bytes(b"not a picture")
     (folder / "data" / "12.ink.png").unlink()
     Image.new("L", (5, 5)).save(folder / "data" / "14.ink.png")
-    done = called("train", "config.toml", "--out", "model", cwd=folder)
-    assert done.code == 2
-    assert done.err.count("\n") == 1
-    for said in (
+    result = called("train", "config.toml", "--out", "model", cwd=folder)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    for text in (
         "6 faults", "row 4: 2.png: kind: class 'blob' is none of bar, pole", "row 6: split is 'practice'",
         "row 8: none.png: cannot be read: No such file", "row 12: 10.png", "row 14: 12.png: ink: cannot be read",
         "row 16: 14.png: ink: a mask of sides [5, 5]; the image has [12, 12]",
     ):  # fmt: skip
-        assert said in done.err
+        assert text in result.err
     assert not (folder / "model").exists()
 
 
 def test_a_missing_column_and_a_wrong_type(folder: Path, called: Callable[..., Any]) -> None:
     table = folder / "data" / "metadata.csv"
     table.write_text(table.read_text().replace("bright", "shine", 1))
-    done = called("train", "config.toml", cwd=folder)
-    assert (done.code, "no column 'bright'" in done.err) == (2, True)
+    result = called("train", "config.toml", cwd=folder)
+    assert (result.code, "no column 'bright'" in result.err) == (2, True)
     (folder / "config.toml").write_text(CONFIG.replace("epochs = 48", 'epochs = "40"'))
-    done = called("train", "config.toml", cwd=folder)
-    assert done.code == 2
-    assert done.err == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"
+    result = called("train", "config.toml", cwd=folder)
+    assert result.code == 2
+    assert result.err == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"

@@ -95,7 +95,7 @@ def evaluate(
     folder: Path, other: Path | None, ood: Path | None, draws: int, resamples: int
 ) -> tuple[Report, Examples, Model]:
     """The report of a model directory on its own test split, or on the folder `other`; and what it was made from."""
-    model, kept = store.load(folder)
+    model, kept = store.load_model(folder)
     read, split, notes = _examples(folder, kept, other)
     examples = read.splits[split]
     found = answers(model, examples, _SEED, draws)

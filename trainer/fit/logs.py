@@ -89,11 +89,11 @@ class TensorBoardLogs:
 def make_answer_function(model: Model) -> Callable[[tf.Tensor], Answers]:
     """Returns a function of raw images that computes each head's quantities over 4 draws."""
 
-    @tf.function(autograph=False)
     def answer(images: tf.Tensor) -> Answers:
         return model.combine_draws(images, model.draw_handlers(0, tf.range(_DRAWS), _DRAWS))
 
-    return lambda images: answer(images)  # type: ignore[no-any-return]
+    traced: Callable[[tf.Tensor], Answers] = tf.function(answer, autograph=False)
+    return traced
 
 
 def make_weight_report(model: Model) -> Callable[[], dict[str, tuple[float, float]]]:

@@ -38,8 +38,8 @@ def defer_signals() -> Iterator[list[PendingSignal]]:
         pending.append(PendingSignal(number, handlers[number]))
 
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handlers[number] = signal.signal(number, collect)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            handlers[stop] = signal.signal(stop, collect)
     except ValueError:
         pass
     try:

@@ -35,7 +35,9 @@ def model(
     colour: str = "none",
 ) -> Model:
     keras.utils.set_random_seed(1)
-    return build_model("m", Input(shape=shape, colour=colour, resize="none", range=(0, 255)), chosen, backbone, making)
+    return build_model(
+        "m", Input(shape=shape, colour=colour, resize="none", range=(0, 255)), chosen, backbone=backbone, weights=making
+    )
 
 
 def images(*shape: int) -> np.ndarray:
@@ -101,7 +103,7 @@ def test_gradients_of_several_heads_are_the_weighted_sum() -> None:
     objective = Objective(made)
     variables = [one.value for one in made.network.trainable_variables]
     with tf.GradientTape(persistent=True) as tape, use_handler(MeanHandler()):
-        terms = objective.terms(made.channels(images(3, 8, 8, 2)), targets)
+        terms = objective.log_likelihoods(made.channels(images(3, 8, 8, 2)), targets)
         whole = tf.reduce_mean(objective.loss(terms))
         single = {name: -tf.reduce_mean(term) for name, term in terms.items()}
     parts = {name: tape.gradient(one, variables, unconnected_gradients="zero") for name, one in single.items()}

@@ -1,4 +1,4 @@
-"""Configs: every message gives the path in the file and what was expected."""
+"""Every message about a config gives the path in the file and what was expected."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from probrt.runtime.errors import ConfigError
-from probrt.trainer.config import config
+from probrt.trainer.config.config import load_config, to_toml
 from probrt.trainer.variational.priors.families import NormalPrior
 
 GOOD = (Path(__file__).parents[3] / "examples" / "digits" / "config.toml").read_text()
 
 
 def test_the_demo_config_loads(root: Path) -> None:
-    loaded = config.load(root / "examples" / "digits" / "config.toml")
-    assert [head.name for head in loaded.heads] == ["digit", "slant", "ink"]
+    config = load_config(root / "examples" / "digits" / "config.toml")
+    assert [head.name for head in config.heads] == ["digit", "slant", "ink"]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("epochs = 24", 'epochs = "many"', "fit.epochs: expected `int`, got `str`"),
         ("epochs = 24", "epochs = 0", "fit.epochs: expected `int` >= 1"),
@@ -40,31 +40,31 @@ def test_the_demo_config_loads(root: Path) -> None:
         ('= { name = "normal"', '= { name = "normal", spread = 1', "weights.posterior.spread: unknown key"),
     ],
 )  # fmt: skip
-def test_faults_are_explained(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_faults_are_explained(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in GOOD
     path = tmp_path / "config.toml"
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(ConfigError) as caught:
-        config.load(path)
-    assert said in str(caught.value)
+        load_config(path)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_prior_that_is_left_out_is_the_usual_one_of_the_posterior(tmp_path: Path) -> None:
+def test_the_default_prior_is_the_usual_prior_of_the_posterior(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
         GOOD.replace('{ name = "normal", initial_scale = 0.3 }', '{ name = "rank_one" }')
         .replace('prior = { name = "learned_normal" }', "")
         .replace('estimator = "flipout"', "")
     )
-    loaded = config.load(path)
-    assert loaded.weights.prior == NormalPrior(loc=1.0, scale=0.1)
-    assert "scale = 0.1" in config.filled(loaded)
+    config = load_config(path)
+    assert config.weights.prior == NormalPrior(loc=1.0, scale=0.1)
+    assert "scale = 0.1" in to_toml(config)
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such config file"):
-        config.load(tmp_path / "none.toml")
+        load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="is a folder"):
-        config.load(tmp_path)
+        load_config(tmp_path)

@@ -1,4 +1,4 @@
-"""One process, two devices, two processes on loopback: the same global batches end in the same weights."""
+"""The same global batches give the same weights on one device, two devices, and two processes on loopback."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import heads
 from probrt.trainer.backbones import ConvStack
 from probrt.trainer.data import Examples
-from probrt.trainer.fit.distribute import chosen_strategy, is_chief, synchronise
-from probrt.trainer.fit.loop import Run, fit
+from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
+from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.build import build_model
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.variational.priors.families import LearnedNormalPrior
 from probrt.trainer.config.settings import Augmentation, FitSettings
 
-strategy = chosen_strategy()
+strategy = choose_strategy()
 rng = np.random.default_rng(0)
 images = rng.uniform(0, 255, (22, 8, 8, 1)).astype(np.float32)
 digit = (images[:, :, :4].mean((1, 2, 3)) > images[:, :, 4:].mean((1, 2, 3))).astype(np.int32)
@@ -42,18 +42,20 @@ with strategy.scope():
     keras.utils.set_random_seed(1)
     head = heads.Categorical(name="side", labels=["right", "left"])
     weights = WeightSettings(estimator="flipout", prior=LearnedNormalPrior())
-    model = build_model("m", input, [head], ConvStack(widths=(3,), normalisation="batch"), weights)
-    synchronise(model.network, strategy)
+    model = build_model(
+        "m", input, [head], backbone=ConvStack(widths=(3,), normalisation="batch"), weights=weights
+    )
+    synchronise_batch_statistics(model.network, strategy)
     settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6
-    run = Run(seed=5, augmentation=Augmentation(shift=1))
-    elbos = [progress.elbo for progress in fit(model, examples, examples, settings, run)]
+    run = FitRun(seed=5, augmentation=Augmentation(shift=1))
+    elbos = [report.elbo for report in fit_model(model, examples, examples, settings=settings, run=run)]
 if is_chief(strategy):
-    found = {variable.path.replace("/", "."): variable.numpy() for variable in model.network.variables}
-    np.savez(target, replicas=strategy.num_replicas_in_sync, elbos=elbos, **found)
+    weights = {variable.path.replace("/", "."): variable.numpy() for variable in model.network.variables}
+    np.savez(target, replicas=strategy.num_replicas_in_sync, elbos=elbos, **weights)
 """
 
 
-def ran(target: Path, devices: int = 1, config: dict | None = None) -> subprocess.Popen[str]:
+def start_fit(target: Path, devices: int = 1, config: dict | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"} | ({"TF_CONFIG": json.dumps(config)} if config else {})
     command = [sys.executable, "-c", SCRIPT, str(devices), str(target)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -61,47 +63,49 @@ def ran(target: Path, devices: int = 1, config: dict | None = None) -> subproces
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for port in sockets:
+        port.bind(("127.0.0.1", 0))
+    ports = [port.getsockname()[1] for port in sockets]
+    for port in sockets:
+        port.close()
     return ports
 
 
-def test_two_devices_and_two_workers_end_in_the_weights_of_one(tmp_path: Path) -> None:
+def test_two_devices_and_two_workers_give_the_weights_of_one_device(tmp_path: Path) -> None:
     """Six steps of Adam with Flipout, two draws, batch statistics, augmentation and an uneven last batch.
 
-    Sums in another order differ by 1e-7 relative; Adam divides a gradient by its own size, so where one is next to
-    nothing a rounding shows as a part of a step: at most 1e-3 of the six steps of 1e-3. A bias before batch
-    normalisation has no gradient but rounding, which Adam makes steps of: it drifts by up to six steps, the moving mean
-    with it, and both cancel in what the layer gives.
+    Sums in another order differ by 1e-7 relative. Adam divides a gradient by its own size, so the rounding of a tiny
+    gradient becomes a fraction of a step: at most 1e-3 of the six steps of 1e-3. The gradient of a bias before batch
+    normalisation is rounding alone, and Adam makes whole steps of it: the bias drifts by up to six steps, the moving
+    mean with it, and both cancel in the layer's outputs.
     """
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = [{"cluster": cluster, "task": {"type": "worker", "index": index}} for index in (0, 1)]
     processes = [
-        ran(tmp_path / "one.npz"),
-        ran(tmp_path / "two.npz", devices=2),
-        ran(tmp_path / "workers.npz", config=workers[0]),
-        ran(tmp_path / "nobody.npz", config=workers[1]),
+        start_fit(tmp_path / "one.npz"),
+        start_fit(tmp_path / "two.npz", devices=2),
+        start_fit(tmp_path / "workers.npz", config=workers[0]),
+        start_fit(tmp_path / "second_worker.npz", config=workers[1]),
     ]
     for process in processes:
         out, _ = process.communicate(timeout=400)
         assert process.returncode == 0, out[-3000:]
-    one, two, both = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two", "workers"))
-    assert not (tmp_path / "nobody.npz").exists()
-    assert [int(found.pop("replicas")) for found in (one, two, both)] == [1, 2, 2]
-    assert len(one) > 10
-    for other in (two, both):
-        assert other.keys() == one.keys()
-        for name, value in one.items():
+    one_device, two_devices, two_workers = (
+        dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two", "workers")
+    )
+    assert not (tmp_path / "second_worker.npz").exists()
+    assert [int(run.pop("replicas")) for run in (one_device, two_devices, two_workers)] == [1, 2, 2]
+    assert len(one_device) > 10
+    for run in (two_devices, two_workers):
+        assert run.keys() == one_device.keys()
+        for name, expected in one_device.items():
             drifts = name.endswith(("_conv1.bias", "moving_mean"))
-            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=6e-3 if drifts else 6e-6, err_msg=name)
+            np.testing.assert_allclose(run[name], expected, rtol=1e-5, atol=6e-3 if drifts else 6e-6, err_msg=name)
 
 
 def test_a_broken_tf_config_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probrt.trainer.fit.distribute import chosen_strategy
+    from probrt.trainer.fit.distribute import choose_strategy
 
     monkeypatch.setenv("TF_CONFIG", "{")
     with pytest.raises(ConfigError, match="TF_CONFIG is set but is no JSON object with a cluster"):
-        chosen_strategy()
+        choose_strategy()

@@ -1,4 +1,4 @@
-"""Fitting can be killed, stopped, filled up and made to diverge, and says and keeps what it should."""
+"""A fit that is killed, stopped, out of disk space or diverging keeps its checkpoints and reports what happened."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from PIL import Image
 from probrt.runtime.errors import DataError, Fault, StorageError
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data import Examples
-from probrt.trainer.fit.checkpoints import Checkpoints, State
-from probrt.trainer.fit.loop import Run, fit
+from probrt.trainer.fit.checkpoints import Checkpoints, FitState
+from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.model import Model
 
 CONFIG = """
@@ -64,26 +64,27 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
     rows = ["file_name,split,kind,bright"]
-    for n in range(56):
+    for index in range(56):
         values = np.zeros((8, 8), np.uint8)
         bright = rng.integers(100, 250)
-        values[:, n % 8] = bright
-        Image.fromarray(values if n % 2 else values.T).save(tmp_path / "data" / f"{n}.png")
-        rows.append(f"{n}.png,{'train' if n < 40 else 'validation'},{'ab'[n % 2]},{bright / 100}")
+        values[:, index % 8] = bright
+        Image.fromarray(values if index % 2 else values.T).save(tmp_path / "data" / f"{index}.png")
+        split = "train" if index < 40 else "validation"
+        rows.append(f"{index}.png,{split},{'ab'[index % 2]},{bright / 100}")
     (tmp_path / "data" / "metadata.csv").write_text("\n".join(rows))
     (tmp_path / "config.toml").write_text(CONFIG)
     return tmp_path
 
 
-def started(folder: Path, *words: str, **settings: object) -> subprocess.Popen[str]:
+def start_training(folder: Path, *words: str, **settings: object) -> subprocess.Popen[str]:
     program = Path(sys.executable).parent / "probrt"
     command = [program, "train", "config.toml", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, **pipes, **settings)
 
 
-def finished(folder: Path, *words: str, **settings: object) -> tuple[int, str, str]:
-    process = started(folder, *words, **settings)
+def run_training(folder: Path, *words: str, **settings: object) -> tuple[int, str, str]:
+    process = start_training(folder, *words, **settings)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -96,20 +97,25 @@ def wait_for_checkpoint(folder: Path, step: int, process: subprocess.Popen[str])
         time.sleep(0.005)
 
 
-def weights(folder: Path) -> dict[str, bytes]:
+def read_weights(folder: Path) -> dict[str, bytes]:
     """Every array of a model's weights, as bytes."""
-    found: dict[str, bytes] = {}
+    arrays: dict[str, bytes] = {}
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()].tobytes()
+
     with h5py.File(folder / "weights.weights.h5") as file:
-        file.visititems(
-            lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
-        )
-    return found
+        file.visititems(collect)
+    return arrays
 
 
-def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path, called: Callable[..., Any]) -> None:
-    """kill -9, the newest checkpoint cut in half, SIGTERM: the weights are the same bits."""
-    whole = started(folder, "--out", "whole")
-    process = started(folder, "--out", "model")
+def test_a_killed_and_resumed_fit_gives_the_weights_of_an_uninterrupted_fit(
+    folder: Path, called: Callable[..., Any]
+) -> None:
+    """After kill -9, with the newest checkpoint cut in half, and after SIGTERM, the weights are the same bits."""
+    whole = start_training(folder, "--out", "whole")
+    process = start_training(folder, "--out", "model")
     wait_for_checkpoint(folder / "model", 6, process)
     process.kill()
     process.communicate()
@@ -118,88 +124,90 @@ def test_killed_and_resumed_is_the_run_that_was_never_stopped(folder: Path, call
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     refused = called("train", "config.toml", "--out", "model", cwd=folder)
     assert (refused.code, "--resume" in refused.err) == (2, True)
-    process = started(folder, "--out", "model", "--resume")
+    process = start_training(folder, "--out", "model", "--resume")
     wait_for_checkpoint(folder / "model", int(before.stem) + 12, process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=200)
     assert (process.returncode, err) == (143, "probrt: terminated\n")
     assert f"{Path('model', 'checkpoints', newest.name)}: damaged" in " ".join(out.split())
-    at = max(int(path.stem) for path in folder.glob("model/checkpoints/*.npz"))
-    assert at < STEPS
-    code, out, err = finished(folder, "--out", "model", "--resume")
+    stopped_at = max(int(path.stem) for path in folder.glob("model/checkpoints/*.npz"))
+    assert stopped_at < STEPS
+    code, out, err = run_training(folder, "--out", "model", "--resume")
     assert code == 0, err
-    assert f"epoch {(at // 5) + 1:3d}/12" in out
-    assert f"epoch {(at // 5) - 1:3d}/12" not in out
+    assert f"epoch {(stopped_at // 5) + 1:3d}/12" in out
+    assert f"epoch {(stopped_at // 5) - 1:3d}/12" not in out
     assert not (folder / "model" / "checkpoints").exists()
     whole.communicate(timeout=200)
     assert whole.returncode == 0
-    assert weights(folder / "whole") == weights(folder / "model")
-    assert len(weights(folder / "model")) > 10
+    assert read_weights(folder / "whole") == read_weights(folder / "model")
+    assert len(read_weights(folder / "model")) > 10
     again = called("train", "config.toml", "--out", "model", "--resume", cwd=folder)
     assert (again.code, "is finished already" in again.out) == (0, True)
     card = (folder / "model" / "card.md").read_text()
-    for said in ("# bars", "digest `", "| kind | accuracy |", "there is no test split", "bright below 1"):
-        assert said in card
+    for text in ("# bars", "digest `", "| kind | accuracy |", "there is no test split", "bright below 1"):
+        assert text in card
     assert "Tempered" not in card
     assert any((folder / "model" / "logs").iterdir())
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """A limit on the size of files is a full disk that a test can have."""
-    said: list[str] = []
-    kept = Checkpoints(tmp_path / "checkpoints", said.append)
-    arrays = {"variable_00000": np.arange(1000.0)}
+    """A limit on the size of files acts as a full disk."""
+    lines: list[str] = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", lines.append)
+    arrays = {"variable": [np.arange(1000.0)]}
     for step in (1, 2, 3):
-        kept.save(State(run="a", step=step), arrays)
-    before = kept.paths()
+        checkpoints.save(FitState(run="a", step=step), arrays)
+    before = checkpoints.paths()
     assert [path.name for path in before] == ["00000003.npz", "00000002.npz"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
     try:
         with pytest.raises(StorageError, match="the checkpoint of step 3 is kept; make room and go on with --resume"):
-            kept.save(State(run="a", step=4), arrays)
+            checkpoints.save(FitState(run="a", step=4), arrays)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(kept.folder.iterdir(), reverse=True) == before
-    state, found = kept.newest("a")
-    assert (state.step, found["variable_00000"].tolist()) == (3, arrays["variable_00000"].tolist())
+    assert sorted(checkpoints.folder.iterdir(), reverse=True) == before
+    state, loaded = checkpoints.load_newest("a")
+    assert (state.step, loaded["variable"][0].tolist()) == (3, arrays["variable"][0].tolist())
+    with np.load(before[0]) as archive:
+        assert archive.files == ["state", "variable_00000"]
     data = before[0].read_bytes()
     for damaged in (data[: len(data) // 2], data[:-1], data[:300] + b"\xff" + data[301:], b""):
         before[0].write_bytes(damaged)
-        assert kept.newest("a")[0].step == 2
-    assert len(said) == 4
+        assert checkpoints.load_newest("a")[0].step == 2
+    assert len(lines) == 4
     with pytest.raises(DataError, match="another config or other data"):
-        kept.newest("b")
+        checkpoints.load_newest("b")
     before[1].write_bytes(b"PK")
     with pytest.raises(DataError, match="every checkpoint is damaged"):
-        kept.newest("a")
+        checkpoints.load_newest("a")
 
 
-def test_a_loss_that_is_not_finite_names_step_head_and_layer() -> None:
-    """One weight of the convolution is infinite; or, with clean outputs, a target is out of float32's reach."""
+def test_the_error_for_a_nonfinite_loss_names_step_head_and_layer() -> None:
+    """The weights of the convolution are infinite; or the outputs are finite, and a target is too large for float32."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(8, 8, 8, 2)).astype(np.float32)
     targets = {"digit": np.zeros(8, np.int32), "slant": np.full((8, 1), 3.0, np.float32)}
     examples = Examples(tuple("abcdefgh"), images, targets)
 
-    def fault(model: Model, examples: Examples) -> str:
+    def fit_fault(model: Model, examples: Examples) -> str:
         with pytest.raises(Fault) as error:
-            list(fit(model, examples, examples, FitSettings(epochs=1, batch=4), Run(seed=0)))
+            list(fit_model(model, examples, examples, settings=FitSettings(epochs=1, batch=4), run=FitRun(seed=0)))
         return str(error.value)
 
     model = BY_NAME["conv2d_random_bias"].model()
     before = model.network.get_layer("final").get_weights()
     model.weights[0].parameters["loc"].assign(np.full(model.weights[0].shape, np.inf, np.float32))
-    assert " at step 1 (heads digit, slant, layer conv): lower fit.learning_rate" in fault(model, examples)
-    for was, now in zip(before, model.network.get_layer("final").get_weights(), strict=True):
-        np.testing.assert_array_equal(was, now)  # a step that is not finite moves nothing
+    assert " at step 1 (heads digit, slant, layer conv): lower fit.learning_rate" in fit_fault(model, examples)
+    for old, new in zip(before, model.network.get_layer("final").get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)  # a step that is not finite updates nothing
     far = {**targets, "slant": np.full((8, 1), 1e30, np.float32)}
-    said = fault(BY_NAME["conv2d_random_bias"].model(), Examples(examples.files, images, far))
-    assert "fit: the loss is inf at step 1 (head slant" in said
+    message = fit_fault(BY_NAME["conv2d_random_bias"].model(), Examples(examples.files, images, far))
+    assert "fit: the loss is inf at step 1 (head slant" in message
 
 
-def test_patience_takes_the_best_weights_and_draws_average(capsys: pytest.CaptureFixture[str]) -> None:
-    """Random labels: the validation ELBO has its best within the first epochs, and those weights come back."""
+def test_patience_ends_with_the_best_weights() -> None:
+    """With random labels the validation ELBO is best within the first epochs, and the fit ends with those weights."""
     rng = np.random.default_rng(0)
 
     def split(count: int) -> Examples:
@@ -211,12 +219,12 @@ def test_patience_takes_the_best_weights_and_draws_average(capsys: pytest.Captur
     settings = FitSettings(
         epochs=60, batch=16, patience=3, draws=2, learning_rate=0.05, kl_weight=0.0, loss_weights="learned"
     )
-    seen, at = [], []
-    for progress in fit(model, train, validation, settings, Run(seed=0)):
-        seen.append(progress.elbo)
-        at.append(model.network.get_weights())
-    assert len(seen) < 60
-    best = int(np.argmax(seen))
-    assert len(seen) == best + 4
-    for found, wanted in zip(model.network.get_weights(), at[best], strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    elbos, weights = [], []
+    for report in fit_model(model, train, validation, settings=settings, run=FitRun(seed=0)):
+        elbos.append(report.elbo)
+        weights.append(model.network.get_weights())
+    assert len(elbos) < 60
+    best = int(np.argmax(elbos))
+    assert len(elbos) == best + 4
+    for actual, expected in zip(model.network.get_weights(), weights[best], strict=True):
+        np.testing.assert_array_equal(actual, expected)

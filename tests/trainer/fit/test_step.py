@@ -1,4 +1,4 @@
-"""One step of every optimizer against its formula, and fits in another precision and of feature vectors."""
+"""One step of every optimizer equals its formula; fits in bfloat16 and on feature vectors learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from probrt.trainer import backbones, heads, store
 from probrt.trainer.build import build_model
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.objective import Objective
-from probrt.trainer.fit.step import groups, risen, stepper
+from probrt.trainer.fit.optimizers import kl_weight_at, make_optimizers
+from probrt.trainer.fit.step import make_train_step
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
@@ -29,56 +30,57 @@ RATE, COUNT, STEPS, SEED = 0.01, 32, 10, 4
 SETTINGS = FitSettings(learning_rate=RATE, warmup=0.0, clip=1e9, kl_weight=0.1, kl_warmup=0.0)
 
 
-def model_of(own: heads.Own) -> Model:
-    """Two heads on a small stack, the second with layers of its own."""
+def make_model(own: heads.Own) -> Model:
+    """Returns a small stack with two heads, of which the second has layers of its own."""
     keras.utils.set_random_seed(2)
-    chosen = [heads.Categorical(name="kind", labels=["a", "b"]), heads.Normal(name="bright", own=own)]
+    head_list = [heads.Categorical(name="kind", labels=["a", "b"]), heads.Normal(name="bright", own=own)]
     input = Input(shape=[6, 6, 1], colour="none", resize="none", range=(-1.0, 1.0))
-    return build_model("two", input, chosen, backbones.ConvStack(widths=(3,)), WeightSettings())
+    backbone = backbones.ConvStack(widths=(3,))
+    return build_model("two", input, head_list, backbone=backbone, weights=WeightSettings())
 
 
-def batch() -> dict:
+def make_batch() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     targets = {"kind": tf.constant([0, 1, 1, 0]), "bright": tf.constant(rng.normal(size=(4, 1)), tf.float32)}
     images = tf.constant(rng.uniform(-1, 1, (4, 6, 6, 1)), tf.float32)
     return {"images": images, "targets": targets, "first_row": tf.constant(0), "count": tf.constant(4.0)}
 
 
-def gradients(model: Model, objective: Objective, one: dict) -> list[np.ndarray]:
-    """Of the loss of the first step, written out once more."""
-    with tf.GradientTape() as tape, use_handler(TrainingHandler(SEED, tf.constant(0), one["first_row"])) as handler:
-        channels = model.channels(one["images"], training=True)
-        loss = tf.reduce_mean(objective.loss(objective.terms(channels, one["targets"])))
+def compute_gradients(model: Model, objective: Objective, batch: dict[str, Any]) -> list[np.ndarray]:
+    """Computes the gradients of the first step's loss independently of make_train_step."""
+    with tf.GradientTape() as tape, use_handler(TrainingHandler(SEED, tf.constant(0), batch["first_row"])) as handler:
+        channels = model.channels(batch["images"], training=True)
+        loss = tf.reduce_mean(objective.loss(objective.log_likelihoods(channels, batch["targets"])))
         kl = tf.add_n([handler.kl(weight) for weight in model.weights])
-        loss += risen(SETTINGS, tf.constant(0), STEPS) * kl / COUNT
-    found = tape.gradient(loss, [variable.value for variable in model.network.trainable_variables])
-    return [gradient.numpy() for gradient in found]
+        loss += kl_weight_at(tf.constant(0), SETTINGS, STEPS) * kl / COUNT
+    gradients = tape.gradient(loss, [variable.value for variable in model.network.trainable_variables])
+    return [gradient.numpy() for gradient in gradients]
 
 
 @pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 1.0), ("sgd", 3.0), ("adamw", 0.5), (None, 2.0)])
-def test_a_head_s_own_optimizer_moves_its_own_layers_and_no_other(optimizer: str | None, factor: float) -> None:
-    """From rest Adam moves every value by its rate against the gradient's sign, AdamW by 0.004 of the value more."""
-    model = model_of(heads.Own(widths=(2,), optimizer=optimizer, learning_rate=factor))
-    objective, one = Objective(model), batch()
+def test_the_optimizer_of_a_head_updates_its_own_layers_only(optimizer: str | None, factor: float) -> None:
+    """Adam's first step changes every value by its rate against the gradient's sign; AdamW adds 0.004 of the value."""
+    model = make_model(heads.Own(widths=(2,), optimizer=optimizer, learning_rate=factor))
+    objective, batch = Objective(model), make_batch()
     variables = model.network.trainable_variables
-    before, slopes = [variable.numpy() for variable in variables], gradients(model, objective, one)
+    values, slopes = [variable.numpy() for variable in variables], compute_gradients(model, objective, batch)
     own = {variable.path for variable in model.head_variables(model.heads[1])}
     assert own
     assert len(own) < len(variables)
-    optimizers = groups(model, objective, SETTINGS, STEPS)
+    optimizers = make_optimizers(model, objective, SETTINGS, STEPS)
     assert sorted(v.path for group in optimizers for v in group.variables) == sorted(v.path for v in variables)
-    stepped = stepper(model, objective, optimizers, SETTINGS, COUNT, STEPS, SEED)(one, 0)
-    assert stepped.finite
-    for variable, value, slope in zip(variables, before, slopes, strict=True):
+    train_step = make_train_step(model, objective, optimizers, SETTINGS, train_count=COUNT, steps=STEPS, seed=SEED)
+    assert train_step(batch, 0).finite
+    for variable, value, slope in zip(variables, values, slopes, strict=True):
         rate = RATE * factor if variable.path in own else RATE
-        kind = optimizer if variable.path in own and optimizer else "adam"
-        if kind == "sgd":
+        name = optimizer if variable.path in own and optimizer else "adam"
+        if name == "sgd":
             expected = value - rate * slope
         else:
             # Adam's first step (Kingma and Ba 2015): both averages, corrected, are the gradient and its square.
-            decay = 0.004 * value if kind == "adamw" else 0.0
+            decay = 0.004 * value if name == "adamw" else 0.0
             expected = value - rate * (slope / (np.abs(slope) + 1e-7) + decay)
-        # Gradients differ by rounding (1e-6 of them); next to Adam's 1e-7 that is seen where they are tiny.
+        # Gradients differ by rounding (1e-6 relative), which shows beside Adam's 1e-7 where they are tiny.
         clear = np.abs(slope) > 1e-4
         np.testing.assert_allclose(variable.numpy()[clear], expected[clear], rtol=1e-4, atol=1e-5 * rate / RATE)
 
@@ -113,32 +115,32 @@ precision = "PRECISION"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_columns_of_a_table_as_features(tmp_path: Path, precision: str, called: Callable[..., Any]) -> None:
-    """No files: the table's columns are the input. The saved model is float32 in either precision of the fit."""
+def test_a_table_s_columns_are_features(tmp_path: Path, precision: str, called: Callable[..., Any]) -> None:
+    """The table's columns are the input, without files. The saved model is float32, whatever the fit's precision."""
     (tmp_path / "data").mkdir()
     rng = np.random.default_rng(0)
     points = rng.normal(size=(400, 2))
     with (tmp_path / "data" / "metadata.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["split", "x", "y", "kind", "height"])
-        for number, (x, y) in enumerate(points):
-            split = ("train", "train", "train", "validation", "test")[number % 5]
+        for row, (x, y) in enumerate(points):
+            split = ("train", "train", "train", "validation", "test")[row % 5]
             table.writerow([split, x, y, "ab"[int(x + y > 0)], 2 * x - y + rng.normal(0, 0.1)])
     (tmp_path / "config.toml").write_text(FEATURES.replace("PRECISION", precision))
     assert called("train", "config.toml", "--out", "model", cwd=tmp_path).code == 0
-    model, card = store.load(tmp_path / "model")
-    scores = card.provenance["metrics"]["test"]
-    # Most of 80 rows: only those nearest to the border may be wrong. Heights have a deviation of 2.2.
+    model, stored = store.load_model(tmp_path / "model")
+    scores = stored.provenance["metrics"]["test"]
+    # Of 80 rows only those nearest to the border may be wrong. Heights have a standard deviation of 2.2.
     assert scores["kind"] > 0.9
     assert scores["height"] < 0.4
     assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
     if precision != "float32":
         return
     assert called("export", "model", "--formats", "tflite", "--draws", "8", "--no-select", cwd=tmp_path).code == 0
-    found = load_predictor(Bundle.open(tmp_path / "artifacts" / "plants"))(points[:5].astype(np.float32))
-    assert found["kind"].epistemic.max() > 0
+    answers = load_predictor(Bundle.open(tmp_path / "artifacts" / "plants"))(points[:5].astype(np.float32))
+    assert answers["kind"].epistemic.max() > 0
     with use_handler(MeanHandler()):
-        said = model.moments(points[:5].astype(np.float32))
-    # The mean over draws is near the answer at the mean weights, by a part of the spread.
-    spread = np.sqrt(found["height"].epistemic)
-    assert (np.abs(found["height"].mean - said["height"].mean.numpy()) < 3 * spread + 0.1).all()
+        at_mean = model.moments(points[:5].astype(np.float32))
+    # The mean over draws differs from the answer at the mean weights by a fraction of the spread.
+    spread = np.sqrt(answers["height"].epistemic)
+    assert (np.abs(answers["height"].mean - at_mean["height"].mean.numpy()) < 3 * spread + 0.1).all()
