@@ -24,7 +24,7 @@ folder = Path(sys.argv[2])
 saved = np.load(folder / "answers.npz")
 input = Input(shape=list(saved["images"].shape[1:]), colour="none", resize="none")
 digit = heads.Categorical(name="digit", labels=["a", "b", "c"])
-card = {"name": "legacy", "input": input, "heads": [digit]}
+card = dict(name="legacy", input=input, heads=[digit])
 adopt("legacy_models:" + sys.argv[1], folder / "weights.h5", folder / "model", **card, images=saved["images"])
 model, _ = store.load_model(folder / "model")
 with use_handler(MeanHandler()):
