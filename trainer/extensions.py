@@ -120,7 +120,7 @@ def load_installed() -> None:
         point.classes()
 
 
-def convert_record(record: Any, kind: Any) -> Any:
+def convert_record(record: Any, kind: type[T]) -> T:
     """Converts plain data to `kind` strictly, extensions included; msgspec.ValidationError says what is wrong where."""
     return msgspec.convert(record, kind, dec_hook=_convert_field)
 

@@ -15,7 +15,7 @@ from probrt.runtime.errors import ConfigError, DataError, MissingError
 from probrt.trainer import backbones, extensions, heads, layers, store
 from probrt.trainer.backbones import Backbone, Stage, WeightSettings
 from probrt.trainer.build import build_model
-from probrt.trainer.config import config
+from probrt.trainer.config.config import load_config
 from probrt.trainer.heads import HEADS
 from probrt.trainer.variational.posteriors import POSTERIORS, Posterior
 from probrt.trainer.variational.posteriors.location_scale import NormalPosterior
@@ -65,11 +65,11 @@ def test_a_saved_model_of_own_classes_comes_back(tmp_path: Path) -> None:
         "mine",
         INPUT,
         [SignedHead(name="slant"), SignedHead(name="tilt", own=own)],
-        OneConv(),
-        WeightSettings(posterior=WidePosterior(), prior=TightPrior()),
+        backbone=OneConv(),
+        weights=WeightSettings(posterior=WidePosterior(), prior=TightPrior()),
     )
-    store.save(model, tmp_path, np.zeros((1, 6, 6, 1), np.float32), {})
-    loaded, card = store.load(tmp_path)
+    store.save_model(model, tmp_path, images=np.zeros((1, 6, 6, 1), np.float32), provenance={})
+    loaded, card = store.load_model(tmp_path)
     assert card.heads == list(model.heads)
     assert [type(weight.posterior) for weight in loaded.weights] == [WidePosterior] * len(model.weights)
     assert {type(weight.prior) for weight in loaded.weights} == {TightPrior}
@@ -83,18 +83,19 @@ def test_a_config_takes_own_classes(tmp_path: Path) -> None:
         '[weights]\nposterior = {name = "wide"}\nprior = {name = "tight"}\n'
         '[[heads]]\nname = "slant"\nlikelihood = "signed"\n'
     )
-    loaded = config.load(path)
+    loaded = load_config(path)
     assert loaded.backbone == OneConv(3)
     assert loaded.weights.posterior == WidePosterior()
     assert loaded.heads == [SignedHead(name="slant")]
     path.write_text(path.read_text().replace("width", "with"))
     with pytest.raises(ConfigError, match=r"backbone\.with: unknown key; known here: name, width"):
-        config.load(path)
+        load_config(path)
 
 
 def test_a_model_of_a_class_that_is_not_here_names_it(tmp_path: Path) -> None:
-    model = build_model("mine", INPUT, [heads.Normal(name="slant")], backbones.ConvStack(widths=(4,)), WeightSettings())
-    store.save(model, tmp_path, np.zeros((1, 6, 6, 1), np.float32), {})
+    backbone = backbones.ConvStack(widths=(4,))
+    model = build_model("mine", INPUT, [heads.Normal(name="slant")], backbone=backbone, weights=WeightSettings())
+    store.save_model(model, tmp_path, images=np.zeros((1, 6, 6, 1), np.float32), provenance={})
     for name, old, new in (
         ("model.json", '"likelihood": "normal"', '"likelihood": "odd"'),
         ("architecture.json", '"kernel_posterior": {\n      "name": "normal"', '"kernel_posterior": {"name": "odd"'),
@@ -104,7 +105,7 @@ def test_a_model_of_a_class_that_is_not_here_names_it(tmp_path: Path) -> None:
         assert changed != " ".join(text.split())
         (tmp_path / name).write_text(changed)
         with pytest.raises(DataError, match=r"nothing here defines the (head|posterior) 'odd'; install the package"):
-            store.load(tmp_path)
+            store.load_model(tmp_path)
         (tmp_path / name).write_text(text)
 
 
@@ -126,7 +127,7 @@ def test_build_model_refuses_a_head_without_a_tag_of_its_own() -> None:
         pass
 
     with pytest.raises(ConfigError, match=r"heads: slant: Other has the tag 'normal'"):
-        build_model("mine", INPUT, [Other(name="slant")], backbones.ConvStack(), WeightSettings())
+        build_model("mine", INPUT, [Other(name="slant")], backbone=backbones.ConvStack(), weights=WeightSettings())
 
 
 def _installed(monkeypatch: pytest.MonkeyPatch, value: object) -> extensions.ExtensionPoint:
