@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; the message is one line: what was wrong, where, what to do.
+"""The faults that probrt explains, as one tree. A message is one line: what was wrong, where, what to do.
 
 ProbrtError
 ├── Refused              exit 2: nothing was done, the request has to change
@@ -7,9 +7,9 @@ ProbrtError
 │   ├── DataError        training data: file, row, reason
 │   ├── BundleError      a bundle that is damaged, altered, unsafe or too new
 │   ├── InputError       no images, or images of a kind that the model does not take
-│   └── MissingError     an extra or a device that is not here, with the command that brings it
-├── Fault                exit 3: it was tried and did not work
-│   ├── ParityError      an exported file does not say what the model says
+│   └── MissingError     an extra or a device that is missing here, with the command that installs it
+├── Fault                exit 3: the attempt failed
+│   ├── ParityError      the answers of an exported file differ from those of the model
 │   └── StorageError     the disk: full, read-only, gone
 └── ImageError           one image; becomes an error row, never ends a run
 """
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 
 class ProbrtError(Exception):
-    """Any fault that probrt explains to a person in one line."""
+    """A fault that probrt explains to a person in one line."""
 
     exit_code: ClassVar[int] = 3
 
@@ -68,6 +68,10 @@ class ImageError(ProbrtError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of any exception as one printable line, never empty and with no control character."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    """The message of an exception as one printable line; its type if it has no message."""
+    return printable(str(error)) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text, such as the name of a file, on one line and without control characters."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))

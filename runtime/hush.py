@@ -1,4 +1,4 @@
-"""Silence for what native libraries print on standard error by themselves."""
+"""Silences what native libraries print on standard error by themselves."""
 
 import contextlib
 import os
@@ -8,22 +8,22 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hush() -> Iterator[None]:
-    """Drops what anyone writes to file descriptor 2 meanwhile; faults still arrive as exceptions.
+    """Drops what is written to file descriptor 2 inside the block; faults still arrive as exceptions.
 
-    TensorFlow and LiteRT announce their kernels and absent GPUs on every start, before any setting of
-    theirs acts. Keep what runs under it short: it holds for the whole process.
+    TensorFlow and LiteRT announce their kernels and missing GPUs on every start, before any of their settings takes
+    effect. The silence holds for the whole process, so keep the block short.
     """
     try:
         sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, AttributeError, ValueError):  # no standard error at all
+        original = os.dup(2)
+    except (OSError, AttributeError, ValueError):  # there is no standard error
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)

@@ -1,18 +1,20 @@
-"""`probrt bench`: every engine and variant of a bundle at several batch sizes, each in a process of its own."""
+"""`probrt bench`: times every engine and variant of a bundle at several batch sizes, each in a process of its own."""
 
 import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.commands.doctor import fits, sample_images
-from probrt.runtime.engines import engines
-from probrt.runtime.errors import UsageError
+from probrt.runtime.commands.sample_images import sample_images
+from probrt.runtime.engines import Engine, engines
+from probrt.runtime.errors import ProbrtError, UsageError
+from probrt.runtime.predict.choose import VARIANTS, PredictRequest, choose
 from probrt.runtime.predict.predictor import cores, load_predictor
 
 SECONDS = 1.0
@@ -23,46 +25,31 @@ def bench(
     bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,64",
     engine: Annotated[str, typer.Option(help="One engine; default: all that are installed.")] = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: this machine's cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: the cores of this machine.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to time each.")] = SECONDS,
 ) -> int:
     """Time a bundle: median latency, images/s, resident memory, and the ratio to the mean variant."""
     opened = Bundle.open(bundle)
-    sizes = _sizes(batch)
+    sizes = _parse_sizes(batch)
     print(f"{opened.label}, {threads or cores()} threads")
     print(f"{'engine':12} {'variant':8} {'draws':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean")
-    table = [one for one in engines() if engine in ("", one.name)]
-    if not table:
-        raise UsageError(f"--engine {engine}: choose one of {', '.join(one.name for one in engines())}")
-    for one in table:
-        means: dict[int, float] = {}
-        for variant in ("mean", "draws", "sampled"):
-            if not one.installed or not fits(opened, one, variant):
+    chosen = [known for known in engines() if engine in ("", known.name)]
+    if not chosen:
+        raise UsageError(f"--engine {engine}: choose one of {', '.join(known.name for known in engines())}")
+    for timed_engine in chosen:
+        mean_ms: dict[int, float] = {}  # by batch size
+        for variant in VARIANTS:
+            if not timed_engine.installed or not _can_run(opened, timed_engine, variant):
                 continue
-            job = json.dumps([str(opened.path), one.name, variant, sizes, threads, seconds])
-            # A fresh process: resident memory is this variant's own, and threads of one engine disturb no other.
-            ran = subprocess.run(
-                [sys.executable, "-m", "probrt.runtime.commands.bench", job],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if ran.returncode != 0:
-                print(f"{one.name:12} {variant:8} failed: {ran.stderr.strip().splitlines()[-1:]}")
-                continue
-            for row in json.loads(ran.stdout):
-                if variant == "mean":
-                    means[row["batch"]] = row["ms"]
-                ratio = f"{row['ms'] / means[row['batch']]:7.1f}" if row["batch"] in means else f"{'':7}"
-                rate = row["batch"] / row["ms"] * 1000
-                print(
-                    f"{one.name:12} {variant:8} {row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} "
-                    f"{row['mb']:5.0f} {ratio}"
-                )
+            job = [str(opened.path), timed_engine.name, variant, sizes, threads, seconds]
+            for row in _measure_apart(job):
+                if variant == "mean" and "batch" in row:
+                    mean_ms[row["batch"]] = row["ms"]
+                print(f"{timed_engine.name:12} {variant:8} {_format(row, mean_ms)}")
     return 0
 
 
-def _sizes(text: str) -> list[int]:
+def _parse_sizes(text: str) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
@@ -72,8 +59,44 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def measure(path: str, engine: str, variant: str, sizes: list[int], threads: int | None, seconds: float) -> list[Any]:
-    """Rows of one engine and variant: batch, draws, median ms of a call, resident MB so far."""
+def _can_run(bundle: Bundle, engine: Engine, variant: str) -> bool:
+    """Whether an installed engine can answer with a variant of the bundle."""
+    try:
+        choose(bundle, PredictRequest(variant=variant, engine=engine.name))
+    except ProbrtError:
+        return False
+    return True
+
+
+def _measure_apart(job: Sequence[Any]) -> list[dict[str, Any]]:
+    """The rows of `measure` from a process of its own, or one row with its `fault`.
+
+    In a fresh process the resident memory is that of one variant, and the threads of one engine disturb no other.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", "probrt.runtime.commands.bench", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode != 0:
+        return [{"fault": process.stderr.strip().splitlines()[-1:]}]
+    rows: list[dict[str, Any]] = json.loads(process.stdout)
+    return rows
+
+
+def _format(row: dict[str, Any], mean_ms: dict[int, float]) -> str:
+    if "fault" in row:
+        return f"failed: {row['fault']}"
+    ratio = f"{row['ms'] / mean_ms[row['batch']]:7.1f}" if row["batch"] in mean_ms else f"{'':7}"
+    rate = row["batch"] / row["ms"] * 1000
+    return f"{row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} {row['mb']:5.0f} {ratio}"
+
+
+def measure(
+    path: str, engine: str, variant: str, sizes: list[int], threads: int | None, seconds: float
+) -> list[dict[str, Any]]:
+    """A row per batch size for one engine and variant: batch, draws, median ms of a call, resident MB so far."""
     bundle = Bundle.open(path)
     rows = []
     for size in sizes:
@@ -86,12 +109,12 @@ def measure(path: str, engine: str, variant: str, sizes: list[int], threads: int
             predictor(images)
             times.append(time.perf_counter() - start)
         ms = statistics.median(times) * 1000
-        rows.append({"batch": size, "draws": predictor.plan.samples, "ms": ms, "mb": resident()})
+        rows.append({"batch": size, "draws": predictor.plan.samples, "ms": ms, "mb": resident_megabytes()})
     return rows
 
 
-def resident() -> float:
-    """This process's resident memory in MB now, or its peak where only that is known."""
+def resident_megabytes() -> float:
+    """The resident memory of this process in MB now, or its peak where only that is known."""
     try:
         with open("/proc/self/statm") as stream:  # noqa: PTH123 (no path of ours)
             return int(stream.read().split()[1]) * 4096 / 1e6

@@ -1,21 +1,19 @@
-"""`probrt doctor`: which engines and devices are here, what is missing, and the command that brings it."""
+"""`probrt doctor`: which engines and devices are here, what is missing, and the command that installs it."""
 
 import platform
 import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Manifest
+from probrt.runtime.commands.sample_images import sample_images
 from probrt.runtime.engines import Engine, engines
 from probrt.runtime.errors import ProbrtError, one_line
-from probrt.runtime.predict.choose import PredictRequest, choose
 from probrt.runtime.predict.predictor import load_predictor
 
 EXTRAS = (
@@ -34,15 +32,15 @@ def doctor(
     opened = Bundle.open(bundle) if bundle else None
     print(f"probrt {version('probrt')}, Python {platform.python_version()}, {platform.platform()}")
     for engine in engines():
-        print(_engine_line(engine))
+        print(_describe(engine))
         if opened is not None and engine.installed:
-            print(f"  {'':14}{_timing(opened, engine)}")
-    for line in _extras():
+            print(f"  {'':14}{_time(opened, engine)}")
+    for line in _missing_extras():
         print(line)
     return 0
 
 
-def _engine_line(engine: Engine) -> str:
+def _describe(engine: Engine) -> str:
     if not engine.installed:
         return f"  {engine.name:14}missing  {engine.install}"
     try:
@@ -50,12 +48,12 @@ def _engine_line(engine: Engine) -> str:
         return f"  {engine.name:14}{module.version():10} {', '.join(module.devices())} (reads {engine.format})"
     except ProbrtError as error:
         return f"  {engine.name:14}broken   {error}"
-    except Exception as error:  # whatever its library throws is the finding
+    except Exception as error:  # whatever its library raises is what the person wants to see
         return f"  {engine.name:14}broken   {one_line(error)}; {engine.install}"
 
 
-def _timing(bundle: Bundle, engine: Engine) -> str:
-    """Seconds from opening to the first answer, and milliseconds of the next, for one image."""
+def _time(bundle: Bundle, engine: Engine) -> str:
+    """The seconds from opening to the first answer, and the milliseconds of the next, for one image."""
     try:
         predictor = load_predictor(bundle, engine=engine.name)
         images = sample_images(bundle.manifest, 1)
@@ -69,25 +67,7 @@ def _timing(bundle: Bundle, engine: Engine) -> str:
     return f"{predictor.plan.line}: first image {first - start:.2f} s, then {again * 1000:.1f} ms"
 
 
-def sample_images(manifest: Manifest, count: int) -> npt.NDArray[np.float32]:
-    """Random images that a bundle takes, [count, *input.shape] float32; null sides are 64."""
-    low, high = manifest.input.range or (0.0, 1.0)
-    shape = [count, *(side or 64 for side in manifest.input.shape)]
-    return np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
-
-
-def _extras() -> Iterator[str]:
-    from importlib.util import find_spec
-
+def _missing_extras() -> Iterator[str]:
     for module, extra, purpose in EXTRAS:
         if find_spec(module) is None:
             yield f"  {purpose} needs: {sys.executable} -m pip install 'probrt[{extra}]'"
-
-
-def fits(bundle: Bundle, engine: Engine, variant: str) -> bool:
-    """Whether an installed engine can answer with a variant of this bundle."""
-    try:
-        choose(bundle, PredictRequest(variant=variant, engine=engine.name))
-    except ProbrtError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""`probrt inspect`: says what a bundle holds."""
+"""`probrt inspect`: prints what a bundle holds."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -9,18 +9,21 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest
 from probrt.runtime.images.decode import shown
 
+UNCERTAINTIES = {"class": "entropies in nats", "binary": "entropies in nats", "real": "variances"}
+LABELS = 12
+
 
 def inspect(
     bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
 ) -> int:
-    """Say what a bundle holds: input, heads, files, draws, calibration, parity."""
-    for line in lines(Bundle.open(bundle)):
+    """Print what a bundle holds: input, heads, files, draws, calibration, parity."""
+    for line in describe_bundle(Bundle.open(bundle)):
         print(line)
     return 0
 
 
-def lines(bundle: Bundle) -> Iterator[str]:
-    """The manifest as a person reads it."""
+def describe_bundle(bundle: Bundle) -> Iterator[str]:
+    """Yields the manifest as lines for a person."""
     manifest = bundle.manifest
     input = manifest.input
     yield f"{bundle.label}  (probrt {manifest.probrt}, {bundle.path})"
@@ -28,7 +31,7 @@ def lines(bundle: Bundle) -> Iterator[str]:
     unit = f" {input.unit}" if input.unit else ""
     yield f"input    {shown(input.shape)} {input.colour}{bounds}{unit}, resize {input.resize}"
     for head in manifest.heads:
-        yield f"head     {_head(head)}"
+        yield f"head     {_describe_head(head)}"
     posterior = manifest.posterior
     if posterior is None:
         yield "draws    none: one pass, no epistemic uncertainty"
@@ -36,33 +39,34 @@ def lines(bundle: Bundle) -> Iterator[str]:
         bank = f"bank of {len(posterior.order)} in chunks of {posterior.chunk}" if posterior.order else "no bank"
         yield f"draws    default {posterior.samples}, at most {posterior.max_samples}, seed {posterior.seed}, {bank}"
     for calibration in manifest.calibration:
-        yield f"calib    {_calibration(calibration)}"
-    worst = _worst_parity(manifest)
+        yield f"calib    {_describe_calibration(calibration)}"
+    differences = _largest_differences(manifest)
     for file in manifest.files:
         draws = f"draws {file.draws[0]}-{sum(file.draws) - 1}" if file.draws else ""
-        parity = f"differs by {worst[file.path]:.1e}" if file.path in worst else ""
-        what = f"{file.format:10} {file.variant:8} {file.precision:8}"
-        yield f"file     {file.path:44} {file.bytes:>10}  {what} {draws:12} {parity}".rstrip()
+        parity = f"differs by {differences[file.path]:.1e}" if file.path in differences else ""
+        graph = f"{file.format:10} {file.variant:8} {file.precision:8}"
+        yield f"file     {file.path:44} {file.bytes:>10}  {graph} {draws:12} {parity}".rstrip()
 
 
-def _head(head: HeadRecord) -> str:
-    kind = "variances" if head.kind == "real" else "entropies in nats"
-    labels = ", ".join(head.labels[:12]) + (f", ... ({len(head.labels)})" if len(head.labels) > 12 else "")
-    where = "per position, " if head.per_position else ""
+def _describe_head(head: HeadRecord) -> str:
+    more = f", ... ({len(head.labels)})" if len(head.labels) > LABELS else ""
+    positions = "per position, " if head.per_position else ""
     unit = f" [{head.unit}]" if head.unit else ""
-    return f"{head.name}{unit}: {head.likelihood}, {where}{kind}; {labels}"
+    labels = ", ".join(head.labels[:LABELS]) + more
+    return f"{head.name}{unit}: {head.likelihood}, {positions}{UNCERTAINTIES[head.kind]}; {labels}"
 
 
-def _calibration(calibration: Calibration) -> str:
+def _describe_calibration(calibration: Calibration) -> str:
     sets = "".join(f", {c.method} at {c.coverage:g}: {c.threshold:.4g}" for c in calibration.conformal)
     risk = "".join(f", errs {point.risk:.2%} of {point.kept:.0%} kept" for point in calibration.risk[-1:])
     return f"{calibration.head}: temperature {calibration.temperature:.4g}, scale {calibration.scale:.4g}{sets}{risk}"
 
 
-def _worst_parity(manifest: Manifest) -> dict[str, float]:
-    worst: dict[str, float] = {}
+def _largest_differences(manifest: Manifest) -> dict[str, float]:
+    """The largest absolute difference between the outputs of each file and those of the model."""
+    largest: dict[str, float] = {}
     for parity in manifest.parity:
         if parity.metric:  # a metric of the task is no difference between outputs
             continue
-        worst[parity.file] = max(worst.get(parity.file, 0.0), parity.absolute)
-    return worst
+        largest[parity.file] = max(largest.get(parity.file, 0.0), parity.absolute)
+    return largest

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from probrt.runtime.errors import one_line
+from probrt.runtime.errors import printable
 from probrt.runtime.rows.numbers import Row
 
 SECONDS_PER_LINE = 10.0
@@ -79,7 +79,7 @@ def open_progress(quiet: bool, total: int | None) -> ProgressDisplay:
 
 def say(text: str) -> None:
     """Prints one line on standard error."""
-    print(f"probrt: {one_line(ValueError(text))}", file=sys.stderr)
+    print(f"probrt: {printable(text)}", file=sys.stderr)
 
 
 class Ranking:

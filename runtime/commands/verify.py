@@ -11,9 +11,9 @@ from probrt.runtime.errors import BundleError, ProbrtError
 
 def verify(
     bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
-    key: Annotated[Path | None, typer.Option(help="A public key (PEM) whose owner has signed it.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The public key (PEM) of the owner who signed the bundle.")] = None,
 ) -> int:
-    """Check every byte of a bundle: manifest, listing, links, each file's digest, and what its graphs may do."""
+    """Check every byte of a bundle: manifest, listing, links, the digest of each file, and what its graphs may do."""
     from probrt.runtime.bundle.signing import check_signature
     from probrt.runtime.bundle.vetting import vet
 
@@ -26,10 +26,10 @@ def verify(
             faults.append(str(error))
     if faults:
         raise BundleError("; ".join(faults))
-    signed = ""
+    signature = ""
     if key is not None:
         check_signature(opened.path, key)
-        signed = f", signed by the owner of {key}"
-    total = sum(file.bytes for file in opened.manifest.files)
-    print(f"{opened.label}: {len(opened.manifest.files)} files, {total} bytes, all as exported{signed}")
+        signature = f", signed by the owner of {key}"
+    size = sum(file.bytes for file in opened.manifest.files)
+    print(f"{opened.label}: {len(opened.manifest.files)} files, {size} bytes, all as exported{signature}")
     return 0

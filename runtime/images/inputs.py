@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from probrt.runtime.errors import InputError, one_line
+from probrt.runtime.errors import InputError, printable
 from probrt.runtime.images.decode import SUFFIXES
 from probrt.runtime.tables import OpenTable, UnreadableTable, open_csv, open_parquet
 
@@ -58,7 +58,7 @@ def images(names: Iterable[str], skipped: Skipped, avoid: Iterable[Path] = (), r
         else:
             found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
             if not found:
-                raise InputError(f"{one_line(ValueError(name))}: no such file or folder; name images that exist")
+                raise InputError(f"{printable(name)}: no such file or folder; name images that exist")
             for path in found:
                 if os.path.isfile(path) and os.path.abspath(path) not in shunned:
                     yield path

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.manifest import Input
-from probrt.runtime.errors import ImageError, one_line
+from probrt.runtime.errors import ImageError
 from probrt.runtime.images.decode import Pixels, decode, read_bytes
 
 
@@ -122,8 +122,3 @@ class Loader:
                 self._loaded.put(load(*job, self._input))
             except BaseException as error:  # a fault of ours: ends the run in the main thread, not silently here
                 self._loaded.put(error)
-
-
-def shown(name: str) -> str:
-    """A file's name on one printable line."""
-    return one_line(ValueError(name))

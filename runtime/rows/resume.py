@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from probrt.runtime.bundle.manifest import Conformal
-from probrt.runtime.errors import StorageError, UsageError, one_line
+from probrt.runtime.errors import StorageError, UsageError, printable
 
 KEYS = ("file", "status", "bundle", "engine", "draws")
 
@@ -68,7 +68,7 @@ def resume_rows(request: ResumeRequest) -> FinishedRows:
 def _check_row(row: dict[str, Any], name: str | None, request: ResumeRequest, where: str) -> None:
     """Raises UsageError if a row is not the one that the request would write for the image `name`."""
     if row["file"] != name:
-        in_file, in_input = one_line(ValueError(str(row["file"]))), one_line(ValueError(str(name)))
+        in_file, in_input = printable(str(row["file"])), printable(str(name))
         raise UsageError(f"{where} is {in_file} but the input has {in_input}; name the same images")
     draws = None if row["status"] == "error" or request.draws is None else int(row["draws"])
     if row["bundle"] != request.bundle or row["engine"] != request.engine or draws not in (None, request.draws):

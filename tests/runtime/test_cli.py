@@ -8,10 +8,11 @@ import pytest
 
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.commands.table import Command, list_commands
 
 
 def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixture[str]) -> None:
-    table = cli.commands()
+    table = list_commands()
     assert {"train", "export", "predict", "inspect", "verify", "bench", "report", "doctor"} <= table.keys()
     assert cli.call(["--help"]) == 0
     overview = capsys.readouterr().out
@@ -21,10 +22,10 @@ def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixtur
         assert f"Usage: probrt {name}" in capsys.readouterr().out
 
 
-def test_absent_functions_are_not_listed() -> None:
-    assert cli.Command("x", "probrt.runtime.commands.predict:predict", "").found
-    assert not cli.Command("x", "probrt.runtime.commands.predict:fly", "").found
-    assert not cli.Command("x", "probrt.nowhere.cli:fly", "").found
+def test_functions_that_do_not_exist_are_not_listed() -> None:
+    assert Command("x", "probrt.runtime.commands.predict:predict", "").exists
+    assert not Command("x", "probrt.runtime.commands.predict:fly", "").exists
+    assert not Command("x", "probrt.nowhere.cli:fly", "").exists
 
 
 @pytest.mark.parametrize(
