@@ -39,7 +39,7 @@ class Reference:
         return {
             f"{combiner.head.name}.{quantity}": values
             for combiner in combiners
-            for quantity, values in combiner.quantities().items()
+            for quantity, values in combiner.combine().items()
         }
 
     def each(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> list[Outputs]:

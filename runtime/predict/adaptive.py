@@ -96,7 +96,7 @@ class Adaptive:
             for combiner in combiners:
                 head = combiner.head
                 if head.name in self._tolerance:
-                    error = standard_error(head.kind, combiner.quantities()["epistemic"], combiner.draws)
+                    error = standard_error(head.kind, combiner.combine()["epistemic"], combiner.draws)
                     enough &= error <= self._tolerance[head.name]
         return enough
 

@@ -56,7 +56,7 @@ class Combiner:
         """Adds the outputs of one call, named `<head>.<quantity>`, over `draws` draws."""
         raise NotImplementedError
 
-    def quantities(self) -> Quantities:
+    def combine(self) -> Quantities:
         """Returns the head's quantities by name, over all draws so far."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class LatestAnswer(Combiner):
         self.arrays = _select_head(self.head, (*QUANTITIES, *self.head.extra), outputs)
         self.draws = draws
 
-    def quantities(self) -> Quantities:
+    def combine(self) -> Quantities:
         return self.arrays
 
 
@@ -95,7 +95,7 @@ class RealMoments(Combiner):
         self.draws += draws
 
     @np.errstate(over="ignore", invalid="ignore")
-    def quantities(self) -> Quantities:
+    def combine(self) -> Quantities:
         epistemic = self.arrays[_SQUARES] / self.draws
         uncertainties = {"total": self.arrays["aleatoric"] + epistemic, "epistemic": epistemic}
         return _order({name: values for name, values in self.arrays.items() if name != _SQUARES} | uncertainties)
@@ -111,7 +111,7 @@ class EntropyMoments(Combiner):
         self.draws += draws
 
     @np.errstate(over="ignore", invalid="ignore")
-    def quantities(self) -> Quantities:
+    def combine(self) -> Quantities:
         total = ENTROPIES[self.head.kind](np.asarray(self.arrays["mean"], np.float64))
         # Rounding may put the entropy of the mean a little below the mean entropy.
         epistemic = np.maximum(total - self.arrays["aleatoric"], 0.0)

@@ -103,7 +103,7 @@ def load_predictor(
 
 def make_prediction(combiners: list[Combiner], count: int) -> Prediction:
     """Returns what the combiners of all heads answer for a batch of `count` images."""
-    heads = {combiner.head.name: make_answer(combiner.quantities()) for combiner in combiners}
+    heads = {combiner.head.name: make_answer(combiner.combine()) for combiner in combiners}
     return Prediction(heads, np.full(count, combiners[0].draws, np.int32))
 
 

@@ -87,7 +87,7 @@ def combined(bundle: Bundle, members: Sequence[Reference], seed: int, indices: S
         (one,) = members[index % len(members)].each(IMAGES, seed, [index])
         for name, total in sums.items():
             total.add({**one, f"{name}.epistemic": np.zeros_like(one[f"{name}.aleatoric"])}, 1)
-    return {f"{name}.{key}": value for name, total in sums.items() for key, value in total.quantities.items()}
+    return {f"{name}.{key}": value for name, total in sums.items() for key, value in total.combine().items()}
 
 
 def averaged(members: Sequence[Reference]) -> Outputs:

@@ -73,7 +73,7 @@ def test_chunks_of_any_size_come_to_the_whole(head: HeadRecord, seed: int, sizes
         combiner.add({f"h.{name}": values.astype(np.float64) for name, values in part.items()}, size)
         first += size
     for name, values in whole(head, mean, spread).items():
-        np.testing.assert_allclose(combiner.quantities()[name], values, atol=1e-9)
+        np.testing.assert_allclose(combiner.combine()[name], values, atol=1e-9)
 
 
 def test_equal_float32_draws_have_no_epistemic_part() -> None:
@@ -83,7 +83,7 @@ def test_equal_float32_draws_have_no_epistemic_part() -> None:
         for _ in range(5):
             part = whole(head, mean.astype(np.float32), spread.astype(np.float32))
             combiner.add({f"h.{name}": values.astype(np.float32) for name, values in part.items()}, 8)
-        epistemic = combiner.quantities()["epistemic"]
+        epistemic = combiner.combine()["epistemic"]
         assert (epistemic >= 0).all()
         np.testing.assert_allclose(epistemic, 0, atol=1e-6)
 
@@ -95,8 +95,8 @@ def test_rows_taken_apart_and_stacked_are_the_same_sum() -> None:
         combiner.add({f"h.{k}": v for k, v in whole(head, mean, spread).items()}, 8)
         again = stack_combiners([combiner.select(np.array([i])) for i in range(5)])
         assert again.draws == 8
-        for name, values in combiner.quantities().items():
-            np.testing.assert_array_equal(again.quantities()[name], values)
+        for name, values in combiner.combine().items():
+            np.testing.assert_array_equal(again.combine()[name], values)
 
 
 def test_other_outputs_are_averaged_over_draws() -> None:
@@ -116,7 +116,7 @@ def test_other_outputs_are_averaged_over_draws() -> None:
         some = slice(first, first + size)
         part = {f"h.{name}": values for name, values in whole(REAL, mean[some], spread[some]).items()}
         combiner.add(part | {"h.quantiles": quantiles[some].mean(0)}, size)
-    again = stack_combiners([combiner.select(np.array([i])) for i in range(5)]).quantities()
+    again = stack_combiners([combiner.select(np.array([i])) for i in range(5)]).combine()
     assert list(again) == ["mean", "total", "aleatoric", "epistemic", "quantiles"]
     np.testing.assert_allclose(again["quantiles"], quantiles.mean(0), atol=1e-12)
     np.testing.assert_allclose(again["mean"], mean.mean(0), atol=1e-12)
@@ -141,7 +141,7 @@ def test_the_latest_answer_replaces_the_one_before() -> None:
     for count in (8, 16):
         combiner.add({"h.mean": np.full((3, 2), count, np.float32), "other.mean": np.zeros(3)}, count)
     assert combiner.draws == 16
-    assert {name: values.tolist() for name, values in combiner.quantities().items()} == {"mean": [[16.0, 16.0]] * 3}
+    assert {name: values.tolist() for name, values in combiner.combine().items()} == {"mean": [[16.0, 16.0]] * 3}
 
 
 def test_far_means_keep_their_spread() -> None:
@@ -150,4 +150,4 @@ def test_far_means_keep_their_spread() -> None:
     for draw in mean:
         zero = np.zeros((1, 2))
         combiner.add({"h.mean": draw, "h.aleatoric": zero, "h.epistemic": zero}, 1)
-    assert combiner.quantities()["epistemic"] == pytest.approx(1.25)
+    assert combiner.combine()["epistemic"] == pytest.approx(1.25)
