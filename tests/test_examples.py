@@ -1,4 +1,4 @@
-"""Every example: its data can be had, its config trains; shortened here, to its stated score under stress."""
+"""Every example: its data can be downloaded and its config trains, in full only under stress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from probrt.trainer.config.config import load_config
 from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.train import train_model
 
-# The digits example is run in full by `make demo`, and in parts by other tests.
+# `make demo` runs the digits example in full, and other tests run parts of it.
 EXAMPLES = [
     (path.parent.name, path.name)
     for path in sorted((Path(__file__).parent.parent / "examples").glob("*/*.toml"))
@@ -29,31 +29,31 @@ EXAMPLES = [
 every_example = pytest.mark.parametrize(("name", "config"), EXAMPLES, ids=lambda value: value)
 
 
-def prepared(root: Path, name: str, folder: Path, *more: object) -> Path:
-    """A copy of an example with its data in place."""
+def prepare_example(root: Path, name: str, folder: Path, *arguments: object) -> Path:
+    """Copies an example and prepares its data in the copy."""
     copy = folder / name
     shutil.copytree(root / "examples" / name, copy, ignore=shutil.ignore_patterns("data", "__pycache__"))
     main = runpy.run_path(str(root / "examples" / name / "prepare.py"))["main"]
-    main(copy / "data", *more)
+    main(copy / "data", *arguments)
     return copy
 
 
 @pytest.mark.slow
 @every_example
-def test_shortened(root: Path, tmp_path: Path, name: str, config: str) -> None:
-    """One epoch on the first rows of each split: every head has a finite score."""
-    few = {"objects": [60]}.get(name, [])
-    path = prepared(root, name, tmp_path, *few) / config
+def test_trains_on_a_few_rows(root: Path, tmp_path: Path, name: str, config: str) -> None:
+    """After one epoch on the first rows of each split every head has a finite score."""
+    arguments = {"objects": [60]}.get(name, [])
+    path = prepare_example(root, name, tmp_path, *arguments) / config
     table = path.parent / "data" / "metadata.csv"
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    kept = {"train": 8, "validation": 4, "test": 1}
+    row_counts = {"train": 8, "validation": 4, "test": 1}
     with table.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         for row in rows:
-            kept[row["split"]] -= 1
-            if kept[row["split"]] >= 0:
+            row_counts[row["split"]] -= 1
+            if row_counts[row["split"]] >= 0:
                 writer.writerow(row)
     settings = load_config(path)
     read = data.read(settings, path.parent)
@@ -61,17 +61,17 @@ def test_shortened(root: Path, tmp_path: Path, name: str, config: str) -> None:
     heads = data.standardised(settings.heads, train_rows)
     backbone = settings.backbone.located(path.parent)
     model = build_model(settings.name, settings.input, heads, backbone=backbone, weights=settings.weights)
-    short = msgspec.structs.replace(settings.fit, epochs=1, batch=4)
-    (epoch,) = fit_model(model, train_rows, validation, settings=short, run=FitRun(settings.seed, settings.data))
+    fit_settings = msgspec.structs.replace(settings.fit, epochs=1, batch=4)
+    (epoch,) = fit_model(model, train_rows, validation, settings=fit_settings, run=FitRun(settings.seed, settings.data))
     assert np.isfinite([epoch.loss, *epoch.metrics.values()]).all()
     assert set(epoch.metrics) == {head.name for head in heads}
 
 
 @pytest.mark.stress
 @every_example
-def test_stated_scores(root: Path, tmp_path: Path, name: str, config: str) -> None:
-    """The score that the config states, but for 0.03: another processor sums in another order."""
-    path = prepared(root, name, tmp_path) / config
+def test_reaches_the_score_of_its_config(root: Path, tmp_path: Path, name: str, config: str) -> None:
+    """The tolerance is 0.03, because another processor sums in another order."""
+    path = prepare_example(root, name, tmp_path) / config
     stated = re.search(r"(?m)^# .*on the test split: (.*)\.$", path.read_text())
     assert stated is not None, "the config states no score"
     train_model(path, tmp_path / "model", Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""The runtime's pages name every option and every engine, and their Python runs."""
+"""The pages of the runtime name every option and every engine, and their Python code runs."""
 
 import re
 from pathlib import Path
@@ -16,20 +16,21 @@ DOCS = Path(__file__).parents[2] / "docs"
 PREDICT, ENGINES = (DOCS / "predict.md").read_text(), (DOCS / "engines.md").read_text()
 
 
-def options(function: object) -> set[str]:
-    """`--names` of a command."""
+def list_options(function: object) -> set[str]:
+    """Lists the long options of a command."""
     command = typer.Typer(add_completion=False)
     command.command()(function)
     parameters = typer.main.get_command(command).params
-    return {name for one in parameters for name in one.opts if name.startswith("--")} - {"--help"}
+    return {name for parameter in parameters for name in parameter.opts if name.startswith("--")} - {"--help"}
 
 
 def test_every_option_of_predict_is_in_its_page() -> None:
-    known = options(commands.predict)
+    known = list_options(commands.predict)
     mentioned = set(re.findall(r"--[a-z][a-z-]+", PREDICT))
     unexplained = {"--device", "--precision", "--engine", "--recursive"}  # in engines.md, and --no-recursive
     assert known - mentioned <= unexplained
-    others = options(report.report) | options(bench.bench) | options(doctor.doctor) | {"--no-recursive", "--debug"}
+    other_commands = (report.report, bench.bench, doctor.doctor)
+    others = set().union(*map(list_options, other_commands)) | {"--no-recursive", "--debug"}
     assert mentioned <= known | others
 
 
