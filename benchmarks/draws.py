@@ -76,8 +76,7 @@ def load_serving(folder: Path) -> Step:
 
 def load_bank(folder: Path, engine: str) -> Step:
     """Loads the bank with one engine."""
-    from probrt.runtime.bundle.bundle import Bundle
-    from probrt.runtime.predict.predictor import load_predictor
+    from probrt.runtime import Bundle, load_predictor
 
     return load_predictor(Bundle.open(folder / "net"), engine=engine, variant="draws", samples=DRAWS, batch_size=64)
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.images.decode import read_image
-from probrt.runtime.predict.predictor import load_predictor
+from probrt.runtime import Bundle, load_predictor, read_image
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

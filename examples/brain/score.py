@@ -15,8 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.predict.predictor import load_predictor
+from probrt.runtime import Bundle, load_predictor
 
 
 def main(bundle: str, data: Path) -> None:
