@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from probrt.runtime.bundle.bundle import Bundle, default_bundle
+from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
 from probrt.runtime.images.loader import Batch, Loader
-from probrt.runtime.predict.adaptive import Fixed
+from probrt.runtime.predict.draw_policy import FixedDraws
 from probrt.runtime.predict.predictor import Predictor, load_predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import MapFolder
@@ -61,7 +61,7 @@ def decode_batches(predictor: Predictor, names: list[str]) -> Iterator[Batch]:
     for batch in loader:
         if isinstance(batch, Batch):
             image_count += len(batch.images)
-            loader.done(image_count)
+            loader.release(image_count)
             yield batch
 
 
@@ -87,7 +87,7 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
             Run(
                 names=iter(names),
                 predictor=predictor,
-                answering=Fixed(predictor),
+                answering=FixedDraws(predictor),
                 rows=rows,
                 writer=writer,
                 on_rows=lambda _: None,
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--samples", type=int)
     options = parser.parse_args()
-    bundle = Bundle.open(options.bundle or default_bundle())
+    bundle = Bundle.open(options.bundle or find_default_bundle())
     predictor = load_predictor(bundle, engine=options.engine, samples=options.samples)
     print(f"{bundle.label}: {predictor.plan.line}, batch {predictor.batch_size}, {predictor.threads} threads")
     print(f"{'images':24} {'decode/s':>9} {'model/s':>9} {'bound/s':>9} {'predict/s':>9} {'ratio':>6}")

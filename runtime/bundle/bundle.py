@@ -87,7 +87,7 @@ class Bundle:
                 raise BundleError(f"{path}: not listed in {NAME}; remove it or export the bundle again")
 
 
-def default_bundle(root: Path = Path("artifacts")) -> Path:
+def find_default_bundle(root: Path = Path("artifacts")) -> Path:
     """The only model in `artifacts/`; UsageError if there is none, or several to choose from."""
     models = sorted(path for path in root.iterdir() if _versions(path)) if root.is_dir() else []
     if not models:

@@ -308,7 +308,7 @@ def _check(manifest: Manifest, where: str) -> None:
             if not (a.threshold < b.threshold and a.kept < b.kept and a.risk <= b.risk):
                 raise BundleError(f"{where}: calibration of {calibration.head}: its risk curve does not rise")
     for file in manifest.files:
-        fault = unsafe(file.path)
+        fault = path_fault(file.path)
         if fault:
             raise BundleError(f"{where}: files: {file.path!r} {fault}")
         if file.variant == "draws":
@@ -317,7 +317,7 @@ def _check(manifest: Manifest, where: str) -> None:
                 raise BundleError(f"{where}: files: {file.path!r} holds draws {file.draws}, the bank has {bank}")
 
 
-def unsafe(path: str) -> str:
+def path_fault(path: str) -> str:
     """Why a path may not stand in a manifest, or an empty string."""
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or re.match(r"^[A-Za-z]:", path):

@@ -7,7 +7,7 @@ import typer
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest
-from probrt.runtime.images.decode import shown
+from probrt.runtime.images.decode import format_shape
 
 UNCERTAINTIES = {"class": "entropies in nats", "binary": "entropies in nats", "real": "variances"}
 LABELS = 12
@@ -29,7 +29,7 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
     yield f"{bundle.label}  (probrt {manifest.probrt}, {bundle.path})"
     bounds = f", {input.range[0]:g} to {input.range[1]:g}" if input.range else ""
     unit = f" {input.unit}" if input.unit else ""
-    yield f"input    {shown(input.shape)} {input.colour}{bounds}{unit}, resize {input.resize}"
+    yield f"input    {format_shape(input.shape)} {input.colour}{bounds}{unit}, resize {input.resize}"
     for head in manifest.heads:
         yield f"head     {_describe_head(head)}"
     posterior = manifest.posterior

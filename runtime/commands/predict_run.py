@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from probrt.runtime.bundle.bundle import Bundle, default_bundle
+from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.runtime.commands.progress import ProgressDisplay, Ranking, open_progress, say
 from probrt.runtime.errors import InputError, UsageError
-from probrt.runtime.images.inputs import Skipped
-from probrt.runtime.images.inputs import images as find_images
-from probrt.runtime.predict.adaptive import Adaptive, Fixed, tolerances
+from probrt.runtime.images.inputs import SkippedFiles, find_images
 from probrt.runtime.predict.choose import FEW, Plan, PredictRequest, choose
+from probrt.runtime.predict.draw_policy import AdaptiveDraws, FixedDraws, parse_tolerances
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import FORMATS, MapFolder
@@ -65,7 +64,7 @@ def run(options: PredictOptions) -> int:
     _check_out(options)
     images = ImageNames(options)
     plan = _choose_plan(bundle, options, images)
-    limits = tolerances(options.tolerance, manifest) if options.tolerance else {}
+    limits = parse_tolerances(options.tolerance, manifest) if options.tolerance else {}
     review = None if options.max_risk is None else choose_review(manifest, options.max_risk, plan.samples)
     thresholds = choose_thresholds(manifest, options.coverage)
     finished = _resume(bundle, options, images, plan, thresholds, draws=None if limits else plan.samples)
@@ -94,7 +93,7 @@ def run(options: PredictOptions) -> int:
             Run(
                 names=images.names,
                 predictor=predictor,
-                answering=Adaptive(predictor, limits) if limits else Fixed(predictor),
+                answering=AdaptiveDraws(predictor, limits) if limits else FixedDraws(predictor),
                 rows=rows,
                 writer=writer,
                 on_rows=display.add,
@@ -119,7 +118,7 @@ class ImageNames:
 
     def __init__(self, options: PredictOptions) -> None:
         self._options = options
-        self.skipped = Skipped()
+        self.skipped = SkippedFiles()
         names = self._find(self.skipped)
         first = list(islice(names, FEW + 1))
         if not first:
@@ -134,9 +133,9 @@ class ImageNames:
         options = self._options
         if self.few is not None or options.quiet or not sys.stderr.isatty() or "-" in options.images:
             return self.few
-        return sum(1 for _ in self._find(Skipped()))
+        return sum(1 for _ in self._find(SkippedFiles()))
 
-    def _find(self, skipped: Skipped) -> Iterator[str]:
+    def _find(self, skipped: SkippedFiles) -> Iterator[str]:
         options = self._options
         return find_images(options.images, skipped, (Path(options.out), options.map_folder), options.recursive)
 
@@ -163,7 +162,7 @@ class RunDisplay:
         if self.options.out != "-" and not self.options.quiet:
             say(f"stopped after {self.rows} rows; continue with --resume")
 
-    def finish(self, tally: Tally, skipped: Skipped) -> None:
+    def finish(self, tally: Tally, skipped: SkippedFiles) -> None:
         """Prints the summary of a run that finished."""
         self.progress.close()
         if self.options.quiet:
@@ -187,7 +186,7 @@ def _open_bundle(options: PredictOptions) -> Bundle:
     """Opens the bundle; UsageError if it cannot have the maps that are asked for."""
     if options.maps not in FORMATS:
         raise UsageError(f"--maps {options.maps}: choose one of {', '.join(FORMATS)}")
-    bundle = Bundle.open(options.bundle or default_bundle())
+    bundle = Bundle.open(options.bundle or find_default_bundle())
     heads = bundle.manifest.heads
     if options.maps == "nifti" and not any(head.per_position and len(head.outputs["mean"]) == 4 for head in heads):
         raise UsageError("--maps nifti: the bundle has no head per voxel; choose auto or npy")

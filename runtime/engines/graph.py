@@ -41,11 +41,11 @@ class EngineModule(Protocol):
     def load(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph: ...
 
 
-def damaged(file: FileRecord, error: BaseException) -> BundleError:
+def load_error(file: FileRecord, error: BaseException) -> BundleError:
     """Returns the error for a file whose digest is right but that its engine cannot load."""
     return BundleError(f"{file.path}: cannot be loaded ({one_line(error)[:200]}); export the bundle again")
 
 
-def absent_device(engine: str, device: str, available: Sequence[str]) -> MissingError:
+def device_error(engine: str, device: str, available: Sequence[str]) -> MissingError:
     """Returns the error for a device that the user named and that this machine lacks."""
     return MissingError(f"{engine} finds no device {device} here (it has: {', '.join(available)}); see `probrt doctor`")

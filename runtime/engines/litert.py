@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
-from probrt.runtime.engines.graph import Arrays, Graph, Outputs, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Graph, Outputs, device_error, load_error
 from probrt.runtime.hush import hush
 
 
@@ -97,17 +97,17 @@ class Compiled:
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph:
     """A graph of the one file in `files`; MissingError if no GPU answers."""
     if device not in devices():
-        raise absent_device("litert", device, devices())
+        raise device_error("litert", device, devices())
     content = bundle.read(files[0])
     try:
         if device == "cpu":
             return LiteRT(content, threads)
         LiteRT(content, threads)  # what is damaged is an error here; CompiledModel would end the process
     except (ValueError, RuntimeError) as error:
-        raise damaged(files[0], error) from None
+        raise load_error(files[0], error) from None
     with hush():
         try:
             return Compiled(content, "GPU")
         except (ValueError, RuntimeError):
             pass  # not raised from here: it would hold what prints its end
-    raise absent_device("litert", device, ("cpu",))
+    raise device_error("litert", device, ("cpu",))

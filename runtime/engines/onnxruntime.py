@@ -7,7 +7,7 @@ import onnxruntime as ort
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
-from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -48,7 +48,7 @@ class OnnxRuntime:
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OnnxRuntime:
     """A graph of the one file in `files`; MissingError if the device's provider does not start."""
     if device not in devices():
-        raise absent_device("onnxruntime", device, devices())
+        raise device_error("onnxruntime", device, devices())
     if device == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA's libraries where pip puts them
     content = bundle.read(files[0])
@@ -56,8 +56,8 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
     try:
         graph = OnnxRuntime(content, PROVIDERS[device], threads)
     except Exception as error:  # the library has an exception class for every status, none with a public base
-        raise damaged(files[0], error) from None
+        raise load_error(files[0], error) from None
     if graph.provider != PROVIDERS[device]:  # it falls back to the CPU with a line in its log at most
         here = tuple(name for name, provider in PROVIDERS.items() if provider == graph.provider)
-        raise absent_device("onnxruntime", device, here)
+        raise device_error("onnxruntime", device, here)
     return graph

@@ -9,7 +9,7 @@ import openvino as ov
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_onnx
-from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
 
 KEPT = 4
 
@@ -64,10 +64,10 @@ class OpenVino:
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OpenVino:
     """A graph of the one file in `files`."""
     if device not in devices():
-        raise absent_device("openvino", device, devices())
+        raise device_error("openvino", device, devices())
     content = bundle.read(files[0])
     vet_onnx(content, files[0].path)
     try:
         return OpenVino(content, device, threads)
     except RuntimeError as error:
-        raise damaged(files[0], error) from None
+        raise load_error(files[0], error) from None

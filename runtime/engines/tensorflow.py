@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vetting import vet_saved_model
-from probrt.runtime.engines.graph import Arrays, Outputs, absent_device, damaged
+from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
 from probrt.runtime.hush import hush
 
 with hush():
@@ -42,7 +42,7 @@ class TensorFlow:
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> TensorFlow:
     """The bundle's SavedModel, after the digest of each of its files was checked."""
     if device not in devices():
-        raise absent_device("tensorflow", device, devices())
+        raise device_error("tensorflow", device, devices())
     for file in files:
         bundle.check(file)
         if file.path == "saved_model.pb":
@@ -52,4 +52,4 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
     try:
         return TensorFlow(str(bundle.path), device)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise damaged(files[0], error) from None
+        raise load_error(files[0], error) from None

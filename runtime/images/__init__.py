@@ -1,4 +1,4 @@
-"""Images and volumes: found, decoded, and batched."""
+"""Finds, decodes and batches images and volumes."""
 
 from probrt.runtime.images.decode import read_image
 

@@ -1,20 +1,20 @@
-"""Pixels: decoded, coloured and resized in one place, for training and for prediction.
+"""Decodes images: the one place for training and prediction that turns a file into pixels.
 
-The rules, in the order in which they act:
+The rules, in the order in which they apply:
 
-* The file's content names its format, never its suffix: PNG, JPEG (and MPO), WebP, BMP, TIFF, GIF, PNM, `.npy`,
+* The content of a file decides its format, never its suffix: PNG, JPEG (and MPO), WebP, BMP, TIFF, GIF, PNM, `.npy`,
   and NIfTI for models of volumes (`volumes.py`).
-* At most 40 megapixels, checked from the header before a pixel is decoded.
-* The first frame of an animation or of several pages.
-* Turned upright by the EXIF orientation; EXIF data that cannot be read counts as none.
-* Palettes become their colours; alpha is composited on white; CMYK, YCbCr, Lab and HSV become RGB
-  by Pillow's plain formulas, without colour profiles.
-* Grey from colour is the luma of ITU-R 601; colour from grey repeats it.
-* 16-bit grey: divided by 257 and rounded for a model of range 0-255, as it is for any other.
+* A picture has at most 40 megapixels; the header is checked before a pixel is decoded.
+* Of an animation or of several pages the first frame is taken.
+* The EXIF orientation turns the picture upright; EXIF data that cannot be read is ignored.
+* A palette is replaced by its colours; alpha is composited on white; CMYK, YCbCr, Lab and HSV become RGB by Pillow's
+  plain formulas, without colour profiles.
+* Grey from colour is the luma of ITU-R 601; colour from grey repeats the grey value.
+* 16-bit grey is divided by 257 and rounded for a model of range 0-255, and stays as it is for any other model.
   8-bit pictures are multiplied by 257 for a model of range 0-65535. (Pillow reads 16-bit RGB as 8-bit.)
-* `bilinear` stretches to the model's sides, antialiased, rounded to integers unless the file holds
-  floats; `none` refuses another size.
-* Arrays (`.npy`) are raw values: never resized, a missing channel axis of length 1 is added.
+* `bilinear` stretches a picture to the model's sides, antialiased, and rounds to integers unless the file holds floats;
+  `none` refuses another size.
+* Arrays (`.npy`) are raw values: they are never resized, and get a channel axis of length 1 if they lack one.
 * Every value must be finite and inside `input.range`.
 """
 
@@ -71,11 +71,12 @@ Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """One image as the model takes it: float32 of `input.shape`.
 
-    frames: how many its file had. affine: of a NIfTI volume, [4, 4]. sides: of a picture, (height, width) before it
-        was resized.
+    frames: the number of frames or pages in its file.
+    affine: of a NIfTI volume, [4, 4].
+    sides: (height, width) of a picture before it was resized.
     """
 
     pixels: Pixels
@@ -85,20 +86,20 @@ class Decoded:
 
 
 def read_image(source: str | os.PathLike[str] | bytes, input: Input) -> Pixels:
-    """One image (a path or an encoded file's bytes) as raw values: float32 of `input.shape`.
+    """Reads one image, from a path or from the bytes of a file, as raw values: float32 of `input.shape`.
 
-    Raises ImageError for anything that the model cannot take, with the reason.
+    Raises ImageError, with the reason, for anything that the model cannot take.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     return decode(data, input).pixels
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A plain file's bytes; ImageError for what is none, without ever waiting on a pipe."""
+    """Reads the bytes of a plain file. Raises ImageError for anything else and never waits on a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         kind = os.stat(path).st_mode  # noqa: PTH116 (a hot path)
-        if not stat.S_ISREG(kind):  # opening a device or a pipe may already do something
+        if not stat.S_ISREG(kind):  # even opening a device or a pipe may have an effect
             raise ImageError("a folder that cannot be listed" if stat.S_ISDIR(kind) else "not a plain file")
         with os.fdopen(os.open(path, flags), "rb") as stream:
             status = os.fstat(stream.fileno())
@@ -113,55 +114,55 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"cannot be read: {one_line(error)}") from None
 
 
-def decode(data: bytes, input: Input) -> Decoded:
-    """The image in an encoded file's bytes; ImageError if it cannot be decoded or the model cannot take it."""
+def decode(data: bytes, input: Input) -> DecodedImage:
+    """Decodes the bytes of a file; ImageError if that fails or if the model cannot take the image."""
     if not data:
         raise ImageError("the file is empty")
     if data.startswith(NUMPY_MAGIC):
-        return Decoded(fitted(_numpy_array(data), input))
+        return DecodedImage(fit_array(_decode_array(data), input))
     if input.colour == "none" and is_volume(data):
         voxels, affine = read_volume(data)
-        return Decoded(fitted(voxels, input), affine=affine)
-    return _picture(data, input)
+        return DecodedImage(fit_array(voxels, input), affine=affine)
+    return _decode_picture(data, input)
 
 
-def fitted(array: npt.NDArray[np.generic], input: Input) -> Pixels:
-    """Raw values as float32 of `input.shape`; ImageError for another shape, dtype or range."""
+def fit_array(array: npt.NDArray[np.generic], input: Input) -> Pixels:
+    """Converts raw values to float32 of `input.shape`; ImageError for another shape, type or range."""
     if array.dtype.kind not in "uifb":
         raise ImageError(f"holds values of type {array.dtype}; the model takes numbers")
     if array.ndim + 1 == len(input.shape) and input.shape[-1] == 1:
         array = array[..., np.newaxis]
-    if not matches(array.shape, input.shape):
-        raise ImageError(f"an array of shape {list(array.shape)}; the model takes {shown(input.shape)}")
+    if not matches_shape(array.shape, input.shape):
+        raise ImageError(f"an array of shape {list(array.shape)}; the model takes {format_shape(input.shape)}")
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(array, dtype=np.float32)
     _check_range(values, input)
     return values
 
 
-def matches(shape: tuple[int, ...], wanted: list[int | None]) -> bool:
-    """Whether an array's shape is one that `input.shape` allows (null is a side of any size above 0)."""
-    return len(shape) == len(wanted) and all(
-        side > 0 and want in (None, side) for side, want in zip(shape, wanted, strict=True)
+def matches_shape(shape: tuple[int, ...], allowed: list[int | None]) -> bool:
+    """Whether `input.shape` allows the shape of an array; None allows any size above 0."""
+    return len(shape) == len(allowed) and all(
+        side > 0 and expected in (None, side) for side, expected in zip(shape, allowed, strict=True)
     )
 
 
-def shown(shape: list[int | None]) -> str:
-    """A shape as messages name it, `?` for a side of any size."""
+def format_shape(shape: list[int | None]) -> str:
+    """Formats a shape for a message, with `?` for a side of any size."""
     return "[" + ", ".join("?" if side is None else str(side) for side in shape) + "]"
 
 
-def _numpy_array(data: bytes) -> npt.NDArray[np.generic]:
+def _decode_array(data: bytes) -> npt.NDArray[np.generic]:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # a hostile header can raise nearly anything
+    except Exception as error:  # a hostile header can raise almost any exception
         raise ImageError(f"not a readable .npy array: {one_line(error)}") from None
     return np.asarray(array)
 
 
 def _check_range(values: Pixels, input: Input) -> None:
     low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):  # min and max carry NaN
+    if not (np.isfinite(low) and np.isfinite(high)):  # min and max propagate NaN
         raise ImageError("holds values that are not finite")
     if input.range is not None and (low < input.range[0] or high > input.range[1]):
         raise ImageError(
@@ -169,9 +170,9 @@ def _check_range(values: Pixels, input: Input) -> None:
         )
 
 
-def _picture(data: bytes, input: Input) -> Decoded:
+def _decode_picture(data: bytes, input: Input) -> DecodedImage:
     if input.colour == "none" or len(input.shape) != 3:
-        raise ImageError(f"is a picture or unknown; the model takes arrays of shape {shown(input.shape)} (.npy)")
+        raise ImageError(f"is a picture or unknown; the model takes arrays of shape {format_shape(input.shape)} (.npy)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
@@ -179,32 +180,32 @@ def _picture(data: bytes, input: Input) -> Decoded:
             frames = int(getattr(opened, "n_frames", 1))
             opened.seek(0)
             opened.load()
-            image = _coloured(_upright(opened), input)
+            image = _convert_colours(_turn_upright(opened), input)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"too many pixels; at most {MAX_PIXELS // 10**6} megapixels") from None
     except UnidentifiedImageError:
         raise ImageError("not an image in a format that is read (PNG, JPEG, WebP, BMP, TIFF, GIF, PNM, .npy)") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+    except Exception as error:  # Pillow's decoders raise almost any exception on damaged files
         raise ImageError(f"cannot be decoded: {one_line(error)}") from None
-    values = _resized(image, input)
+    values = _resize(image, input)
     if input.range == (0.0, 65535.0) and image.mode in ("L", "RGB"):
         values *= np.float32(257)
     _check_range(values, input)
-    return Decoded(values, frames, sides=(image.height, image.width))
+    return DecodedImage(values, frames, sides=(image.height, image.width))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     try:
         turn = _UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # as stated above: EXIF data that cannot be read counts as none
+    except Exception:  # a rule of this module: EXIF data that cannot be read is ignored
         return image
     return image if turn is None else image.transpose(turn)
 
 
-def _coloured(image: Image.Image, input: Input) -> Image.Image:
-    """The picture in mode L or RGB, or, for deep grey ones, F."""
+def _convert_colours(image: Image.Image, input: Input) -> Image.Image:
+    """Converts a picture to mode L or RGB, or to F if it is grey of more than 8 bits."""
     if image.mode[0] == "I":
         deep = np.asarray(image, dtype=np.float32)
         if deep.min() < 0 or deep.max() > 65535:
@@ -222,8 +223,8 @@ def _coloured(image: Image.Image, input: Input) -> Image.Image:
     return image.convert("L" if input.colour == "grey" else "RGB")
 
 
-def _resized(image: Image.Image, input: Input) -> Pixels:
-    """Raw values, float32 [height, width, channels]."""
+def _resize(image: Image.Image, input: Input) -> Pixels:
+    """Resizes a picture to the model's sides; returns raw values, float32 [height, width, channels]."""
     height = input.shape[0] or image.height
     width = input.shape[1] or image.width
     if (width, height) != image.size:
@@ -231,10 +232,10 @@ def _resized(image: Image.Image, input: Input) -> Pixels:
             raise ImageError(
                 f"{image.width} x {image.height} pixels; the model takes {width} x {height} and does not resize"
             )
-        whole = image.mode == "F" and not np.any(np.asarray(image) % 1)
+        holds_integers = image.mode == "F" and not np.any(np.asarray(image) % 1)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         values = np.array(image, dtype=np.float32)
-        if whole:
+        if holds_integers:
             np.rint(values, out=values)
     else:
         values = np.array(image, dtype=np.float32)

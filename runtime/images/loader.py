@@ -1,4 +1,4 @@
-"""Files decoded by several threads, handed on as full batches; a slow image holds up no other."""
+"""Decodes files in several threads and groups them into full batches; a slow image delays no other."""
 
 import hashlib
 import queue
@@ -15,9 +15,12 @@ from probrt.runtime.images.decode import Pixels, decode, read_bytes
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One file of the input: its place in the order, and its pixels or the reason why there are none.
+class LoadedImage:
+    """One file of the input.
 
+    index: its position in the order of the input.
+    pixels: float32 of `input.shape`; None if the file cannot be decoded, and `error` says why.
+    frames: the number of frames or pages in the file.
     affine: of a NIfTI volume, [4, 4].
     """
 
@@ -30,30 +33,34 @@ class Loaded:
     affine: npt.NDArray[np.float64] | None = None
 
 
-def load(index: int, name: str, input: Input) -> Loaded:
-    """One file, read and decoded; never raises for what the file is."""
+def load_image(index: int, name: str, input: Input) -> LoadedImage:
+    """Reads and decodes one file; returns the reason if the file is unfit, and never raises for it."""
     digest = None
     try:
         data = read_bytes(name)
         digest = hashlib.sha256(data).hexdigest()
         decoded = decode(data, input)
     except ImageError as error:
-        return Loaded(index, name, digest, error=str(error))
+        return LoadedImage(index, name, digest, error=str(error))
     except MemoryError:
-        return Loaded(index, name, digest, error="needs more memory than there is")
-    return Loaded(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
+        return LoadedImage(index, name, digest, error="needs more memory than there is")
+    return LoadedImage(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one shape that can be computed together; `last` if nothing follows."""
+    """Images of one shape, computed together; `last`: no batch follows."""
 
-    images: list[Loaded]
+    images: list[LoadedImage]
     last: bool
 
 
 class Loader:
-    """Files to batches. At most `window` files are between `names` and `done`, which bounds the memory."""
+    """Turns files into batches.
+
+    At most a window of a few batches lies between the files taken from `names` and those released, which bounds the
+    memory.
+    """
 
     def __init__(self, names: Iterator[str], input: Input, batch_size: int, workers: int) -> None:
         self._names = names
@@ -62,49 +69,49 @@ class Loader:
         self._workers = workers
         self._window = max(4 * batch_size, 4 * workers)
         self._todo: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
-        self._loaded: queue.SimpleQueue[Loaded | BaseException] = queue.SimpleQueue()
-        self._finished = 0
+        self._loaded: queue.SimpleQueue[LoadedImage | BaseException] = queue.SimpleQueue()
+        self._released = 0
 
-    def done(self, finished: int) -> None:
-        """Says that the first `finished` files of the order are written and need no more room."""
-        self._finished = finished
+    def release(self, count: int) -> None:
+        """Frees the window of the first `count` files of the order; call it once their rows are written."""
+        self._released = count
 
-    def __iter__(self) -> Iterator[Batch | Loaded | None]:
-        """Batches, and by themselves the files that could not be decoded, as they become ready.
+    def __iter__(self) -> Iterator[Batch | LoadedImage | None]:
+        """Yields batches as they become ready, and the files that cannot be decoded one by one.
 
-        None says that nothing can follow until `done` has made room.
+        Yields None when nothing can follow until `release` makes room.
         """
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
         try:
             yield from self._batches()
-        finally:  # not joined: on an interrupt one may be in the middle of a large picture
+        finally:  # not joined: on an interrupt a thread may be busy with a large picture
             for _ in threads:
                 self._todo.put(None)
 
-    def _batches(self) -> Iterator[Batch | Loaded | None]:
-        submitted, flying, exhausted = 0, 0, False
-        pools: dict[tuple[int, ...], list[Loaded]] = {}
+    def _batches(self) -> Iterator[Batch | LoadedImage | None]:
+        submitted, pending, exhausted = 0, 0, False
+        pools: dict[tuple[int, ...], list[LoadedImage]] = {}
         while True:
-            while not exhausted and submitted - self._finished < self._window:
+            while not exhausted and submitted - self._released < self._window:
                 name = next(self._names, None)
                 exhausted = name is None
                 if name is not None:
                     self._todo.put((submitted, name))
-                    submitted, flying = submitted + 1, flying + 1
-            if flying == 0:
+                    submitted, pending = submitted + 1, pending + 1
+            if pending == 0:
                 if not pools and exhausted:
                     return
                 if not pools:
                     yield None
                     continue
-                # Nothing more can arrive to fill it: either this is the end, or the window is full.
+                # No image can arrive to fill a batch: the input has ended, or the window is full.
                 shape = min(pools, key=lambda shape: pools[shape][0].index)
                 yield Batch(pools.pop(shape), last=exhausted and not pools)
                 continue
             loaded = self._loaded.get()
-            flying -= 1
+            pending -= 1
             if isinstance(loaded, BaseException):
                 raise loaded
             if loaded.pixels is None:
@@ -114,11 +121,11 @@ class Loader:
             pool.append(loaded)
             if len(pool) == self._batch_size:
                 del pools[loaded.pixels.shape]
-                yield Batch(pool, last=exhausted and flying == 0 and not pools)
+                yield Batch(pool, last=exhausted and pending == 0 and not pools)
 
     def _work(self) -> None:
         while (job := self._todo.get()) is not None:
             try:
-                self._loaded.put(load(*job, self._input))
-            except BaseException as error:  # a fault of ours: ends the run in the main thread, not silently here
+                self._loaded.put(load_image(*job, self._input))
+            except BaseException as error:  # an internal fault: raised again in the main thread, not lost in this one
                 self._loaded.put(error)

@@ -1,9 +1,9 @@
-"""NIfTI volumes, for training and for prediction, and the maps that answer them.
+"""Reads NIfTI volumes, for training and prediction, and writes the maps that answer them.
 
-The voxel grid is turned to the closest canonical orientation (left to right, back to front, feet to
-head) and handed on as [depth, height, width, channels], depth from feet to head; values are scaled by
-the header's slope and intercept. It is not resampled: voxel sizes are the caller's to harmonise.
-A map goes back the same way, onto the voxel grid of the file that it answers.
+The voxel grid is turned to the closest canonical orientation (left to right, back to front, feet to head) and returned
+as [depth, height, width, channels], depth from feet to head. Values are scaled by the slope and intercept of the
+header. The grid is not resampled: the caller makes voxel sizes agree. A map is turned back to the voxel grid of the
+file that it answers.
 """
 
 import gzip
@@ -23,20 +23,20 @@ _HEADERS = {size.to_bytes(4, order) for size in (348, 540) for order in ("little
 
 
 def is_volume(data: bytes) -> bool:
-    """Whether bytes begin like a NIfTI file, or like a compressed one."""
+    """Whether bytes begin as a NIfTI file or a compressed file does."""
     return data[:2] == GZIP or data[:4] in _HEADERS
 
 
 def decode_volume(data: bytes) -> npt.NDArray[np.float32]:
-    """Voxels [depth, height, width, channels] float32; ImageError if the file is damaged or too large."""
+    """Decodes voxels, float32 [depth, height, width, channels]; ImageError if the file is damaged or too large."""
     return read_volume(data)[0]
 
 
 def read_volume(data: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Voxels as of `decode_volume`, and the file's affine [4, 4], from its own voxel indices to millimetres."""
-    nibabel = _nibabel()
+    """Returns the voxels of `decode_volume`, and the affine [4, 4] from the file's voxel indices to millimetres."""
+    nibabel = _import_nibabel()
     if data[:2] == GZIP:
-        data = _inflated(data)
+        data = _inflate(data)
     try:
         kind = nibabel.Nifti2Image if data[:4] in {(540).to_bytes(4, o) for o in ("little", "big")} else None
         loaded = (kind or nibabel.Nifti1Image).from_stream(io.BytesIO(data))
@@ -47,7 +47,7 @@ def read_volume(data: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
         voxels = np.asarray(nibabel.as_closest_canonical(loaded).dataobj, dtype=np.float32)
     except ImageError:
         raise
-    except Exception as error:  # a hostile header can raise nearly anything
+    except Exception as error:  # a hostile header can raise almost any exception
         raise ImageError(f"not a readable NIfTI volume: {one_line(error)}") from None
     if voxels.ndim == 3:
         voxels = voxels[..., np.newaxis]
@@ -55,23 +55,24 @@ def read_volume(data: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 
 
 def encode_volume(values: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], sides: Sequence[int]) -> bytes:
-    """A compressed NIfTI file of a map, on the voxel grid of the volume that it answers.
+    """Encodes a map as a compressed NIfTI file, on the voxel grid of the volume that it answers.
 
-    values: [depth, height, width] or [depth, height, width, outputs]; affine: the volume's, of `read_volume`;
-    sides: the volume's [depth, height, width]. Where the map is coarser, its affine is scaled with it.
+    values: [depth, height, width] or [depth, height, width, outputs]. The affine of a coarser map is scaled.
+    affine: of the volume, from `read_volume`.
+    sides: [depth, height, width] of the volume.
     """
-    nibabel = _nibabel()
+    nibabel = _import_nibabel()
     orientations = nibabel.orientations
     turn = orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], orientations.io_orientation(affine))
     grid = orientations.apply_orientation(values.transpose(2, 1, 0, *range(3, values.ndim)), turn)
-    whole = orientations.apply_orientation(np.empty(tuple(sides)[::-1], bool), turn).shape
-    factors = np.array(whole) / grid.shape[:3]
+    full_shape = orientations.apply_orientation(np.empty(tuple(sides)[::-1], bool), turn).shape
+    factors = np.array(full_shape) / grid.shape[:3]
     scaling = np.diag([*factors, 1.0])
-    scaling[:3, 3] = (factors - 1) / 2  # the middle of a coarser voxel
+    scaling[:3, 3] = (factors - 1) / 2  # the centre of a coarser voxel
     return gzip.compress(nibabel.Nifti1Image(grid, affine @ scaling).to_bytes(), 1, mtime=0)
 
 
-def _nibabel() -> Any:
+def _import_nibabel() -> Any:
     try:
         import nibabel
     except ImportError:
@@ -79,7 +80,7 @@ def _nibabel() -> Any:
     return nibabel
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflate(data: bytes) -> bytes:
     inflater = zlib.decompressobj(wbits=31)
     try:
         inflated = inflater.decompress(data, MAX_BYTES)

@@ -9,7 +9,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.engines.formats import Call
 from probrt.runtime.engines.graph import Graph, Outputs
 from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
-from probrt.runtime.images.decode import Pixels, matches, shown
+from probrt.runtime.images.decode import Pixels, format_shape, matches_shape
 from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
 from probrt.runtime.predict.combine import Combiner, LatestAnswer, combine_chunks
@@ -40,8 +40,8 @@ class Predictor:
         """
         array = np.ascontiguousarray(images, dtype=np.float32)
         shape = self.bundle.manifest.input.shape
-        if array.ndim != len(shape) + 1 or not len(array) or not matches(array.shape[1:], shape):
-            raise InputError(f"images of shape {list(array.shape)}; the model takes [batch, {shown(shape)[1:]}")
+        if array.ndim != len(shape) + 1 or not len(array) or not matches_shape(array.shape[1:], shape):
+            raise InputError(f"images of shape {list(array.shape)}; the model takes [batch, {format_shape(shape)[1:]}")
         if not np.isfinite(array).all():
             raise InputError("images: hold values that are not finite")
         batches = (array[i : i + self.batch_size] for i in range(0, len(array), self.batch_size))

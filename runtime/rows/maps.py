@@ -15,7 +15,7 @@ import numpy as np
 
 from probrt.runtime.bundle.manifest import HeadRecord, Input
 from probrt.runtime.errors import StorageError
-from probrt.runtime.images.loader import Loaded
+from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.images.png import encode_grey_png, encode_png
 from probrt.runtime.images.volumes import encode_volume
 from probrt.runtime.rows.kinds import KINDS, Picture, Values
@@ -38,7 +38,7 @@ class MapFolder:
     _exists: bool = field(default=False, init=False)
 
     def save(
-        self, head: HeadRecord, quantities: Mapping[str, Values], *, row: int, input: Input, image: Loaded
+        self, head: HeadRecord, quantities: Mapping[str, Values], *, row: int, input: Input, image: LoadedImage
     ) -> dict[str, Any]:
         """Saves the quantities [positions..., outputs] of one image and returns their paths as the row names them.
 
@@ -69,7 +69,7 @@ class MapFolder:
         return is_picture and KINDS[head.kind].has_several_pictures(head)
 
     def _save_quantity(
-        self, head: HeadRecord, quantity: str, values: Values, stem: str, image: Loaded
+        self, head: HeadRecord, quantity: str, values: Values, stem: str, image: LoadedImage
     ) -> str | list[str]:
         kind = KINDS[head.kind]
         positions = kind.count_positions(quantity, values)

@@ -6,9 +6,9 @@ from itertools import chain
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
-from probrt.runtime.images.loader import Batch, Loaded, Loader
-from probrt.runtime.predict.adaptive import Answering
+from probrt.runtime.images.loader import Batch, LoadedImage, Loader
 from probrt.runtime.predict.answer import Prediction
+from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.kinds import KINDS
 from probrt.runtime.rows.maps import MapFolder
@@ -42,7 +42,7 @@ class RowMaker:
     review: Review | None = None
     first: int = 0
 
-    def make(self, image: Loaded, prediction: Prediction, index: int) -> Row:
+    def make(self, image: LoadedImage, prediction: Prediction, index: int) -> Row:
         """The row of the image at `index` of a prediction; an error row if its answer is not finite."""
         if prediction.faults[index]:
             return self.make_error(image, prediction.faults[index])
@@ -59,7 +59,7 @@ class RowMaker:
         start: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
         return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities)
 
-    def make_error(self, image: Loaded, reason: str) -> Row:
+    def make_error(self, image: LoadedImage, reason: str) -> Row:
         """The row of an image without an answer."""
         start: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
         return self._complete(start | {"draws": None}, None, None)
@@ -78,7 +78,7 @@ class Run:
 
     names: Iterator[str]
     predictor: Predictor
-    answering: Answering
+    answering: DrawPolicy
     rows: RowMaker
     writer: RowWriter
     on_rows: Callable[[list[Row]], None]
@@ -105,7 +105,7 @@ def predict_files(run: Run) -> Tally:
         if in_order:
             run.writer.write(in_order)
             run.on_rows(in_order)
-            loader.done(tally.rows)
+            loader.release(tally.rows)
 
     for ready in chain(loader, (None,)):
         for image, row in _make_rows(ready, run.answering, run.rows):
@@ -115,8 +115,10 @@ def predict_files(run: Run) -> Tally:
     return tally
 
 
-def _make_rows(ready: Batch | Loaded | None, answering: Answering, rows: RowMaker) -> Iterator[tuple[Loaded, Row]]:
-    if isinstance(ready, Loaded):
+def _make_rows(
+    ready: Batch | LoadedImage | None, answering: DrawPolicy, rows: RowMaker
+) -> Iterator[tuple[LoadedImage, Row]]:
+    if isinstance(ready, LoadedImage):
         yield ready, rows.make_error(ready, ready.error)
         return
     answers = answering.flush() if ready is None else answering.push(ready.images, ready.last)

@@ -14,7 +14,7 @@ import numpy as np
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, DataError, ImageError
-from probrt.runtime.images.decode import decode, fitted, read_bytes
+from probrt.runtime.images.decode import decode, fit_array, read_bytes
 from probrt.trainer.config.settings import DataSettings
 from probrt.trainer.data.examples import SPLITS, Dataset, Examples, storage
 from probrt.trainer.data.masks import mask
@@ -166,7 +166,7 @@ class _Reader:
         """The row's input, its sides in the file, and the file's digest; None, and a fault, if it cannot be had."""
         try:
             if self.config.data.features:
-                return fitted(self._features(row), self.config.input), (), b""
+                return fit_array(self._features(row), self.config.input), (), b""
             data = self._bytes(row.cells[FILE].strip())
             decoded = decode(data, self.config.input)
             sides = decoded.sides or decoded.pixels.shape[:-1]

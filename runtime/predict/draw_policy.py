@@ -9,33 +9,33 @@ import numpy.typing as npt
 
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.errors import UsageError
-from probrt.runtime.images.loader import Loaded
+from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.combine import Combiner, stack_combiners, standard_error
 from probrt.runtime.predict.predictor import Predictor, make_prediction
 
-Answered = tuple[Loaded, Prediction, int]
+AnsweredImage = tuple[LoadedImage, Prediction, int]
 
 
-class Answering(Protocol):
+class DrawPolicy(Protocol):
     """Takes full batches; gives answers, as the place of an image in a prediction, when they are final."""
 
-    def push(self, images: list[Loaded], last: bool) -> Iterator[Answered]: ...
+    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]: ...
 
-    def flush(self) -> Iterator[Answered]: ...
+    def flush(self) -> Iterator[AnsweredImage]: ...
 
 
-class Fixed:
+class FixedDraws:
     """The plan's number of draws for every image."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    def push(self, images: list[Loaded], last: bool) -> Iterator[Answered]:
-        prediction = self._predictor.answer(pixels(images), last)
+    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
+        prediction = self._predictor.answer(stack_pixels(images), last)
         yield from ((image, prediction, index) for index, image in enumerate(images))
 
-    def flush(self) -> Iterator[Answered]:
+    def flush(self) -> Iterator[AnsweredImage]:
         return iter(())
 
 
@@ -43,11 +43,11 @@ class Fixed:
 class _Waiting:
     """An image that needs more draws, with the state of its draws so far: a combiner per head, for one image."""
 
-    image: Loaded
+    image: LoadedImage
     combiners: list[Combiner]
 
 
-class Adaptive:
+class AdaptiveDraws:
     """Adds draws, call by call, to the images whose standard error is above the tolerance.
 
     Regroups the images that go on into full batches, so that the engine always gets full batches.
@@ -60,23 +60,23 @@ class Adaptive:
         self._calls = predictor.plan.source.plan_adaptive_calls(predictor.plan.calls)
         self._pools: dict[tuple[int, tuple[int, ...]], list[_Waiting]] = {}
 
-    def push(self, images: list[Loaded], last: bool) -> Iterator[Answered]:
+    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
         del last  # more calls follow for some images: keep the graphs loaded
         yield from self._step(0, images, self._predictor.start())
 
-    def flush(self) -> Iterator[Answered]:
+    def flush(self) -> Iterator[AnsweredImage]:
         while self._pools:
             yield from self._continue(min(self._pools))
 
-    def _continue(self, key: tuple[int, tuple[int, ...]]) -> Iterator[Answered]:
+    def _continue(self, key: tuple[int, tuple[int, ...]]) -> Iterator[AnsweredImage]:
         waiting = self._pools.pop(key)
         per_head = zip(*(item.combiners for item in waiting), strict=True)
         combiners = [stack_combiners(states) for states in per_head]
         yield from self._step(key[0], [item.image for item in waiting], combiners)
 
-    def _step(self, level: int, images: list[Loaded], combiners: list[Combiner]) -> Iterator[Answered]:
+    def _step(self, level: int, images: list[LoadedImage], combiners: list[Combiner]) -> Iterator[AnsweredImage]:
         """Makes call number `level` for a batch; yields the images that have enough draws, keeps the others."""
-        self._predictor.add(combiners, pixels(images), self._calls[level])
+        self._predictor.add(combiners, stack_pixels(images), self._calls[level])
         prediction = make_prediction(combiners, len(images))
         enough = self._have_enough(level, combiners, len(images))
         for index in np.flatnonzero(enough):
@@ -101,12 +101,12 @@ class Adaptive:
         return enough
 
 
-def pixels(images: list[Loaded]) -> npt.NDArray[np.float32]:
+def stack_pixels(images: list[LoadedImage]) -> npt.NDArray[np.float32]:
     """The images of a batch as one array."""
     return np.stack([image.pixels for image in images if image.pixels is not None])
 
 
-def tolerances(text: str, manifest: Manifest) -> dict[str, float]:
+def parse_tolerances(text: str, manifest: Manifest) -> dict[str, float]:
     """`0.01` for every head, or `digit=0.01,slant=0.02`; UsageError for anything else."""
     names = [head.name for head in manifest.heads]
     found = {}
