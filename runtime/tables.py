@@ -1,4 +1,4 @@
-"""Rows of CSV, JSON lines and Parquet as dicts, one after another; what a row must hold is for the caller to check.
+"""Reads rows of CSV, JSON lines and Parquet as dicts, one by one; callers check what a row must hold.
 
 Callers turn `UnreadableTable` into an error of their own kind that names the file.
 """
@@ -17,7 +17,7 @@ BLANK = "a blank line"
 
 
 class UnreadableTable(Exception):
-    """Why a file cannot be read as a table: one line, without the path."""
+    """A file cannot be read as a table; the message is one line, without the path."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class OpenTable:
 
 @dataclass(frozen=True)
 class JsonLine:
-    """A line of a JSON lines file: its number from 1, and its value or the fault that leaves it without one."""
+    """A line of a JSON lines file: its line number from 1, and its value or the fault that leaves it without one."""
 
-    number: int
+    line_number: int
     value: Any = None
     fault: str = ""
 
@@ -46,8 +46,8 @@ def open_csv(
 ) -> Iterator[OpenTable]:
     """Opens a CSV file with a header; its cells are text.
 
-    As csv.DictReader has it, a row that is too short holds None for what is missing, one that is too long holds the
-    surplus under the key None, and blank lines are no rows.
+    As in csv.DictReader, a row that is too short holds None for its missing cells, a row that is too long holds its
+    surplus cells under the key None, and blank lines are no rows.
     errors: of the decoder. strict: whether misplaced quotes are faults.
     Raises UnreadableTable, also while the rows are read; OSError if the file cannot be opened.
     """
@@ -89,10 +89,10 @@ def read_json_lines(path: Path, errors: str = "strict") -> Iterator[JsonLine]:
     """
     with path.open(encoding="utf-8", errors=errors) as stream:
         try:
-            for number, line in enumerate(stream, start=1):
+            for line_number, line in enumerate(stream, start=1):
                 try:
-                    yield JsonLine(number, json.loads(line))
+                    yield JsonLine(line_number, json.loads(line))
                 except (ValueError, RecursionError) as error:
-                    yield JsonLine(number, fault=one_line(error) if line.strip() else BLANK)
+                    yield JsonLine(line_number, fault=one_line(error) if line.strip() else BLANK)
         except UnicodeDecodeError as error:
             raise UnreadableTable(one_line(error)) from None

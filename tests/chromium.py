@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging pipe, with nothing but the standard library."""
+"""Drives headless Chromium through its debugging pipe, with the standard library alone."""
 
 import base64
 import json
@@ -12,20 +12,20 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def browser() -> str | None:
-    """Path of a Chromium on this machine."""
+def find_browser() -> str | None:
+    """The path of a Chromium on this machine; None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Page:
-    """One page; `run` evaluates JavaScript in it, and any exception in the page is ours."""
+    """One page. An exception in the page fails the test."""
 
     def __init__(self, profile: Path, width: int = 1200, height: int = 900) -> None:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--window-size={width},{height}"]
-        command = [str(browser()), *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
-        # Chromium reads commands from descriptor 3 and writes answers to 4; bash, for dash knows one digit only.
+        command = [str(find_browser()), *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
+        # Chromium reads commands from descriptor 3 and writes answers to 4. Dash takes one-digit descriptors only.
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", *command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
@@ -36,7 +36,7 @@ class Page:
         self._number, self._buffer, self._session = 0, b"", ""
         self.requests: list[str] = []
         targets = self._send("Target.getTargets")["targetInfos"]
-        target = next(one["targetId"] for one in targets if one["type"] == "page")
+        target = next(info["targetId"] for info in targets if info["type"] == "page")
         self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network"):
             self._send(f"{domain}.enable")
@@ -48,26 +48,27 @@ class Page:
             pass
 
     def run(self, expression: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluates an expression in the page and returns its value."""
         answer = self._send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def press(self, key: str) -> None:
-        """A key, as the keyboard sends it."""
+        """Presses and releases a key."""
         codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "/": 191}
         for kind in ("rawKeyDown", "keyUp"):
             self._send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
 
     def click(self, selector: str) -> None:
-        """The left mouse button in the middle of the first element that matches."""
+        """Clicks in the middle of the first element that matches."""
         middle = "(r => [r.x + r.width / 2, r.y + r.height / 2])"
         x, y = self.run(f"{middle}(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self._send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def screenshot(self, path: Path) -> None:
+        """Saves a PNG of the page."""
         path.write_bytes(base64.b64decode(self._send("Page.captureScreenshot", format="png")["data"]))
 
     def _send(self, method: str, **params: Any) -> Any:
@@ -90,7 +91,7 @@ class Page:
         while b"\0" not in self._buffer:
             block = os.read(self._in.fileno(), 1 << 20)
             if not block:
-                raise AssertionError("Chromium went away")
+                raise AssertionError("Chromium ended")
             self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\0")
         answer: dict[str, Any] = json.loads(line)

@@ -1,1 +1,1 @@
-"""The commands of the light runtime, one file each."""
+"""The table of commands, and the commands of the light runtime."""

@@ -1,1 +1,1 @@
-"""Rows: what a prediction says of each image, written and read back."""
+"""Rows: the prediction of each image as a row, written to a file and read back."""

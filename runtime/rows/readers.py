@@ -22,9 +22,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UsageError(f"{path}: predictions are .jsonl, .csv or .parquet")
     if not path.is_file():
         raise UsageError(f"{path}: no such file; `probrt predict` writes it")
-    for number, row in reader(path):
+    for line, row in reader(path):
         if not isinstance(row, dict) or not _is_row(row):
-            raise InputError(f"{path}: line {number} is no row of predictions ({path.suffix[1:].upper()})")
+            raise InputError(f"{path}: line {line} is no row of predictions ({path.suffix[1:].upper()})")
         yield row
 
 
@@ -37,15 +37,15 @@ def _is_row(row: Row) -> bool:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     for line in read_json_lines(path, errors="replace"):
-        yield line.number, line.value
+        yield line.line_number, line.value
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with open_csv(path, errors="surrogateescape") as table:
-            for number, cells in table.rows:
+            for line, cells in table.rows:
                 known = {name: text for name, text in cells.items() if name and text}
-                yield number, _nest({name: _parse_cell(name, text) for name, text in known.items()})
+                yield line, _nest({name: _parse_cell(name, text) for name, text in known.items()})
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as CSV: {error}") from None
 
@@ -53,8 +53,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with open_parquet(path) as table:
-            for number, cells in table.rows:
-                yield number, _nest({name: value for name, value in cells.items() if value is not None})
+            for line, cells in table.rows:
+                yield line, _nest({name: value for name, value in cells.items() if value is not None})
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as Parquet: {error}") from None
 

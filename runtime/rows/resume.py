@@ -100,7 +100,7 @@ def _records(path: Path, *, quoted: bool) -> Iterator[tuple[bytes, int]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    for number, (record, end) in enumerate(_records(path, quoted=False), start=1):
+    for line, (record, end) in enumerate(_records(path, quoted=False), start=1):
         try:
             row = json.loads(record)
             heads = (row.get("heads") or {}).items()
@@ -108,19 +108,19 @@ def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             flag = {"review": row["review"]} if "review" in row else {}
             yield {key: row[key] for key in KEYS} | flag | {"coverage": coverage}, end
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(f"--resume: {path}: line {number} is no row of predictions") from None
+            raise UsageError(f"--resume: {path}: line {line} is no row of predictions") from None
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     header: list[str] = []
-    for number, (record, end) in enumerate(_records(path, quoted=True), start=1):
+    for index, (record, end) in enumerate(_records(path, quoted=True), start=1):
         fields = next(csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline="")))
         if not header:
             header = fields
             if not set(KEYS) <= set(header):
                 raise UsageError(f"--resume: {path}: its header is none of predictions")
         elif len(fields) != len(header):
-            raise UsageError(f"--resume: {path}: record {number} is no row of predictions")
+            raise UsageError(f"--resume: {path}: record {index} is no row of predictions")
         else:
             cells = dict(zip(header, fields, strict=True))
             coverage = {

@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 QEMU = shutil.which("qemu-aarch64-static")
 PYTHON = f"python3.{sys.version_info.minor}"
 LIBRARIES = ["libc6", "zlib1g", "libexpat1", "libssl3", "libffi8", "libgcc-s1", "libstdc++6", "libbz2-1.0", "liblzma5"]
-# LiteRT looks for the processor there, and the host's own would end it: one Cortex-A72.
+# LiteRT reads the processor there, and stops at the host's: one Cortex-A72 takes its place.
 PROCESSOR = """processor\t: 0
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid
 CPU implementer\t: 0x41
@@ -38,8 +38,8 @@ def run(words: Sequence[object], **settings: Any) -> None:
     assert done.returncode == 0, f"{words[0]}: {done.stderr[-2000:]}"
 
 
-def system(root: Path, scratch: Path) -> None:
-    """An aarch64 Python and the libraries under it, unpacked into `root`."""
+def unpack_system(root: Path, scratch: Path) -> None:
+    """Unpacks an aarch64 Python and its libraries into `root`."""
     options = ["-o", "APT::Architecture=arm64", "-o", "APT::Architectures=arm64", "-o", "Dir::State::status=/dev/null"]
     options += ["-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
     options += ["-o", "APT::Sandbox::User=root"]
@@ -58,8 +58,8 @@ def system(root: Path, scratch: Path) -> None:
     (root / "proc" / "cpuinfo").write_text(PROCESSOR)
 
 
-def site(folder: Path, scratch: Path) -> None:
-    """The wheel of this tree and the aarch64 wheels that a bare install of it takes, unpacked."""
+def unpack_site(folder: Path, scratch: Path) -> None:
+    """Unpacks the wheel of this tree, and the aarch64 wheels that a bare install of it needs, into `folder`."""
     pip = [sys.executable, "-m", "pip", "--quiet"]
     tree = scratch / "tree"  # a copy: building leaves folders behind
     for name in ("runtime", "trainer", "exporter"):
@@ -71,15 +71,15 @@ def site(folder: Path, scratch: Path) -> None:
     platforms = [word for tag in ("2_17", "2_27", "2_28") for word in ("--platform", f"manylinux_{tag}_aarch64")]
     platforms += ["--platform", "manylinux2014_aarch64", "--python-version", f"3.{sys.version_info.minor}"]
     run([*pip, "download", "--only-binary=:all:", *platforms, "-d", scratch / "wheels", wheel])
-    for each in (scratch / "wheels").glob("*.whl"):
-        zipfile.ZipFile(each).extractall(folder)
+    for path in (scratch / "wheels").glob("*.whl"):
+        zipfile.ZipFile(path).extractall(folder)
 
 
 @pytest.mark.stress
 @pytest.mark.skipif(QEMU is None or shutil.which("apt-get") is None, reason="needs qemu-user-static and apt-get")
 def test_aarch64_gives_the_rows_of_this_machine(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
-    system(tmp_path / "root", tmp_path / "apt")
-    site(tmp_path / "site", tmp_path / "pip")
+    unpack_system(tmp_path / "root", tmp_path / "apt")
+    unpack_site(tmp_path / "site", tmp_path / "pip")
     words = ["predict", pictures, "--bundle", bundle.path, "--engine", "litert", "--quiet", "--out"]
     here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
     assert cli.call([str(word) for word in (*words, here)]) == 0
@@ -93,7 +93,7 @@ def test_aarch64_gives_the_rows_of_this_machine(bundle: Bundle, pictures: Path, 
     for ours, theirs in zip(*rows, strict=True):
         assert (ours["file"], ours["sha256"], ours["draws"]) == (theirs["file"], theirs["sha256"], theirs["draws"])
         shape, other = ours["heads"]["shape"], theirs["heads"]["shape"]
-        # The parity that every engine has with every other.
+        # The tolerance between any two engines.
         assert other["mean"] == pytest.approx(shape["mean"], abs=1e-4)
         assert (other["label"], other["set"]) == (shape["label"], shape["set"])
         for quantity in ("mean", "total", "epistemic"):

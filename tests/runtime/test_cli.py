@@ -1,4 +1,4 @@
-"""The command table, help, codes, and the commands that look at a bundle."""
+"""The table of commands, help, exit codes, and the commands that read a bundle."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_doctor_names_engines_and_times_them(bundle: Bundle, capsys: pytest.Capt
 
 
 def test_bench_prints_every_engine_and_variant(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
-    small = bundle.path  # one short call each: the table, not the figures, is under test
-    assert cli.call(["bench", str(small), "--batch", "1", "--seconds", "0", "--engine", "litert"]) == 0
+    # A short call each: the test is about the table, not about the figures.
+    assert cli.call(["bench", str(bundle.path), "--batch", "1", "--seconds", "0", "--engine", "litert"]) == 0
     lines = [line.split()[:4] for line in capfd.readouterr().out.splitlines()[2:]]
     assert lines == [["litert", "mean", "0", "1"], ["litert", "draws", "8", "1"], ["litert", "sampled", "8", "1"]]

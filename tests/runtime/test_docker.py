@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be read without an engine: what it installs, and that this can be had."""
+"""The Dockerfile, without Docker: what it installs, and that pip can install it."""
 
 import json
 import re
@@ -20,9 +20,9 @@ def test_it_installs_the_base_and_runs_as_nobody_special() -> None:
     installs = re.findall(r"pip install --no-cache-dir (\S+)", "\n".join(LINES))
     assert installs == ["/tmp/probrt"]  # no extra, nothing else
     assert json.loads(LINES[-2].removeprefix("ENTRYPOINT")) == ["probrt"]
-    kept = (TOP / ".dockerignore").read_text().split()
-    assert kept[0] == "*"  # then what the wheel is made of
-    assert set(kept[1:]) == {
+    patterns = (TOP / ".dockerignore").read_text().split()
+    assert patterns[0] == "*"  # all is ignored but what the wheel is made of
+    assert set(patterns[1:]) == {
         f"!{name}" for name in ("runtime", "trainer", "exporter", "pyproject.toml", "README.md", "LICENSE")
     }
 
@@ -30,7 +30,7 @@ def test_it_installs_the_base_and_runs_as_nobody_special() -> None:
 @pytest.mark.stress
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_its_install_resolves_to_the_base_on_both_machines(machine: str, tmp_path: Path) -> None:
-    """By pip, for the image's own Python, from wheels alone."""
+    """pip resolves it for the Python of the image, from wheels alone."""
     assert PYTHON is not None
     platforms = [f"--platform=manylinux_{tag}_{machine}" for tag in ("2_17", "2_27", "2_28")]
     words = ["install", "--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", "--report=-"]
@@ -38,10 +38,10 @@ def test_its_install_resolves_to_the_base_on_both_machines(machine: str, tmp_pat
     base = re.search(r"^dependencies = \[(.*?)^\]", (TOP / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     assert base is not None
     needs = re.findall(r'"([^"]+)"', base.group(1))
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pip", *words, *platforms, *needs], capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    found = {one["metadata"]["name"].lower() for one in json.loads(ran.stdout)["install"]}
-    assert {"ai-edge-litert", "numpy", "pillow", "typer", "rich", "msgspec"} <= found
-    assert not found & {"tensorflow", "keras", "tf-keras", "onnx", "onnxruntime", "openvino", "scipy", "pyarrow"}
+    assert process.returncode == 0, process.stderr[-2000:]
+    names = {item["metadata"]["name"].lower() for item in json.loads(process.stdout)["install"]}
+    assert {"ai-edge-litert", "numpy", "pillow", "typer", "rich", "msgspec"} <= names
+    assert not names & {"tensorflow", "keras", "tf-keras", "onnx", "onnxruntime", "openvino", "scipy", "pyarrow"}

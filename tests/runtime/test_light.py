@@ -1,4 +1,4 @@
-"""Lightness, proven in fresh interpreters: what is imported, and what is never imported."""
+"""What each module and command imports, and never imports, in fresh interpreters."""
 
 import json
 import subprocess
@@ -23,14 +23,14 @@ HEAVY = [
 ]
 
 
-def loaded(code: str, *words: object) -> set[str]:
+def import_names(code: str, *words: object) -> set[str]:
     """Top-level modules that a fresh interpreter holds after running `code`."""
     code += "\nimport sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, words)], capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 0, ran.stderr
-    return set(json.loads(ran.stdout.splitlines()[-1]))
+    assert process.returncode == 0, process.stderr
+    return set(json.loads(process.stdout.splitlines()[-1]))
 
 
 RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]) == 0"
@@ -50,14 +50,14 @@ RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]
     ],
 )
 def test_importing_brings_no_engine(module: str) -> None:
-    assert not loaded(f"import probrt.runtime.{module}") & {*HEAVY, "ai_edge_litert"}
+    assert not import_names(f"import probrt.runtime.{module}") & {*HEAVY, "ai_edge_litert"}
 
 
 def test_the_public_names_load_at_their_first_use() -> None:
-    light = loaded("import probrt.runtime; assert 'load_predictor' in dir(probrt.runtime)")
+    light = import_names("import probrt.runtime; assert 'load_predictor' in dir(probrt.runtime)")
     assert not light & {*HEAVY, "ai_edge_litert", "numpy", "msgspec", "PIL"}
     names = "Answer, Bundle, Engine, Prediction, load_predictor, read_image"
-    assert not loaded(f"from probrt.runtime import {names}") & {*HEAVY, "ai_edge_litert"}
+    assert not import_names(f"from probrt.runtime import {names}") & {*HEAVY, "ai_edge_litert"}
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
@@ -67,12 +67,12 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"], ["verify", "--help"]])
 def test_help_needs_no_numbers(words: list[str]) -> None:
-    assert not loaded(RUN, *words) & {*HEAVY, "ai_edge_litert", "PIL"}
+    assert not import_names(RUN, *words) & {*HEAVY, "ai_edge_litert", "PIL"}
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 def test_looking_at_a_bundle_needs_no_engine(bundle: Bundle, command: str) -> None:
-    assert not loaded(RUN, command, bundle.path) & {*HEAVY, "ai_edge_litert"}
+    assert not import_names(RUN, command, bundle.path) & {*HEAVY, "ai_edge_litert"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_predicting_brings_its_engine_only(
     bundle: Bundle, pictures: Path, tmp_path: Path, engine: str, needs: str
 ) -> None:
     words = ["--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--engine", engine, "--quiet"]
-    modules = loaded(RUN, "predict", pictures / "00.png", *words)
+    modules = import_names(RUN, "predict", pictures / "00.png", *words)
     assert needs in modules
     assert not modules & (set(HEAVY) - {needs})
     assert "rich" not in modules
@@ -90,6 +90,6 @@ def test_predicting_brings_its_engine_only(
 
 def test_one_image_starts_with_what_starts_quickly(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     words = ["--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--quiet"]
-    modules = loaded(RUN, "predict", pictures / "00.png", *words)
+    modules = import_names(RUN, "predict", pictures / "00.png", *words)
     assert "ai_edge_litert" in modules
     assert not modules & set(HEAVY)

@@ -22,7 +22,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         assert table.columns == ("file", "kind")
         assert list(table.rows) == [(2, ROWS[0]), (4, ROWS[1])]
     first, blank, last = read_json_lines(tmp_path / "t.jsonl")
-    assert ([first.value, last.value], last.number, blank.fault) == (ROWS, 3, BLANK)
+    assert ([first.value, last.value], last.line_number, blank.fault) == (ROWS, 3, BLANK)
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "t.parquet")
     with open_parquet(tmp_path / "t.parquet", only=["kind", "other"]) as table:

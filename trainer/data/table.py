@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,11 @@ def _csv_rows(path: Path) -> list[Row]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise DataError(f"{path}: two columns are named {repeated[0]!r}")
-    ragged = [number for number, cells in enumerate(rows, start=2) if None in cells or None in cells.values()]
+    ragged = [row_number for row_number, cells in enumerate(rows, start=2) if None in cells or None in cells.values()]
     if ragged:
         more = f" and {len(ragged) - 1} more" if len(ragged) > 1 else ""
         raise DataError(f"{path}: row {ragged[0]}{more}: another number of cells than the header's {len(names)}")
-    return [Row(number, cells) for number, cells in enumerate(rows, start=2)]
+    return [Row(row_number, cells) for row_number, cells in enumerate(rows, start=2)]
 
 
 def _json_rows(path: Path) -> list[Row]:
@@ -90,9 +90,9 @@ def _json_rows(path: Path) -> list[Row]:
             if line.fault == BLANK:
                 continue
             try:
-                rows.append(Row(line.number, _json_cells(line)))
+                rows.append(Row(line.line_number, _json_cells(line)))
             except ValueError as error:
-                faults.append(f"row {line.number}: not a JSON object of plain values ({error})")
+                faults.append(f"row {line.line_number}: not a JSON object of plain values ({error})")
     except UnreadableTable as error:
         raise DataError(f"{path}: not UTF-8 ({error})") from None
     if faults:
@@ -106,15 +106,19 @@ def _json_cells(line: JsonLine) -> dict[str, str]:
         raise ValueError(line.fault)
     if not isinstance(line.value, dict):
         raise ValueError(f"a {type(line.value).__name__}")
-    return {str(name): _cell(value) for name, value in line.value.items()}
+    return _cells(line.value)
 
 
 def _parquet_rows(path: Path) -> list[Row]:
     try:
         with open_parquet(path) as file:
-            return [Row(number, {name: _cell(value) for name, value in cells.items()}) for number, cells in file.rows]
+            return [Row(row_number, _cells(cells)) for row_number, cells in file.rows]
     except (UnreadableTable, ValueError) as error:
         raise DataError(f"{path}: not a readable Parquet table of plain values ({error})") from None
+
+
+def _cells(values: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name): _cell(value) for name, value in values.items()}
 
 
 def _cell(value: Any) -> str:
@@ -151,4 +155,4 @@ def _read_class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
         )
     if not any(cells["split"] for cells in rows):
         rows = [{FILE: cells[FILE], head.target: cells[head.target]} for cells in rows]
-    return Table(root, tuple(rows[0]), [Row(number, cells) for number, cells in enumerate(rows, start=1)])
+    return Table(root, tuple(rows[0]), [Row(row_number, cells) for row_number, cells in enumerate(rows, start=1)])

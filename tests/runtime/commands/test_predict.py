@@ -1,4 +1,4 @@
-"""`probrt predict` on real files: rows, formats, order, errors, resumption, tolerance."""
+"""`probrt predict` on real files: rows, formats, order, errors, continued runs, tolerance."""
 
 import csv
 import json
@@ -24,17 +24,17 @@ def predict(bundle: Bundle, out: Path, *words: object) -> int:
     return cli.call([*fixed, *map(str, words)])
 
 
-def rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     assert predict(bundle, tmp_path / "p.jsonl", pictures) == 0
-    found = rows(tmp_path / "p.jsonl")
-    assert [Path(row["file"]).name for row in found] == [f"{i:02d}.png" for i in range(20)]
-    images = np.stack([read_image(row["file"], bundle.manifest.input) for row in found])
+    written = read_rows(tmp_path / "p.jsonl")
+    assert [Path(row["file"]).name for row in written] == [f"{i:02d}.png" for i in range(20)]
+    images = np.stack([read_image(row["file"], bundle.manifest.input) for row in written])
     prediction = load_predictor(bundle, engine="litert")(images)
-    for i, row in enumerate(found):
+    for i, row in enumerate(written):
         assert list(row) == ["file", "sha256", "status", "error", "draws", "engine", "bundle", "heads"]
         assert (row["status"], row["error"], row["draws"]) == ("ok", None, 8)
         assert (row["engine"], row["bundle"]) == ("litert", "shapes/1")
@@ -54,14 +54,14 @@ def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: 
 
 def test_odd_files_get_a_row_and_a_reason(bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
     assert predict(bundle, tmp_path / "p.jsonl", mixed) == 1
-    found = {os.path.basename(row["file"]): row for row in rows(tmp_path / "p.jsonl")}  # noqa: PTH119
-    assert len(found) == 25
-    errors = {name: row["error"] for name, row in found.items() if row["status"] == "error"}
+    by_name = {os.path.basename(row["file"]): row for row in read_rows(tmp_path / "p.jsonl")}  # noqa: PTH119
+    assert len(by_name) == 25
+    errors = {name: row["error"] for name, row in by_name.items() if row["status"] == "error"}
     assert errors.keys() == {"03b.png", "05b.png", "07b.png"}
     assert "not an image" in errors["03b.png"]
     assert errors["05b.png"] == "not a plain file"
-    assert found["a\nb.png"]["sha256"] == found["00.png"]["sha256"]
-    name = next(name for name in found if name.endswith("\udcff.png"))
+    assert by_name["a\nb.png"]["sha256"] == by_name["00.png"]["sha256"]
+    name = next(name for name in by_name if name.endswith("\udcff.png"))
     assert (Path(os.fsdecode(mixed)) / name).exists()
 
 
@@ -75,7 +75,7 @@ def test_flat_formats_hold_the_same(bundle: Bundle, mixed: Path, tmp_path: Path,
             flat = list(csv.DictReader(stream))
     else:
         flat = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
-    for a, b in zip(flat, rows(tmp_path / "q.jsonl"), strict=True):
+    for a, b in zip(flat, read_rows(tmp_path / "q.jsonl"), strict=True):
         assert a["status"] == b["status"]
         if suffix == "csv":
             assert a["file"] == b["file"]
@@ -114,19 +114,19 @@ def test_another_run_is_not_continued(
     assert "8 draws, not" in message
     assert out.read_bytes() == before
     assert predict(bundle, out, pictures, "--overwrite", "--samples", 4) == 0
-    assert rows(out)[0]["draws"] == 4
+    assert read_rows(out)[0]["draws"] == 4
 
 
 def test_tolerance_adds_draws_where_they_are_needed(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     assert predict(bundle, tmp_path / "all.jsonl", pictures) == 0
-    fixed = rows(tmp_path / "all.jsonl")
+    fixed = read_rows(tmp_path / "all.jsonl")
     assert predict(bundle, tmp_path / "four.jsonl", pictures, "--samples", 4) == 0
-    four = rows(tmp_path / "four.jsonl")
+    four = read_rows(tmp_path / "four.jsonl")
     errors = sorted((row["heads"]["slant"]["epistemic"] / 3) ** 0.5 for row in four)
     limit = (errors[9] + errors[10]) / 2
     words = ("--tolerance", f"slant={limit:.9f}", "--batch-size", 3)
     assert predict(bundle, tmp_path / "some.jsonl", pictures, *words) == 0
-    some = rows(tmp_path / "some.jsonl")
+    some = read_rows(tmp_path / "some.jsonl")
     assert [row["file"] for row in some] == [row["file"] for row in fixed]
     assert sorted(row["draws"] for row in some) == [4] * 10 + [8] * 10
     for row, short, long in zip(some, four, fixed, strict=True):
@@ -151,7 +151,7 @@ def test_lists_globs_and_standard_input(
     assert predict(bundle, tmp_path / "txt.jsonl", pictures / "list.txt") == 0
     assert predict(bundle, tmp_path / "glob.jsonl", f"{pictures}/0[0].png", f"{pictures}/**/16.png") == 0
     for name in ("stdin", "csv", "txt", "glob"):
-        assert [row["file"] for row in rows(tmp_path / f"{name}.jsonl")] == names.split()
+        assert [row["file"] for row in read_rows(tmp_path / f"{name}.jsonl")] == names.split()
     (pictures / "list.csv").unlink()
     (pictures / "list.txt").unlink()
 
@@ -204,9 +204,9 @@ def test_a_full_disk_is_exit_3(
     assert "No space left" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_with_their_codes_and_whole_rows(
-    bundle: Bundle, pictures: Path, tmp_path: Path, number: signal.Signals, code: int
+    bundle: Bundle, pictures: Path, tmp_path: Path, signum: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "p.jsonl"
     words = ["predict", "-", "--bundle", str(bundle.path), "--out", str(out), "--engine", "litert", "--batch-size", "1"]
@@ -226,23 +226,23 @@ def test_signals_stop_with_their_codes_and_whole_rows(
     assert "litert on cpu" in process.stderr.readline()
     while not (out.exists() and out.read_bytes().count(b"\n") > 2):
         assert process.poll() is None
-    process.send_signal(number)
+    process.send_signal(signum)
     _, err = process.communicate()
     assert process.returncode == code, err
     assert "continue with --resume" in err
     assert "Traceback" not in err
-    assert all(row["status"] == "ok" for row in rows(out))
+    assert all(row["status"] == "ok" for row in read_rows(out))
 
 
 def test_names_on_standard_input_may_be_no_utf8(bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
     names = os.fsencode(mixed) + b"/\xff.png\n" + os.fsencode(mixed) + b"/gone.png\n"
     words = ["predict", "-", "--bundle", bundle.path, "--out", "-", "--engine", "litert", "--quiet", "--maps", "none"]
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "from probrt.runtime.cli import main; main()", *words],
         input=names, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
-    assert ran.returncode == 1, ran.stderr
-    good, gone = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert process.returncode == 1, process.stderr
+    good, gone = [json.loads(line) for line in process.stdout.splitlines()]
     assert os.fsencode(good["file"]).endswith(b"/\xff.png")
     assert good["heads"].keys() == {"shape", "slant"}
     assert "No such file" in gone["error"]
@@ -257,7 +257,7 @@ def test_folders_nested_deeper_than_the_stack(bundle: Bundle, pictures: Path, tm
             folder.mkdir()
         shutil.copy(pictures / "00.png", folders[-1])
         assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "d") == 0
-        assert rows(tmp_path / "p.jsonl")[0]["file"] == str(folders[-1] / "00.png")
+        assert read_rows(tmp_path / "p.jsonl")[0]["file"] == str(folders[-1] / "00.png")
     finally:  # one by one: what clears temporary folders recurses
         (folders[-1] / "00.png").unlink(missing_ok=True)
         for folder in reversed(folders):
@@ -269,7 +269,7 @@ def test_tolerance_on_every_engine(bundle: Bundle, pictures: Path, tmp_path: Pat
     for tolerance, draws in (("1000", 4 if engine != "tensorflow" else 8), ("1e-9", 8)):
         words = ("--engine", engine, "--tolerance", tolerance, "--overwrite", "--maps", "none")
         assert predict(bundle, tmp_path / "p.jsonl", pictures, *words) == 0
-        assert {row["draws"] for row in rows(tmp_path / "p.jsonl")} == {draws}
+        assert {row["draws"] for row in read_rows(tmp_path / "p.jsonl")} == {draws}
 
 
 def test_batches_and_threads_change_no_answer(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_batches_and_threads_change_no_answer(bundle: Bundle, pictures: Path, tm
         ("c", ("--batch-size", 7, "--threads", 4)),
     ):
         assert predict(bundle, tmp_path / f"{name}.jsonl", pictures, "--maps", "none", *words) == 0
-    first = rows(tmp_path / "a.jsonl")
+    first = read_rows(tmp_path / "a.jsonl")
     for name in ("b", "c"):
-        for x, y in zip(first, rows(tmp_path / f"{name}.jsonl"), strict=True):
+        for x, y in zip(first, read_rows(tmp_path / f"{name}.jsonl"), strict=True):
             assert x["sha256"] == y["sha256"]
             assert x["heads"]["shape"]["mean"] == pytest.approx(y["heads"]["shape"]["mean"], abs=1e-5)
             assert x["heads"]["slant"]["total"] == pytest.approx(y["heads"]["slant"]["total"], abs=1e-5)

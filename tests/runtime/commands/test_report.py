@@ -19,10 +19,10 @@ from probrt.runtime.images.decode import read_image
 from probrt.runtime.predict.predictor import load_predictor
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found
-    return json.loads(found.group(1))
+def read_data(page: Path) -> dict[str, Any]:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert match
+    return json.loads(match.group(1))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_page_holds_every_row_and_nothing_from_outside(predictions: Path, tm
     labels.write_text("file_name,shape\n00.png,round\n01.png,flat\n02.png,tall\n")
     assert cli.call(["report", str(predictions), "--labels", str(labels)]) == 0
     page = predictions.with_suffix(".html")
-    data = data_of(page)
+    data = read_data(page)
     kinds = ["epistemic", "total", "aleatoric"]
     assert data["heads"] == {"shape": [*kinds, "probability"], "slant": kinds, "ink": []}
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
@@ -61,7 +61,7 @@ def test_the_page_holds_every_row_and_nothing_from_outside(predictions: Path, tm
 def test_labels_belong_to_the_files_whose_names_end_in_theirs(
     predictions: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A base name, or one with folders, which counts for more; an empty cell is no label; none at all is refused."""
+    """A name may be a base name or have folders, which win; an empty cell is no label; no match at all is refused."""
     labels = tmp_path / "labels.csv"
     lines = ["00.png,flat", f"{pictures.name}/00.png,round", f"./{pictures.name}/more/15.png,tall", "01.png,"]
     labels.write_text("\n".join(["file_name,shape", *lines, "other/02.png,flat"]))
@@ -69,7 +69,7 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
     assert "3 with true labels" in capsys.readouterr().out
     truths = {
         Path(item["file"]).name: item["heads"]["shape"]["truth"]
-        for item in data_of(predictions.with_suffix(".html"))["items"]
+        for item in read_data(predictions.with_suffix(".html"))["items"]
         if "truth" in item["heads"].get("shape", {})
     }
     assert truths == {"00.png": "round", "15.png": "tall"}
@@ -82,7 +82,7 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
 
 
 @pytest.fixture
-def reviewed(bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[..., Bundle]) -> Bundle:
+def risk_bundle(bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[..., Bundle]) -> Bundle:
     """The bundle with a risk curve of the class head that lets about half through."""
     shutil.copytree(bundle.path, tmp_path / "risky" / "1")
     images = [read_image(path, bundle.manifest.input) for path in sorted(pictures.rglob("*.png"))]
@@ -91,16 +91,16 @@ def reviewed(bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[.
     return rewrite(tmp_path / "risky" / "1", calibration=[Calibration(head="shape", risk=curve)])
 
 
-def test_every_format_of_rows_makes_the_same_page(reviewed: Bundle, mixed: Path, tmp_path: Path) -> None:
+def test_every_format_of_rows_makes_the_same_page(risk_bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file_name,shape,slant\n00.png,round,0.1\n01.png,flat,9000\n02.png,tall,\n")
-    options = ["--bundle", reviewed.path, "--engine", "litert", "--max-risk", 0.1, "--overlay", "--quiet"]
+    options = ["--bundle", risk_bundle.path, "--engine", "litert", "--max-risk", 0.1, "--overlay", "--quiet"]
     pages = {}
     for suffix in ("jsonl", "csv", "parquet"):
         out = tmp_path / suffix / f"p.{suffix}"
         assert cli.call(["predict", *map(str, [mixed, "--out", out, *options])]) == 1
         assert cli.call(["report", str(out), "--labels", str(labels)]) == 0
-        pages[suffix] = data_of(out.with_suffix(".html"))
+        pages[suffix] = read_data(out.with_suffix(".html"))
     items = pages["jsonl"]["items"]
     assert {item["review"] for item in items if not item["error"]} == {True, False}
     assert all(item["review"] for item in items if item["error"])
@@ -109,7 +109,7 @@ def test_every_format_of_rows_makes_the_same_page(reviewed: Bundle, mixed: Path,
     named = {Path(item["file"]).name: item["heads"] for item in good}
     assert [named[name]["slant"].get("wrong") for name in ("01.png", "02.png", "03.png")] == [True, None, None]
     assert pages["csv"] == pages["jsonl"]
-    # Parquet cannot hold a name that is no UTF-8, so its thumbnail is not found.
+    # Parquet cannot hold a name that is no UTF-8, so it has no thumbnail.
     odd = [item for item in pages["parquet"]["items"] if "xff" in item["file"]]
     assert len(odd) == 1
     for other, item in zip(pages["parquet"]["items"], items, strict=True):
@@ -128,7 +128,7 @@ def test_names_cannot_break_out_of_the_page(bundle: Bundle, pictures: Path, tmp_
     text = (tmp_path / "p.html").read_text()
     assert "<img src=x" not in text
     assert text.count("<script") == 2
-    assert "onerror=alert(1)" in data_of(tmp_path / "p.html")["items"][0]["file"]
+    assert "onerror=alert(1)" in read_data(tmp_path / "p.html")["items"][0]["file"]
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", '{"file": 3, "heads": {}}\n', "nonsense\n"])
@@ -148,7 +148,7 @@ CARDS = "[...document.querySelectorAll('.card')]"
 
 @pytest.mark.stress
 def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> None:
-    if chromium.browser() is None:
+    if chromium.find_browser() is None:
         pytest.skip("no Chromium here")
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
     labels = tmp_path / "labels.csv"
@@ -192,13 +192,13 @@ def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.stress
-def test_review_and_overlays_in_chromium(reviewed: Bundle, pictures: Path, tmp_path: Path) -> None:
-    if chromium.browser() is None:
+def test_review_and_overlays_in_chromium(risk_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    if chromium.find_browser() is None:
         pytest.skip("no Chromium here")
-    options = ["--bundle", reviewed.path, "--engine", "litert", "--max-risk", 0.1, "--overlay", "--quiet"]
+    options = ["--bundle", risk_bundle.path, "--engine", "litert", "--max-risk", 0.1, "--overlay", "--quiet"]
     assert cli.call(["predict", *map(str, [pictures, "--out", tmp_path / "p.csv", *options])]) == 0
     assert cli.call(["report", str(tmp_path / "p.csv")]) == 0
-    flagged = sum(item["review"] for item in data_of(tmp_path / "p.html")["items"])
+    flagged = sum(item["review"] for item in read_data(tmp_path / "p.html")["items"])
     with chromium.Page(tmp_path / "profile") as page:
         page.open(tmp_path / "p.html")
         assert page.run("document.querySelectorAll('.card.review').length") == flagged
@@ -212,7 +212,7 @@ def test_review_and_overlays_in_chromium(reviewed: Bundle, pictures: Path, tmp_p
 
 @pytest.mark.stress
 def test_ten_thousand_rows_keep_the_page_small_and_quick(predictions: Path, tmp_path: Path) -> None:
-    if chromium.browser() is None:
+    if chromium.find_browser() is None:
         pytest.skip("no Chromium here")
     lines = predictions.read_text().splitlines()[:20]
     (tmp_path / "many.jsonl").write_text("\n".join(lines * 500) + "\n")
@@ -221,7 +221,7 @@ def test_ten_thousand_rows_keep_the_page_small_and_quick(predictions: Path, tmp_
         page.open(tmp_path / "many.html")
         assert page.run("document.getElementById('count').textContent") == "10000 of 10000"
         assert page.run(f"{CARDS}.length") < 200
-        # A filter and a scroll step each stay below a tenth of a second, what a person takes for at once.
+        # A filter and a scroll step each stay below a tenth of a second, which a person does not notice.
         for action in ("quantity.onchange()", "search.value = '1', search.oninput()", "grid.scrollTop += 900, draw()"):
             took = page.run(
                 f"(() => {{ const start = performance.now(); {action}; return performance.now() - start; }})()"

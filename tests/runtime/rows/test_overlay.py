@@ -51,15 +51,17 @@ def test_rows_name_the_overlays(bundle: Bundle, pictures: Path, tmp_path: Path, 
     words = ["--bundle", str(bundle.path), "--engine", "litert", "--quiet", "--out", str(out), "--overlay"]
     assert cli.call(["predict", *words, str(pictures)]) == 0
     if suffix == "jsonl":
-        found = [(row["file"], row["heads"]["ink"]["overlay"]) for row in map(json.loads, out.read_text().splitlines())]
+        overlays = [
+            (row["file"], row["heads"]["ink"]["overlay"]) for row in map(json.loads, out.read_text().splitlines())
+        ]
     elif suffix == "csv":
-        found = [(row["file"], row["ink.overlay"]) for row in csv.DictReader(out.read_text().splitlines())]
+        overlays = [(row["file"], row["ink.overlay"]) for row in csv.DictReader(out.read_text().splitlines())]
     else:
         table = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
-        found = [(row["file"], row["ink.overlay"]) for row in table]
-    images = np.stack([read_image(file, bundle.manifest.input) for file, _ in found])
+        overlays = [(row["file"], row["ink.overlay"]) for row in table]
+    images = np.stack([read_image(file, bundle.manifest.input) for file, _ in overlays])
     answer = load_predictor(bundle, engine="litert")(images)
-    for index, (file, path) in enumerate(found):
+    for index, (file, path) in enumerate(overlays):
         quantities = answer["ink"].image(index).quantities
         pixels = read_image(file, bundle.manifest.input)
         expected = draw_overlay(pixels, (0, 255), bundle.manifest.head("ink"), quantities)
