@@ -1,12 +1,13 @@
 """A deep ensemble (Lakshminarayanan et al. 2017): several trained models whose draws fill one bank.
 
-Draw (seed, index) of the ensemble is draw (seed, index) of member index modulo the number of members. A member
-without random weights has one draw, itself. `mean` averages what the members say at their posterior means: mean,
-aleatoric and further outputs; how far the members lie apart is epistemic, and only draws show it.
+Draw (seed, index) of the ensemble is draw (seed, index) of member `index % len(members)`. A member without random
+weights has one draw: itself. `mean` averages the members' answers at their posterior means: mean, aleatoric and
+further outputs. The spread between members is epistemic, and only draws show it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 import msgspec
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Input
+from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Input, Record
 from probrt.runtime.errors import UsageError
-from probrt.trainer.heads import Head, Moments
+from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments
 from probrt.trainer.model import Model, map_draws
 from probrt.trainer.variational.handlers import DrawHandler, Handler, active_handler, use_handler
@@ -45,8 +46,8 @@ class AverageHandler(Handler):
 class Ensemble:
     """Several members behind the interface of one model (`Exportable`).
 
-    calibration: none. Temperature and scale act inside each member; conformal thresholds and risk curves were
-    measured of the members one by one, and are not the ensemble's.
+    calibration: none. Temperature and scale act inside each member; conformal thresholds and risk curves were measured
+    on each member alone and do not hold for the ensemble.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Ensemble:
         return self.members[0].input
 
     @property
-    def heads(self) -> tuple[Head, ...]:
+    def heads(self) -> tuple[AnyHead, ...]:
         """The first member's heads; the others have the same names, labels and shapes."""
         return self.members[0].heads
 
@@ -69,7 +70,17 @@ class Ensemble:
         """The random weights of all members."""
         return [weight for member in self.members for weight in member.weights]
 
-    def positions(self, head: Head) -> list[int | None]:
+    @property
+    def max_draws(self) -> int | None:
+        """One draw per member without random weights; else no bound (None)."""
+        return None if self.weights else len(self.members)
+
+    @property
+    def draws_in_graph(self) -> bool:
+        """False: a TFLite or ONNX graph would have to hold every member and choose among them."""
+        return False
+
+    def positions(self, head: AnyHead) -> list[int | None]:
         """Returns the sides of a head's answers after the batch; none for a pooled head."""
         return self.members[0].positions(head)
 
@@ -90,12 +101,14 @@ class Ensemble:
         draws = map_draws(self, images, handlers, self.moments_from)
         return {head.name: combine_moments(head, [draw[head.name] for draw in draws]) for head in self.heads}
 
-    def constant_handler(self, handler: Handler) -> Handler:
-        """Returns a handler of every weight's value under `MeanHandler`, or `DrawHandler` of a Python index."""
-        if isinstance(handler, DrawHandler):
-            index = handler.index % len(self.members)
-            return MemberHandler(index, self.members[index].constant_handler(handler))
-        return AverageHandler(tuple(member.constant_handler(handler) for member in self.members))
+    def constant_mean_handler(self) -> Handler:
+        """Returns a handler that averages the members at their posterior means, all weights constant."""
+        return AverageHandler(tuple(member.constant_mean_handler() for member in self.members))
+
+    def constant_draw_handler(self, seed: int, index: int) -> Handler:
+        """Returns a handler that runs the member of draw (seed, index), all its weights constant."""
+        member = index % len(self.members)
+        return MemberHandler(member, self.members[member].constant_draw_handler(seed, index))
 
     def draw_handler(self, seed: tf.Tensor, index: tf.Tensor) -> Handler:
         """Returns the handler of draw (seed, index), int32 scalars; the graph finds the member."""
@@ -125,56 +138,60 @@ class Ensemble:
             case AverageHandler(handlers):
                 return _average([evaluate_under(index, handlers[index]) for index in indices])
             case DrawHandler() as draw:
-                branches = [lambda index=index: evaluate_under(index, draw) for index in indices]
-                return tf.switch_case(tf.convert_to_tensor(draw.index, tf.int32) % len(self.members), branches)
+                branches = [functools.partial(evaluate_under, index, draw) for index in indices]
+                member = tf.convert_to_tensor(draw.index, tf.int32) % len(self.members)
+                moments: MomentsByHead = tf.switch_case(member, branches)
+                return moments
             case handler:
                 return _average([evaluate_under(index, handler) for index in indices])
 
 
-def ensemble(
-    name: str, folders: Sequence[Path], members: Sequence[Model], stated: Sequence[Sequence[HeadRecord]]
+def make_ensemble(
+    name: str, folders: Sequence[Path], members: Sequence[Model], head_records: Sequence[Sequence[HeadRecord]]
 ) -> Ensemble:
-    """The members as one model; `stated` are each one's heads as the manifest would have them.
+    """Joins trained models to one ensemble; the first one's name is the default.
 
-    Raises UsageError, which names the first difference, if two members do not answer the same question.
+    folders, head_records: of each member, for messages and comparison. Raises UsageError, which names the first
+    difference, if two members do not have the same input and heads.
     """
-    twice = next((one for number, one in enumerate(folders) if one.resolve() in _resolved(folders[:number])), None)
-    if twice is not None:
-        raise UsageError(f"{twice}: named twice; the members of an ensemble are different models")
-    for folder, member, heads in zip(folders[1:], members[1:], stated[1:], strict=True):
-        difference = _difference("input", members[0].input, member.input) or _between(stated[0], heads)
+    resolved = [folder.resolve() for folder in folders]
+    for position, folder in enumerate(folders):
+        if resolved[position] in resolved[:position]:
+            raise UsageError(f"{folder}: named twice; the members of an ensemble are different models")
+    for folder, member, records in zip(folders[1:], members[1:], head_records[1:], strict=True):
+        difference = _compare_records("input", members[0].input, member.input) or _compare_heads(
+            head_records[0], records
+        )
         if difference:
             raise UsageError(f"{folder}: no ensemble with {folders[0]}: {difference}")
     return Ensemble(name or members[0].name, tuple(members))
 
 
-def _resolved(folders: Sequence[Path]) -> list[Path]:
-    return [folder.resolve() for folder in folders]
+def _compare_heads(expected: Sequence[HeadRecord], records: Sequence[HeadRecord]) -> str:
+    """Returns how the second heads differ from the first, or an empty string; their order does not matter."""
+    names, expected_names = ([head.name for head in heads] for heads in (records, expected))
+    if sorted(names) != sorted(expected_names):
+        return f"its heads are {', '.join(names)}, not {', '.join(expected_names)}"
+    by_name = {head.name: head for head in records}
+    differences = (_compare_records(f"head {head.name}", head, by_name[head.name]) for head in expected)
+    return next(filter(None, differences), "")
 
 
-def _between(ours: Sequence[HeadRecord], theirs: Sequence[HeadRecord]) -> str:
-    """How the second heads differ from the first, or an empty string; their order does not matter."""
-    names, others = ([head.name for head in heads] for heads in (ours, theirs))
-    if sorted(names) != sorted(others):
-        return f"its heads are {', '.join(others)}, not {', '.join(names)}"
-    found = {head.name: head for head in theirs}
-    return next(filter(None, (_difference(f"head {head.name}", head, found[head.name]) for head in ours)), "")
-
-
-def _difference(what: str, ours: Any, theirs: Any) -> str:
-    """The first field in which two records differ, in words, or an empty string."""
-    for field in msgspec.structs.fields(ours):
-        mine, other = getattr(ours, field.name), getattr(theirs, field.name)
-        if mine != other:
-            return f"{what} has {field.name} {_short(other)}, not {_short(mine)}"
+def _compare_records(what: str, expected: Record, record: Record) -> str:
+    """Returns the first field in which two records differ, in words, or an empty string."""
+    for field in msgspec.structs.fields(expected):
+        value, expected_value = getattr(record, field.name), getattr(expected, field.name)
+        if value != expected_value:
+            return f"{what} has {field.name} {_to_text(value)}, not {_to_text(expected_value)}"
     return ""
 
 
-def _short(value: Any) -> str:
+def _to_text(value: Any) -> str:
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _average(answers: Sequence[MomentsByHead]) -> MomentsByHead:
     count = float(len(answers))
-    return tf.nest.map_structure(lambda *values: tf.add_n(values) / count, *answers)
+    average: MomentsByHead = tf.nest.map_structure(lambda *values: tf.add_n(values) / count, *answers)
+    return average

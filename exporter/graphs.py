@@ -3,84 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import PosteriorRecord
-from probrt.trainer.model import Model
-from probrt.trainer.variational.handlers import DrawHandler, Handler, MeanHandler, use_handler
+from probrt.trainer.heads import Moments
+from probrt.trainer.variational.handlers import Handler, use_handler
 
-Outputs = dict[str, tf.Tensor]
-Values = Mapping[int, np.ndarray]
+Outputs = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>`
 
 
-def images_spec(model: Model) -> tf.TensorSpec:
+class GraphFunction(Protocol):
+    """A tf.function with one input signature that returns named outputs."""
+
+    @property
+    def input_signature(self) -> Sequence[tf.TensorSpec]:
+        """One spec per input; its name is the input's name in the graph."""
+
+    def get_concrete_function(self) -> Any:
+        """Returns the function traced for its input signature."""
+
+    def __call__(self, *inputs: tf.Tensor) -> Outputs:
+        """Runs the graph."""
+
+
+def compile_function(function: Callable[..., Outputs], input_signature: Sequence[tf.TensorSpec]) -> GraphFunction:
+    """Compiles a Python function as a tf.function with one input signature."""
+    compiled: GraphFunction = tf.function(function, input_signature=input_signature, autograph=False)
+    return compiled
+
+
+def images_spec(model: Exportable) -> tf.TensorSpec:
     """`images`, float32 [batch, *input.shape]."""
     return tf.TensorSpec([None, *model.input.shape], tf.float32, name="images")
 
 
-def mean_outputs(model: Model, images: tf.Tensor) -> Outputs:
-    """One pass under the handler in force: `mean`, `aleatoric` and extras of every head, nothing epistemic."""
-    outputs = {}
-    for name, said in model.moments(images).items():
-        outputs |= {f"{name}.mean": said.mean, f"{name}.aleatoric": said.aleatoric}
-        outputs |= {f"{name}.{extra}": value for extra, value in said.extras.items()}
+def name_moments(moments: Mapping[str, Moments]) -> Outputs:
+    """Returns one draw's `mean`, `aleatoric` and extras of every head by name; one draw has nothing epistemic."""
+    outputs: Outputs = {}
+    for head, values in moments.items():
+        outputs |= {f"{head}.mean": values.mean, f"{head}.aleatoric": values.aleatoric}
+        outputs |= {f"{head}.{extra}": value for extra, value in values.extras.items()}
     return outputs
 
 
-def chunk_outputs(model: Model, handlers: Sequence[Handler], images: tf.Tensor) -> Outputs:
-    """All quantities of every head over the draws of some handlers, unrolled in one graph."""
-    return named(model.combine_draws(images, handlers))
+def name_quantities(heads: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
+    """Returns {head: {quantity: value}} by name."""
+    return {f"{head}.{quantity}": value for head, values in heads.items() for quantity, value in values.items()}
 
 
-def named(answers: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
-    """{head: {quantity: …}} under the bundle's names, `<head>.<quantity>`."""
-    return {f"{head}.{quantity}": value for head, answer in answers.items() for quantity, value in answer.items()}
+def combine_named(model: Exportable, handlers: Sequence[Handler], images: tf.Tensor) -> Outputs:
+    """Computes all quantities of every head over the draws of some handlers, unrolled in one graph."""
+    return name_quantities(model.combine_draws(images, handlers))
 
 
-def mean_function(model: Model) -> Callable[..., Outputs]:
-    """The `mean` variant: every weight a constant at its posterior mean."""
-    handler = model.constant_handler(MeanHandler())
+def make_mean_function(model: Exportable) -> GraphFunction:
+    """Makes the `mean` variant: every weight is a constant at its posterior mean."""
+    handler = model.constant_mean_handler()
 
     def mean(images: tf.Tensor) -> Outputs:
         with use_handler(handler):
-            return mean_outputs(model, images)
+            return name_moments(model.moments(images))
 
-    return tf.function(mean, input_signature=[images_spec(model)], autograph=False)
+    return compile_function(mean, [images_spec(model)])
 
 
-def draws_function(model: Model, seed: int, indices: Sequence[int]) -> Callable[..., Outputs]:
-    """One chunk of the `draws` variant: the weights of these draws as constants."""
-    handlers = [model.constant_handler(DrawHandler(seed, index)) for index in indices]
+def make_draws_function(model: Exportable, seed: int, indices: Sequence[int]) -> GraphFunction:
+    """Makes one chunk of the `draws` variant: the weights of these draws are constants."""
+    handlers = [model.constant_draw_handler(seed, index) for index in indices]
 
     def draws(images: tf.Tensor) -> Outputs:
-        return chunk_outputs(model, handlers, images)
+        return combine_named(model, handlers, images)
 
-    return tf.function(draws, input_signature=[images_spec(model)], autograph=False)
+    return compile_function(draws, [images_spec(model)])
 
 
-def sampled_function(model: Model, posterior: PosteriorRecord) -> Callable[..., Outputs]:
-    """The `sampled` variant: one chunk of draws made in the graph, those at positions `start`, `start` + 1, …
+def make_sampled_function(model: Exportable, posterior: PosteriorRecord) -> GraphFunction:
+    """Makes the `sampled` variant: the graph makes one chunk of draws, at positions `start`, `start` + 1, …
 
-    seed and start are int32 vectors of length 1; with the bundle's seed a position means the bank's
-    order, then the unused indices ascending; with any other seed, index = position.
+    Its inputs seed and start are int32 vectors of length 1. With the bundle's seed a position means the bank's order,
+    then the unused indices ascending; with any other seed, index = position.
     """
     chunk, table = posterior.chunk, tf.constant(index_table(posterior), tf.int32)
 
     def sampled(images: tf.Tensor, seed: tf.Tensor, start: tf.Tensor) -> Outputs:
         positions = start[0] + tf.range(chunk)
-        listed = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
-        own = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
-        handlers = model.draw_handlers(seed[0], tf.where(own, listed, positions), chunk)
-        return chunk_outputs(model, handlers, images)
+        bank_indices = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
+        in_table = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
+        handlers = model.draw_handlers(seed[0], tf.where(in_table, bank_indices, positions), chunk)
+        return combine_named(model, handlers, images)
 
-    one = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]
-    return tf.function(sampled, input_signature=[images_spec(model), *one], autograph=False)
+    scalars = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]
+    return compile_function(sampled, [images_spec(model), *scalars])
 
 
-def index_table(posterior: PosteriorRecord) -> np.ndarray:
-    """Index of each position up to `max_samples` for the bundle's own seed."""
+def index_table(posterior: PosteriorRecord) -> npt.NDArray[np.int32]:
+    """The draw index of each position under the bundle's own seed, [max_samples]."""
     used = set(posterior.order)
     unused = [index for index in range(posterior.max_samples + len(used)) if index not in used]
     return np.array([*posterior.order, *unused][: posterior.max_samples], np.int32)

@@ -1,29 +1,31 @@
-"""ONNX files: opset 18, names kept, and nothing that ONNX Runtime would refuse."""
+"""ONNX files: opset 18, names kept, and no op that ONNX Runtime would refuse."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tensorflow as tf
-
+from probrt.exporter.graphs import GraphFunction
 from probrt.runtime.errors import ParityError, one_line
 
 OPSET = 18
-# Its optimisers copy the whole graph before each pass, to go on without a pass that fails: four tenths of an
-# export's time, and here a fault is a fault.
+# By default tf2onnx copies the whole graph before each optimiser, so that it can go on without one that fails. The
+# copies take four tenths of an export's time, and here a fault stops the export.
 os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
 
 
-def onnx(function: Callable[..., dict[str, tf.Tensor]], name: str) -> Any:
-    """The ONNX model of a frozen function; ParityError names the file and the op that does not convert."""
-    import onnx as onnx_package
+def convert_to_onnx(function: GraphFunction, name: str) -> Any:
+    """Converts a frozen function to an ONNX model (a ModelProto).
+
+    Raises ParityError with the file's name and the op that does not convert.
+    """
+    import onnx
     import tf2onnx
 
-    with _errors_of_tf2onnx() as errors:
+    with _collect_errors() as errors:
         try:
             model, _ = tf2onnx.convert.from_function(
                 function, input_signature=list(function.input_signature), opset=OPSET
@@ -31,22 +33,23 @@ def onnx(function: Callable[..., dict[str, tf.Tensor]], name: str) -> Any:
         except Exception as error:  # tf2onnx raises whatever its handlers raise
             raise ParityError(f"{name}: does not convert to ONNX: {one_line(error)[:300]}") from None
     if errors:
-        # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and calls it success.
+        # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and reports success.
         raise ParityError(f"{name}: does not convert to ONNX: {' '.join(errors[0].split())[:300]}")
-    onnx_package.checker.check_model(model)
+    onnx.checker.check_model(model)
     return model
 
 
-def with_metadata(model: Any, name: str, value: bytes) -> bytes:
-    """The bytes of an ONNX model with a metadata property, which any ONNX reader can look up by its name."""
-    import onnx as onnx_package
+def serialize_with_metadata(model: Any, name: str, value: bytes) -> bytes:
+    """Returns an ONNX model's bytes with a metadata property, which any ONNX reader can look up by its name."""
+    import onnx
 
-    onnx_package.helper.set_model_props(model, {name: value.decode()})
+    onnx.helper.set_model_props(model, {name: value.decode()})
     return bytes(model.SerializeToString())
 
 
 @contextmanager
-def _errors_of_tf2onnx() -> Iterator[list[str]]:
+def _collect_errors() -> Iterator[list[str]]:
+    """Collects the errors that tf2onnx only logs."""
     errors: list[str] = []
 
     class Collector(logging.Handler):

@@ -1,73 +1,133 @@
-"""What the model itself says, draw by draw: the yardstick of every exported file."""
+"""The Keras model evaluated draw by draw: every exported file is compared with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from probrt.exporter.graphs import mean_outputs
+from probrt.exporter.exportable import Exportable
+from probrt.exporter.formats import BY_PRECISION
+from probrt.exporter.graphs import Outputs, name_moments
 from probrt.runtime.bundle.manifest import HeadRecord
+from probrt.runtime.errors import ParityError
 from probrt.runtime.predict.combine import combine_chunks
-from probrt.trainer.model import Model
+from probrt.trainer.heads import Moments
 from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
-Outputs = dict[str, np.ndarray]
+NamedArrays = dict[str, npt.NDArray[Any]]  # by the bundle's names, `<head>.<quantity>`
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The Keras model under the handlers of an export, its draws combined in float64."""
+    """The model under the handlers of an export; its draws are combined in float64.
 
-    model: Model
+    Each method computes the features that all draws share once, and each draw from them. Files that use a wrong split
+    of the network would agree with that, so `check_shared_features` compares it with the whole network.
+    """
+
+    model: Exportable
     heads: Sequence[HeadRecord]
 
-    def mean(self, images: np.ndarray) -> Outputs:
-        """`mean` and `aleatoric` of every head at the posterior mean."""
-        return {name: value.numpy() for name, value in self._at_mean(images).items()}
+    def evaluate_mean(self, images: npt.NDArray[Any]) -> NamedArrays:
+        """Computes `mean` and `aleatoric` of every head at the posterior mean."""
+        return _to_arrays(self._mean_from(self._shared(images)))
 
-    def draws(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> Outputs:
-        """All four quantities of every head over draws (seed, index)."""
+    def evaluate_draws(self, images: npt.NDArray[Any], seed: int, indices: Sequence[int]) -> list[NamedArrays]:
+        """Computes `mean` and `aleatoric` of every head under each draw (seed, index)."""
+        features = self._shared(images)
+        return [_to_arrays(self._draw_from(features, *_to_scalars(seed, index))) for index in indices]
+
+    def combine_draws(self, images: npt.NDArray[Any], seed: int, indices: Sequence[int]) -> NamedArrays:
+        """Computes all quantities of every head over draws (seed, index)."""
         combiners = [combine_chunks(head) for head in self.heads]
-        for answer in self.each(images, seed, indices):
-            for head, combiner in zip(self.heads, combiners, strict=True):
-                alone = {**answer, f"{head.name}.epistemic": np.zeros_like(answer[f"{head.name}.aleatoric"])}
-                combiner.add(alone, 1)
+        for draw in self.evaluate_draws(images, seed, indices):
+            for combiner in combiners:
+                # One draw has no spread.
+                name = combiner.head.name
+                combiner.add({**draw, f"{name}.epistemic": np.zeros_like(draw[f"{name}.aleatoric"])}, 1)
         return {
             f"{combiner.head.name}.{quantity}": values
             for combiner in combiners
             for quantity, values in combiner.combine().items()
         }
 
-    def each(self, images: np.ndarray, seed: int, indices: Sequence[int]) -> list[Outputs]:
-        """`mean` and `aleatoric` of every head under each draw."""
-        return [
-            {
-                name: value.numpy()
-                for name, value in self._at_draw(
-                    images, tf.constant(seed, tf.int32), tf.constant(index, tf.int32)
-                ).items()
-            }
-            for index in indices
-        ]
+    def check_shared_features(self, images: npt.NDArray[Any], seed: int) -> None:
+        """Compares the shared features' answers with the whole network's, at the mean and in one draw of each member.
+
+        Raises ParityError with the first output that differs by more than float32 files may.
+        """
+        features = self._shared(images)
+        self._compare("at the posterior mean", self._whole_mean(images), self._mean_from(features))
+        if self.model.weights:
+            for index in range(len(self.model.members)):
+                draw = _to_scalars(seed, index)
+                whole, shared = self._whole_draw(images, *draw), self._draw_from(features, *draw)
+                self._compare(f"in draw ({seed}, {index})", whole, shared)
+
+    def _compare(self, where: str, whole: Outputs, shared: Outputs) -> None:
+        answers = _to_arrays(shared)
+        for name, expected in _to_arrays(whole).items():
+            largest = np.max(np.abs(expected), where=np.isfinite(expected), initial=1.0)
+            allowed = BY_PRECISION["float32"].tolerance * float(largest)
+            # What is not finite is the files' check to report.
+            if not np.allclose(answers[name], expected, rtol=0, atol=allowed, equal_nan=True):
+                difference = float(np.abs(answers[name] - expected).max())
+                raise ParityError(
+                    f"{self.model.name}: {name} {where} differs by {difference:.2g}, allowed {allowed:.2g}, between the "
+                    "whole network and its shared features: a layer before the first random weights is not deterministic"
+                )
 
     @cached_property
-    def _at_mean(self) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True, autograph=False)
-        def at_mean(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            with use_handler(MeanHandler()):
-                return mean_outputs(self.model, images)
-
-        return at_mean
+    def _shared(self) -> tf.types.experimental.PolymorphicFunction:
+        return _compile(self.model.shared_features)
 
     @cached_property
-    def _at_draw(self) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True, autograph=False)
-        def at_draw(images: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-            with use_handler(DrawHandler(seed, index)):
-                return mean_outputs(self.model, images)
+    def _mean_from(self) -> tf.types.experimental.PolymorphicFunction:
+        return _compile(_under_mean(self.model.moments_from))
 
-        return at_draw
+    @cached_property
+    def _draw_from(self) -> tf.types.experimental.PolymorphicFunction:
+        return _compile(_under_draw(self.model.moments_from))
+
+    @cached_property
+    def _whole_mean(self) -> tf.types.experimental.PolymorphicFunction:
+        return _compile(_under_mean(self.model.moments))
+
+    @cached_property
+    def _whole_draw(self) -> tf.types.experimental.PolymorphicFunction:
+        return _compile(_under_draw(self.model.moments))
+
+
+def _under_mean(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any], Outputs]:
+    def evaluate_mean(inputs: Any) -> Outputs:
+        with use_handler(MeanHandler()):
+            return name_moments(evaluate(inputs))
+
+    return evaluate_mean
+
+
+def _under_draw(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any, tf.Tensor, tf.Tensor], Outputs]:
+    def evaluate_draw(inputs: Any, seed: tf.Tensor, index: tf.Tensor) -> Outputs:
+        with use_handler(DrawHandler(seed, index)):
+            return name_moments(evaluate(inputs))
+
+    return evaluate_draw
+
+
+def _compile(function: Callable[..., Any]) -> Any:
+    return tf.function(function, reduce_retracing=True, autograph=False)
+
+
+def _to_scalars(seed: int, index: int) -> tuple[tf.Tensor, tf.Tensor]:
+    # As tensors, so that a new draw does not trace a new graph.
+    return tf.constant(seed, tf.int32), tf.constant(index, tf.int32)
+
+
+def _to_arrays(outputs: Outputs) -> NamedArrays:
+    return {name: value.numpy() for name, value in outputs.items()}

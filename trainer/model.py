@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import keras
 import tensorflow as tf
@@ -17,6 +17,7 @@ from probrt.trainer.heads.moments import combine_moments, combine_stacked
 from probrt.trainer.keras_internals import flatten_layers, nodes_in_order
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
+    DrawHandler,
     Handler,
     MeanHandler,
     compute_weights,
@@ -56,9 +57,23 @@ class Model:
         """The models that it consists of: itself; an ensemble has several."""
         return (self,)
 
-    def constant_handler(self, handler: Handler) -> Handler:
-        """Returns a handler that holds every random weight's value under `handler`; call it outside a trace."""
-        return ConstantHandler(compute_weights(self.network, handler))
+    @property
+    def max_draws(self) -> int | None:
+        """The number of draws that differ from each other: one without random weights, else no bound (None)."""
+        return None if self.weights else 1
+
+    @property
+    def draws_in_graph(self) -> bool:
+        """Whether a TFLite or ONNX graph can make the draws from a seed."""
+        return all(weight.posterior.in_graph for weight in self.weights)
+
+    def constant_mean_handler(self) -> Handler:
+        """Returns a handler that holds every random weight's posterior mean; call it outside a trace."""
+        return ConstantHandler(compute_weights(self.network, MeanHandler()))
+
+    def constant_draw_handler(self, seed: int, index: int) -> Handler:
+        """Returns a handler that holds every random weight's draw (seed, index); call it outside a trace."""
+        return ConstantHandler(compute_weights(self.network, DrawHandler(seed, index)))
 
     def draw_handlers(self, seed: tf.Tensor | int, indices: tf.Tensor | Sequence[int], count: int) -> list[Handler]:
         """Returns handlers of `count` draws (seed, indices[i]); makes the noise of all draws and weights at once."""
@@ -155,8 +170,15 @@ class Model:
         return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if random else None
 
 
+class SharesFeatures(Protocol):
+    """A model, or an ensemble, that computes once what all draws share."""
+
+    def shared_features(self, images: tf.Tensor) -> Any:
+        """Computes the deterministic features that all draws share."""
+
+
 def map_draws(
-    model: Model, images: tf.Tensor, handlers: Sequence[Handler], evaluate: Callable[[Features], T]
+    model: SharesFeatures, images: tf.Tensor, handlers: Sequence[Handler], evaluate: Callable[[Any], T]
 ) -> list[T]:
     """Evaluates a function of the shared features under each handler; computes the features once.
 
