@@ -68,10 +68,10 @@ def make_images(size: int) -> np.ndarray:
 def load_serving(folder: Path) -> Step:
     """Loads `serving_default` with the C++ loader."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from loader import Loaded
+    from loader import SavedModelSession
 
-    model = Loaded(folder / "net" / "1")
-    return lambda images: model("serving_default", {"images": images})
+    session = SavedModelSession(folder / "net" / "1")
+    return lambda images: session("serving_default", {"images": images})
 
 
 def load_bank(folder: Path, engine: str) -> Step:
@@ -137,10 +137,10 @@ def print_memory(folder: Path, draws: int) -> None:
     import resource
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from loader import Loaded
+    from loader import SavedModelSession
 
-    model = Loaded(folder / "net" / "1")
-    model("sample", {"images": make_images(64), "num_samples": np.array([draws], np.int32)})
+    session = SavedModelSession(folder / "net" / "1")
+    session("sample", {"images": make_images(64), "num_samples": np.array([draws], np.int32)})
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

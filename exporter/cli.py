@@ -11,35 +11,39 @@ from probrt.runtime.errors import UsageError
 def export(
     models: Annotated[
         list[Path],
-        typer.Argument(help="A model directory, as `probrt train` writes it; several make a deep ensemble."),
+        typer.Argument(help="A model directory that `probrt train` wrote; several make a deep ensemble."),
     ],
     artifacts: Annotated[
-        Path, typer.Option(help="Where bundles go; the next version of the model is made there.")
+        Path, typer.Option(help="Folder for bundles; the model's next version is written below it.")
     ] = Path("artifacts"),
-    name: Annotated[str | None, typer.Option(help="Of the bundle; default: the (first) model's.")] = None,
+    name: Annotated[str | None, typer.Option(help="The bundle's name; default: that of the (first) model.")] = None,
     draws: Annotated[
         int | None,
         typer.Option(
-            help="Draws in the bank, a multiple of 8; default: 32, of an ensemble without random weights its members."
+            help="Number of draws in the bank, a multiple of 8; default: 32, or one per member of an ensemble "
+            "without random weights."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The bundle's own seed, 0 or more.")] = 0,
-    formats: Annotated[str, typer.Option(help="Of savedmodel, tflite, onnx; default: all.")] = "",
+    formats: Annotated[str, typer.Option(help="Comma-separated list of savedmodel, tflite, onnx; default: all.")] = "",
     precisions: Annotated[
-        str, typer.Option(help="Of float32, float16, dynamic, int8; the last two are for the posterior mean.")
+        str,
+        typer.Option(
+            help="Comma-separated list of float32, float16, dynamic, int8; the last two exist for the posterior mean."
+        ),
     ] = "float32",
-    variants: Annotated[str, typer.Option(help="Of mean, draws, sampled.")] = "mean,draws,sampled",
+    variants: Annotated[str, typer.Option(help="Comma-separated list of mean, draws, sampled.")] = "mean,draws,sampled",
     select: Annotated[
-        bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise 0, 1, 2, ...")
+        bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise take 0, 1, 2, ...")
     ] = True,
     layout: Annotated[
-        str, typer.Option(help="bundle, or triton: a model repository in artifacts/triton/ as well.")
+        str, typer.Option(help="bundle, or triton to write a model repository in artifacts/triton/ as well.")
     ] = "bundle",
-    sign: Annotated[Path | None, typer.Option(help="A private key (PEM) to sign the bundle with.")] = None,
+    sign: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the bundle with.")] = None,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
 ) -> int:
-    """Turn a trained model into a bundle whose every file was checked against the model."""
+    """Turn a trained model into a bundle, after checking every file against the model."""
     if draws is not None and (draws < 8 or draws % 8 or draws > 1024):
         raise UsageError(f"--draws {draws}: a bank has 8, 16, 24 … up to 1024 draws")
     if not 0 <= seed < 2**31:
@@ -57,43 +61,51 @@ def export(
     from probrt.runtime.hush import hush
 
     with console.status("loading TensorFlow"), hush():
-        from probrt.exporter import formats as table
         from probrt.exporter.export import ExportRequest
         from probrt.exporter.export import export as export_model
-    from probrt.exporter.summary import bank_table, differences_table, files_table, next_commands
+        from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, parse_names
+        from probrt.exporter.parity import Difference
+    from probrt.exporter.summary import (
+        format_next_commands,
+        make_bank_table,
+        make_differences_table,
+        make_files_table,
+    )
 
     request = ExportRequest(
-        draws,
-        seed,
-        version,
-        table.chosen(formats, table.FORMATS, "--formats") if formats else None,
-        table.chosen(precisions, tuple(table.BY_PRECISION), "--precisions"),
-        table.chosen(variants, table.VARIANTS, "--variants"),
-        select,
-        auxiliary,
-        sign,
-        tuple(models[1:]),
-        name,
+        draws=draws,
+        seed=seed,
+        version=version,
+        formats=parse_names(formats, FORMATS, "--formats") if formats else None,
+        precisions=parse_names(precisions, tuple(BY_PRECISION), "--precisions"),
+        variants=parse_names(variants, VARIANTS, "--variants"),
+        select=select,
+        auxiliary=auxiliary,
+        key=sign,
+        members=tuple(models[1:]),
+        name=name,
     )
-    checked = []
+    differences: list[Difference] = []
     try:
         with console.status("exporting") as status:
-            exported = export_model(
+            result = export_model(
                 models[0],
                 artifacts,
                 request,
-                doing=lambda step: status.update(f"exporting: {step}"),
-                checked=checked.append,
+                on_step=lambda step: status.update(f"exporting: {step}"),
+                on_check=differences.append,
             )
     finally:
-        if checked:
-            console.print(differences_table(checked))
-    if exported.bundle.manifest.posterior and exported.bundle.manifest.posterior.selection:
-        console.print(bank_table(exported.bundle.manifest.posterior.selection))
-    console.print(files_table(exported.bundle, exported.differences))
+        # Also before a fault: the table shows which files it is in.
+        if differences:
+            console.print(make_differences_table(differences))
+    posterior = result.bundle.manifest.posterior
+    if posterior and posterior.selection:
+        console.print(make_bank_table(posterior.selection))
+    console.print(make_files_table(result.bundle, result.differences))
     if layout == "triton":
-        from probrt.exporter.triton import publish
+        from probrt.exporter.triton import write_repository
 
-        console.print(f"model repository: {publish(exported.bundle, artifacts / 'triton')}")
-    console.print(next_commands(exported.bundle), soft_wrap=True)
+        console.print(f"model repository: {write_repository(result.bundle, artifacts / 'triton')}")
+    console.print(format_next_commands(result.bundle), soft_wrap=True)
     return 0

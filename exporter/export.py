@@ -5,66 +5,77 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from probrt.exporter import parity
-from probrt.exporter.bank import Chosen, chosen
-from probrt.exporter.ensemble import Ensemble, ensemble
-from probrt.exporter.files import BundleWriter, expected_bytes
-from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, graph_files
+from probrt.exporter.bank import Bank, choose_bank
+from probrt.exporter.bundle_writer import BundleWriter, estimate_bytes
+from probrt.exporter.ensemble import make_ensemble
+from probrt.exporter.exportable import Exportable
+from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, GraphSpec, select_graphs
+from probrt.exporter.parity import Difference, compare_files, make_checking_images
 from probrt.exporter.publish import next_version, stage_version
 from probrt.exporter.reference import Reference
-from probrt.exporter.task_metrics import Task
+from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import (
     MODEL_NAME,
     NAME,
     Combine,
+    Format,
     HeadRecord,
     Kind,
     Manifest,
     ModelRecord,
     PosteriorRecord,
+    Precision,
     Provenance,
+    Variant,
     encode,
 )
 from probrt.runtime.bundle.signing import sign
 from probrt.runtime.bundle.vetting import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.trainer import store
-from probrt.trainer.model import Model
 
 CHUNK = 8
 DRAWS = 32
 MAX_SAMPLES = 1024
-_REPRESENTATIVE = 64
-_TASK = 256
-_MUCH = 1e9
-_GRAPH = "saved_model.pb"
+# How many training images int8 is fitted to, and how many the task's metrics are computed on.
+_REPRESENTATIVE_IMAGES = 64
+_TASK_IMAGES = 256
+# More bytes than this are written only if the formats are named.
+_MAX_BYTES = 1e9
+_SAVED_MODEL = "saved_model.pb"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What to export: `draws` in the bank, a multiple of CHUNK, its seed, which files, and auxiliary heads or not.
+    """What to export.
 
-    draws: None is DRAWS, or of an ensemble without random weights one per member.
-    key: the private key to sign the bundle with. formats: None is all of them, if they come to less than a gigabyte.
-    members: directories of further models that make an ensemble with the first. name: None is the (first) model's.
+    draws: in the bank, a multiple of CHUNK; None is DRAWS, or one per member of an ensemble without random weights.
+    seed: the bundle's own. version: None is the next.
+    formats: None is all of them, unless that comes to more than a gigabyte.
+    select: whether to choose the bank's draws; otherwise they are 0, 1, 2, …
+    auxiliary: whether to keep the auxiliary heads.
+    key: the private key to sign the bundle with.
+    members: directories of further models that make an ensemble with the first.
+    name: the bundle's; None is the (first) model's.
     """
 
     draws: int | None = None
     seed: int = 0
     version: int | None = None
-    formats: tuple[str, ...] | None = None
-    precisions: tuple[str, ...] = ("float32",)
-    variants: tuple[str, ...] = VARIANTS
+    formats: tuple[Format, ...] | None = None
+    precisions: tuple[Precision, ...] = ("float32",)
+    variants: tuple[Variant, ...] = VARIANTS
     select: bool = True
     auxiliary: bool = False
     key: Path | None = None
@@ -73,83 +84,88 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A published bundle and how its files were found to differ from the model."""
+class ExportResult:
+    """A published bundle, and how each of its files differs from the model."""
 
     bundle: Bundle
-    differences: tuple[parity.Difference, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What a request means for one model, decided before anything is computed or written.
+
+    training: the manifest's provenance of the model. bytes: about how many will be written.
+    """
+
+    request: ExportRequest
+    model: Exportable
+    training: dict[str, Any]
+    formats: tuple[Format, ...]
+    graphs: list[GraphSpec]
+    draws: int
+    bytes: int
 
 
 def export(
     folder: Path,
     artifacts: Path,
     request: ExportRequest,
-    doing: Callable[[str], None] = lambda step: None,
-    checked: Callable[[parity.Difference], None] = lambda difference: None,
-) -> Exported:
+    on_step: Callable[[str], None] = lambda step: None,
+    on_check: Callable[[Difference], None] = lambda difference: None,
+) -> ExportResult:
     """Publishes the next version of a model directory's bundle under `artifacts/<name>/`.
 
-    doing: told of each step; checked: of each file's check. Raises ParityError, and publishes nothing,
-    if any file says something else than the model.
+    on_step: is called with each step, in words. on_check: is called with the result of each file's check.
+    Raises ParityError, and publishes nothing, if any file differs from the model.
     """
-    model, training = _loaded(folder, request)
-    draws = _draws(model, request)
-    home = artifacts / model.name
+    plan = plan_export(folder, request)
+    home = artifacts / plan.model.name
     version = request.version or next_version(home)
-    formats = request.formats or FORMATS
-    graphs = graph_files(formats, request.precisions, request.variants, variants(model))
-    expected = expected_bytes(model, graphs, draws)
-    if request.formats is None and expected > _MUCH:
-        raise UsageError(
-            f"{folder}: about {expected / 1e9:.1f} GB with {draws} draws in every format; "
-            f"name those you need with --formats {','.join(FORMATS)}, or lower --draws"
-        )
-    kept = store.load_images(folder)
-    low, high = model.input.range or (0.0, 1.0)
-    doing(f"choosing the draws of the bank; about {expected / 1e6:.0f} MB to write")
-    posterior = _posterior(model, kept, request, draws)
+    images = store.load_images(folder)
+    on_step(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write")
+    posterior = _choose_posterior(plan, images)
     with stage_version(home, version) as stage:
-        representative = parity.checking_images(kept, low, high, _REPRESENTATIVE)
-        writer = BundleWriter(model, heads(model), posterior, representative, stage, doing)
-        files = writer.saved_model() if "savedmodel" in formats else []
-        files += writer.graphs(graphs)
-        manifest = Manifest(
-            probrt=importlib.metadata.version("probrt"),
-            model=ModelRecord(name=model.name, version=version),
-            input=model.input,
-            heads=list(writer.heads),
-            files=files,
-            posterior=posterior,
-            calibration=list(model.calibration),
-            ops=saved_model_ops((stage / _GRAPH).read_bytes()) if (stage / _GRAPH).exists() else None,
-            provenance=Provenance(training=training, export=_provenance(request, draws)),
-        )
-        (stage / NAME).write_bytes(encode(manifest))
-        doing("checking every file against the model")
-        found = []
-        images = parity.checking_images(kept, low, high)
-        targets = {name: values[:_TASK] for name, values in store.load_targets(folder).items()}
-        task = Task(kept[:_TASK], targets)
-        for difference in parity.differences(Bundle.open(stage), Reference(model, manifest.heads), images, task):
-            checked(difference)
-            found.append(difference)
-        faults = [f"{one.file}: {fault}" for one in found for fault in one.faults]
+        manifest = _write_files(plan, version, posterior, images, stage, on_step)
+        on_step("checking every file against the model")
+        differences = []
+        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage)):
+            on_check(difference)
+            differences.append(difference)
+        faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
-        rows = [row for one in found for row in (*one.outputs, *one.task)]
-        (stage / NAME).write_bytes(encode(msgspec.structs.replace(manifest, parity=rows)))
+        records = [record for difference in differences for record in (*difference.outputs, *difference.task)]
+        (stage / NAME).write_bytes(encode(msgspec.structs.replace(manifest, parity=records)))
         if request.key is not None:
-            doing("signing")
+            on_step("signing")
             sign(stage, request.key)
-    return Exported(Bundle.open(home / str(version)), tuple(found))
+    return ExportResult(Bundle.open(home / str(version)), tuple(differences))
 
 
-def heads(model: Model | Ensemble) -> list[HeadRecord]:
-    """The heads as the manifest states them."""
+def plan_export(folder: Path, request: ExportRequest) -> ExportPlan:
+    """Loads the model and decides what to write; UsageError for what the model does not have, and for too much."""
+    model, training = _load_model(folder, request)
+    draws = _count_draws(model, request)
+    formats = request.formats or FORMATS
+    graphs = select_graphs(formats, request.precisions, request.variants, available_variants(model))
+    size = estimate_bytes(model, graphs, draws)
+    if request.formats is None and size > _MAX_BYTES:
+        raise UsageError(
+            f"{folder}: about {size / 1e9:.1f} GB with {draws} draws in every format; "
+            f"name those you need with --formats {','.join(FORMATS)}, or lower --draws"
+        )
+    return ExportPlan(
+        request=request, model=model, training=training, formats=formats, graphs=graphs, draws=draws, bytes=size
+    )
+
+
+def make_head_records(model: Exportable) -> list[HeadRecord]:
+    """Returns the heads as the manifest states them."""
     return [
         HeadRecord(
             name=head.name,
-            likelihood=type(head).__struct_config__.tag,
+            likelihood=str(type(head).__struct_config__.tag),
             kind=_kind(head.combine, head.outputs(model.positions(head))),
             combine=head.combine,
             per_position=head.per_position,
@@ -169,39 +185,40 @@ def _kind(combine: Combine, outputs: Mapping[str, Sequence[int | None]]) -> Kind
     return "class" if len(outputs["mean"]) > len(outputs["aleatoric"]) else "binary"
 
 
-def variants(model: Model | Ensemble) -> tuple[str, ...]:
-    """The variants that a model has: only one model, of families whose draws can be made in a graph, has `sampled`."""
-    if len(model.members) > 1:
-        return ("mean", "draws")
-    if not model.weights:
+def available_variants(model: Exportable) -> tuple[Variant, ...]:
+    """The variants that a model has; only random weights whose draws a graph can make have `sampled`."""
+    if model.max_draws == 1:
         return ("mean",)
-    return VARIANTS if all(weight.posterior.in_graph for weight in model.weights) else ("mean", "draws")
+    return VARIANTS if model.draws_in_graph else ("mean", "draws")
 
 
-def _loaded(folder: Path, request: ExportRequest) -> tuple[Model | Ensemble, dict[str, Any]]:
-    """The model, or the ensemble, and where it comes from."""
+def _load_model(folder: Path, request: ExportRequest) -> tuple[Exportable, dict[str, Any]]:
+    """Loads the model, or the ensemble, and its provenance."""
     if request.name is not None and not re.fullmatch(MODEL_NAME, request.name):
         raise UsageError(
             f"--name {request.name!r}: letters, digits, '_', '-' and '.', beginning with a letter or digit"
         )
-    found, cards = zip(*(store.load_model(one) for one in (folder, *request.members)), strict=True)
-    models = [one if request.auxiliary else one.without_auxiliary() for one in found]
+    folders = (folder, *request.members)
+    models, stored = zip(*(store.load_model(member) for member in folders), strict=True)
+    if not request.auxiliary:
+        models = tuple(model.without_auxiliary() for model in models)
     if not request.members:
-        return dataclasses.replace(models[0], name=request.name or models[0].name), cards[0].provenance
-    coarse = [name for name in request.precisions if not BY_PRECISION[name].whole]
+        return dataclasses.replace(models[0], name=request.name or models[0].name), stored[0].provenance
+    coarse = [precision for precision in request.precisions if not BY_PRECISION[precision].whole_graph]
     if coarse:
         raise UsageError(f"--precisions {coarse[0]}: not for an ensemble; choose from float32, float16")
-    folders = (folder, *request.members)
-    joined = ensemble(request.name or "", folders, models, [heads(model) for model in models])
-    members = [{"name": card.name, "calibration": card.calibration, "provenance": card.provenance} for card in cards]
-    return joined, {"members": members}
+    ensemble = make_ensemble(request.name or "", folders, models, [make_head_records(model) for model in models])
+    members = [
+        {"name": member.name, "calibration": member.calibration, "provenance": member.provenance} for member in stored
+    ]
+    return ensemble, {"members": members}
 
 
-def _draws(model: Model | Ensemble, request: ExportRequest) -> int:
-    """How many draws the bank has; UsageError for a number that an ensemble without random weights cannot have."""
-    if model.weights or len(model.members) == 1:
+def _count_draws(model: Exportable, request: ExportRequest) -> int:
+    """Returns how many draws the bank has; UsageError for a number that the members of an ensemble do not have."""
+    count = model.max_draws
+    if count is None or count == 1:
         return request.draws or DRAWS
-    count = len(model.members)
     if request.draws not in (None, count):
         raise UsageError(
             f"--draws {request.draws}: an ensemble without random weights has {count} draws, one per member; "
@@ -210,23 +227,75 @@ def _draws(model: Model | Ensemble, request: ExportRequest) -> int:
     return count
 
 
-def _posterior(model: Model | Ensemble, kept: np.ndarray, request: ExportRequest, draws: int) -> PosteriorRecord | None:
-    if not model.weights and len(model.members) == 1:
+def _choose_posterior(plan: ExportPlan, images: npt.NDArray[Any]) -> PosteriorRecord | None:
+    """Chooses the bank and states it; None for a model with one draw only."""
+    model, request = plan.model, plan.request
+    if model.max_draws == 1:
         return None
-    bank = Chosen(list(range(draws)), None)
-    wanted = {"savedmodel", "draws"} & {*(request.formats or FORMATS), *request.variants}
-    if request.select and wanted and model.weights:
-        bank = chosen(model, heads(model), kept, request.seed, draws, CHUNK)
+    bank = Bank(list(range(plan.draws)), None)
+    has_bank = "savedmodel" in plan.formats or "draws" in request.variants
+    if request.select and has_bank and model.max_draws is None:
+        bank = choose_bank(model, make_head_records(model), images, request.seed, plan.draws, CHUNK)
     return PosteriorRecord(
         seed=request.seed,
         order=bank.order,
-        chunk=CHUNK if model.weights else draws,
-        samples=draws,
-        max_samples=MAX_SAMPLES if model.weights else draws,
+        chunk=model.max_draws or CHUNK,
+        samples=plan.draws,
+        max_samples=model.max_draws or MAX_SAMPLES,
         selection=bank.selection,
     )
 
 
-def _provenance(request: ExportRequest, draws: int) -> dict[str, object]:
+def _write_files(
+    plan: ExportPlan,
+    version: int,
+    posterior: PosteriorRecord | None,
+    images: npt.NDArray[Any],
+    stage: Path,
+    on_step: Callable[[str], None],
+) -> Manifest:
+    """Writes every file and a manifest without parity records, which has what the check needs to open the bundle."""
+    model, heads = plan.model, make_head_records(plan.model)
+    writer = BundleWriter(
+        model=model,
+        heads=heads,
+        posterior=posterior,
+        images=_make_checking_images(model, images, _REPRESENTATIVE_IMAGES),
+        folder=stage,
+        on_step=on_step,
+    )
+    files = writer.write_saved_model() if "savedmodel" in plan.formats else []
+    files += writer.write_graphs(plan.graphs)
+    graph = stage / _SAVED_MODEL
+    manifest = Manifest(
+        probrt=importlib.metadata.version("probrt"),
+        model=ModelRecord(name=model.name, version=version),
+        input=model.input,
+        heads=heads,
+        files=files,
+        posterior=posterior,
+        calibration=list(model.calibration),
+        ops=saved_model_ops(graph.read_bytes()) if graph.exists() else None,
+        provenance=Provenance(training=plan.training, export=_make_provenance(plan)),
+    )
+    (stage / NAME).write_bytes(encode(manifest))
+    return manifest
+
+
+def _compare_files(
+    plan: ExportPlan, images: npt.NDArray[Any], targets: Mapping[str, npt.NDArray[Any]], bundle: Bundle
+) -> Iterator[Difference]:
+    """Compares every file with the model, on real images and noise; coarser files also on the task."""
+    task = TaskExamples(images[:_TASK_IMAGES], {name: values[:_TASK_IMAGES] for name, values in targets.items()})
+    reference = Reference(plan.model, bundle.manifest.heads)
+    return compare_files(bundle, reference, _make_checking_images(plan.model, images), task)
+
+
+def _make_checking_images(model: Exportable, images: npt.NDArray[Any], count: int = 16) -> npt.NDArray[np.float32]:
+    low, high = model.input.range or (0.0, 1.0)
+    return make_checking_images(images, low, high, count)
+
+
+def _make_provenance(plan: ExportPlan) -> dict[str, object]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"draws": draws, "seed": request.seed, "versions": versions}
+    return {"draws": plan.draws, "seed": plan.request.seed, "versions": versions}

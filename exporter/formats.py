@@ -1,110 +1,140 @@
-"""The table of what can be exported: it drives the options, the conversion, the parity gate and the docs."""
+"""The table of formats: it drives the options of `probrt export`, the parity gate and the docs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TypeVar, get_args
 
 from probrt.runtime.bundle.manifest import Format, Precision, Variant
 from probrt.runtime.errors import UsageError
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+Name = TypeVar("Name", bound=str)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One precision.
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSpec:
+    """One precision and what its files owe.
 
-    suffix: of its files' names, before the format. variants: that exist in it.
-    bytes: of one weight.
-    tolerance: how far an output may lie from the model, as a part of the largest reference value (or of 1, if
-        that is larger). ranking: least rank correlation of its uncertainties with the model's, over images.
-    whole: whether everything is stored so; if not, the final convolution and what follows stay float32.
+    suffix: of file names, before the format. variants: that exist in this precision.
+    weight_bytes: size of one stored weight.
+    tolerance: largest difference of an output from the model, as a part of the largest reference value (or of 1, if
+        that is larger).
+    least_ranking: least rank correlation of its uncertainties with the model's, over images.
+    task_loss: how much worse than the model's each head's metric may be, as a part of the model's.
+    whole_graph: whether everything is stored so; if not, the final layers and what follows stay float32.
+    meaning: in the words of the docs.
     """
 
-    precision: Precision
+    name: Precision
     suffix: str
     variants: tuple[Variant, ...]
-    bytes: int
+    weight_bytes: int
     tolerance: float
-    ranking: float
-    task: float
-    whole: bool
+    least_ranking: float
+    task_loss: float
+    whole_graph: bool
     meaning: str
 
 
-# Float32 graphs differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers. Half
-# precision keeps 11 bits of a weight, int8 about 7, and a network of ten layers adds up ten such roundings.
-KINDS = (
-    Kind("float32", "", ("mean", "draws", "sampled"), 4, 1e-4, 0.99, 0.0, True, "everything in float32"),
-    Kind(
-        "float16",
-        ".fp16",
-        ("mean", "draws"),
-        2,
-        1e-2,
-        0.98,
-        0.02,
-        True,
-        "weights stored in half precision, half the size",
+# Float32 graphs differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers. Half precision keeps
+# 11 bits of a weight and int8 about 7; a network of ten layers adds up ten such roundings.
+PRECISIONS = (
+    PrecisionSpec(
+        name="float32",
+        suffix="",
+        variants=("mean", "draws", "sampled"),
+        weight_bytes=4,
+        tolerance=1e-4,
+        least_ranking=0.99,
+        task_loss=0.0,
+        whole_graph=True,
+        meaning="everything in float32",
     ),
-    Kind("dynamic", ".dynamic", ("mean",), 1, 5e-2, 0.9, 0.05, False, "weights in int8, a quarter of the size"),
-    Kind(
-        "int8",
-        ".int8",
-        ("mean",),
-        1,
-        0.1,
-        0.8,
-        0.1,
-        False,
-        "weights and activations in int8, fitted to training images",
+    PrecisionSpec(
+        name="float16",
+        suffix=".fp16",
+        variants=("mean", "draws"),
+        weight_bytes=2,
+        tolerance=1e-2,
+        least_ranking=0.98,
+        task_loss=0.02,
+        whole_graph=True,
+        meaning="weights stored in half precision, half the size",
+    ),
+    PrecisionSpec(
+        name="dynamic",
+        suffix=".dynamic",
+        variants=("mean",),
+        weight_bytes=1,
+        tolerance=5e-2,
+        least_ranking=0.9,
+        task_loss=0.05,
+        whole_graph=False,
+        meaning="weights in int8, a quarter of the size",
+    ),
+    PrecisionSpec(
+        name="int8",
+        suffix=".int8",
+        variants=("mean",),
+        weight_bytes=1,
+        tolerance=0.1,
+        least_ranking=0.8,
+        task_loss=0.1,
+        whole_graph=False,
+        meaning="weights and activations in int8, fitted to training images",
     ),
 )
-BY_PRECISION = {kind.precision: kind for kind in KINDS}
+BY_PRECISION: dict[Precision, PrecisionSpec] = {precision.name: precision for precision in PRECISIONS}
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph file, or one per chunk of the bank, to be written."""
+    """One graph file to write, or one per chunk of the bank."""
 
     variant: Variant
     format: Format
-    kind: Kind
+    precision: PrecisionSpec
 
-    def name(self, chunk: int | None = None) -> str:
-        """Its file's name, with the number of a chunk of the bank."""
+    def file_name(self, chunk: int | None = None) -> str:
+        """The file's name; `chunk` is the position of a chunk of the bank."""
         number = "" if chunk is None else f"-{chunk:02d}"
-        return f"{self.variant}{number}{self.kind.suffix}.{self.format}"
+        return f"{self.variant}{number}{self.precision.suffix}.{self.format}"
 
 
-def chosen(words: str, allowed: Sequence[str], option: str) -> tuple[str, ...]:
-    """The names in a comma-separated list, in the order of the table; UsageError for one that is not allowed."""
-    named = [word.strip() for word in words.split(",") if word.strip()]
-    unknown = [word for word in named if word not in allowed]
-    if unknown or not named:
-        raise UsageError(f"{option} {words}: choose from {', '.join(allowed)}")
-    return tuple(word for word in allowed if word in named)
+def parse_names(text: str, allowed: Sequence[Name], option: str) -> tuple[Name, ...]:
+    """Returns the names of a comma-separated list, in the order of `allowed`; UsageError for any other name."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not names:
+        raise UsageError(f"{option} {text}: choose from {', '.join(allowed)}")
+    return tuple(name for name in allowed if name in names)
 
 
-def graph_files(
-    formats: Sequence[str], precisions: Sequence[str], variants: Sequence[str], possible: Sequence[str]
+def select_graphs(
+    formats: Sequence[Format],
+    precisions: Sequence[Precision],
+    variants: Sequence[Variant],
+    available: Sequence[Variant],
 ) -> list[GraphSpec]:
-    """The graph files of a choice, of the variants that the model has; UsageError if nothing is left to write."""
-    found = [
-        GraphSpec(variant, format, kind)
+    """Returns the graph files that a request means, of the variants that the model has.
+
+    Raises UsageError if there is nothing to write.
+    """
+    graphs = [
+        GraphSpec(variant, format, precision)
         for variant in VARIANTS
-        for kind in KINDS
+        for precision in PRECISIONS
         for format in FORMATS
-        if variant in variants and variant in possible and variant in kind.variants
-        if kind.precision in precisions and format in formats and format != "savedmodel"
+        if variant in variants and variant in available and variant in precision.variants
+        if precision.name in precisions and format in formats and format != "savedmodel"
     ]
-    if not found and "savedmodel" not in formats:
+    if not graphs and "savedmodel" not in formats:
         raise UsageError(
             f"--formats {','.join(formats)} --precisions {','.join(precisions)} --variants {','.join(variants)}: "
-            f"nothing to write; this model has {', '.join(possible)}, and "
-            + "; ".join(f"{kind.precision} is for {', '.join(kind.variants)}" for kind in KINDS)
+            f"nothing to write; this model has {', '.join(available)}, and "
+            + "; ".join(f"{precision.name} is for {', '.join(precision.variants)}" for precision in PRECISIONS)
         )
-    return found
+    return graphs

@@ -1,245 +1,302 @@
-"""The parity gate: every file against the model under the same reading, before anything is published."""
+"""The parity gate: compares every file with the model under the same handler before anything is published."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy import stats
 
-from probrt.exporter.formats import BY_PRECISION, Kind
-from probrt.exporter.reference import Outputs, Reference
-from probrt.exporter.signatures import encodable
-from probrt.exporter.task_metrics import Task
+from probrt.exporter.formats import BY_PRECISION, PrecisionSpec
+from probrt.exporter.reference import NamedArrays, Reference
+from probrt.exporter.signatures import is_encodable
+from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, ParityRecord, PosteriorRecord
+from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
 from probrt.runtime.images.png import encode_png
 
-Inputs = dict[str, np.ndarray]
+Inputs = dict[str, npt.NDArray[Any]]
+TimedAnswer = tuple[NamedArrays, float]  # and seconds
 
-# How far the average spread between draws may lie from the model's, as a part of it; below _SMALL, in
-# the unit of the quantity, rounding alone can be that much.
+# How far the average spread between draws may lie from the model's, as a part of it. Below _SMALL, in the unit of the
+# quantity, rounding alone can be that much.
 _SPREAD = 0.02
 _SMALL = 1e-4
-# Of a difference of two entropies in float32, as a part of the largest value or of 1.
+# Rounding of a difference of two entropies in float32, as a part of the largest value or of 1.
 _ROUNDING = 1e-6
+# A seed and a number of draws that are not the bundle's own.
 _OTHER_SEED = 11
-_FEWER = 5
+_OTHER_DRAWS = 5
 _THREADS = 2
+_SAVED_MODEL = "saved_model.pb"
 _ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The rows of the manifest for one file (or signature), and what is wrong with it, if anything.
+    """How one file, or one signature of the SavedModel, differs from the model.
 
-    task: rows of its scores, of a coarser file. milliseconds: per image, of the checking run.
+    outputs: the manifest's records, one per output. task: of a coarser file, one per metric.
+    faults: what is wrong, in words; empty if nothing is. milliseconds: per image, in the run that was compared.
     """
 
     file: str
-    outputs: tuple[ParityRecord, ...]
-    faults: tuple[str, ...]
-    milliseconds: float = 0.0
+    signature: str = ""
+    outputs: tuple[ParityRecord, ...] = ()
     task: tuple[ParityRecord, ...] = ()
+    faults: tuple[str, ...] = ()
+    milliseconds: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The file, and the signature if it has several."""
+        return f"{self.file} {self.signature}".strip()
 
 
-def differences(bundle: Bundle, reference: Reference, images: np.ndarray, task: Task) -> Iterator[Difference]:
-    """Every file of an unpublished bundle against the model, on raw images [count, *input.shape]; coarser ones also
-    by how well they do the task.
+def compare_files(
+    bundle: Bundle, reference: Reference, images: npt.NDArray[np.float32], task: TaskExamples
+) -> Iterator[Difference]:
+    """Compares every file of an unpublished bundle with the model, coarser ones also by how well they do the task.
+
+    images: raw, [count, *input.shape]. Raises ParityError if the model's shared features disagree with its network,
+    because every file is made from them.
     """
     posterior = bundle.manifest.posterior
-    expected_mean = reference.mean(images)
-    entropies = {head.name for head in reference.heads if head.kind != "real"}
+    reference.check_shared_features(images, posterior.seed if posterior else 0)
 
     @functools.cache
-    def wanted(variant: str, draws: tuple[int, int] | None) -> tuple[list[Inputs], Outputs]:
-        """The calls that a file is asked, and what the model says to them."""
-        if variant == "mean":
-            return [{"images": images}], expected_mean
-        if variant == "draws":
-            first, count = draws or (0, 0)
-            indices = posterior.order[first : first + count]
-            return [{"images": images}], reference.draws(images, posterior.seed, indices)
-        return _asked_of_sampled(reference, posterior, images)
+    def expect(variant: Variant, draws: tuple[int, int] | None) -> tuple[list[Inputs], NamedArrays]:
+        """Returns the calls of a file, and the model's answer to them."""
+        if posterior is not None and variant == "sampled":
+            return _make_sampled_calls(reference, posterior, images)
+        return [{"images": images}], _evaluate_reference(reference, posterior, images, draws)
 
     for file in bundle.manifest.files:
-        if file.format != "savedmodel":
-            calls, expected = wanted(file.variant, file.draws)
-            run = functools.partial(_answered, bundle, file, calls)
-            found = _difference(file.path, "", run, expected, BY_PRECISION[file.precision], entropies)
-            yield found if file.precision == "float32" else _and_task(found, bundle, file, reference, task)
-    saved = bundle.files("savedmodel")
-    if saved:
-        graph = _graph(bundle, saved)
-        for signature, answer, expected in _signatures(bundle, graph, reference, images, expected_mean):
-            run = functools.partial(_timed, answer)
-            yield _difference("saved_model.pb", signature, run, expected, BY_PRECISION["float32"], entropies)
+        if file.format == "savedmodel":
+            continue
+        calls, expected = expect(file.variant, file.draws)
+        run = functools.partial(_run_calls, bundle, file, calls)
+        difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference.heads)
+        yield difference if file.precision == "float32" else _add_task(difference, bundle, file, reference, task)
+    files = bundle.files("savedmodel")
+    if files:
+        graph = _load_graph(bundle, files)
+        for signature, inputs, expected in _signature_calls(bundle, reference, images):
+            run = functools.partial(_run_signature, graph, inputs, signature)
+            yield _compare(_SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference.heads)
 
 
-def checking_images(kept: np.ndarray, low: float, high: float, count: int = 16) -> np.ndarray:
-    """Real images and half as many of uniform noise over the input's range, float32."""
-    real = kept[:count].astype(np.float32)
+def make_checking_images(
+    real_images: npt.NDArray[Any], low: float, high: float, count: int = 16
+) -> npt.NDArray[np.float32]:
+    """Returns up to `count` real images and half as many of uniform noise over the input's range, float32."""
+    real = real_images[:count].astype(np.float32)
     noise = np.random.default_rng(23).uniform(low, high, (max(1, len(real) // 2), *real.shape[1:]))
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _answered(bundle: Bundle, file: FileRecord, calls: list[Inputs]) -> tuple[Outputs, float]:
-    """The calls' answers, and the last one's seconds, which have no start in them."""
-    graph = _graph(bundle, [file])
+def _run_calls(bundle: Bundle, file: FileRecord, calls: Sequence[Inputs]) -> TimedAnswer:
+    """Loads a file and makes some calls; the seconds are those of the last one repeated, so they include no start."""
+    graph = _load_graph(bundle, [file])
     answers = [graph(call) for call in calls]
     begin = time.perf_counter()
     graph(calls[-1])
-    return _joined(answers), time.perf_counter() - begin
+    return _concatenate(answers), time.perf_counter() - begin
 
 
-def _and_task(found: Difference, bundle: Bundle, file: FileRecord, reference: Reference, task: Task) -> Difference:
-    """The difference with the scores of the task; a file that has no finite answers has no scores."""
-    if found.faults or not task.targets:
-        return found
-    posterior, graph = bundle.manifest.posterior, _graph(bundle, [file])
+def _run_signature(graph: Graph, inputs: Inputs, signature: str) -> TimedAnswer:
+    answer, begin = graph(inputs, signature), time.perf_counter()
+    graph(inputs, signature)
+    return answer, time.perf_counter() - begin
+
+
+def _add_task(
+    difference: Difference, bundle: Bundle, file: FileRecord, reference: Reference, task: TaskExamples
+) -> Difference:
+    """Adds the metrics of the task; a file that already has faults gets none."""
+    if difference.faults or not task.targets:
+        return difference
+    graph = _load_graph(bundle, [file])
     answers, expected = [], []
     for images in task.batches():
         answers.append(graph({"images": images}))
-        if file.variant == "mean":
-            expected.append(reference.mean(images))
-        else:
-            first, count = file.draws or (0, 0)
-            expected.append(reference.draws(images, posterior.seed, posterior.order[first : first + count]))
-    allowed = BY_PRECISION[file.precision].task
-    rows, faults = task.compared(reference.model.heads, file.path, _joined(answers), _joined(expected), allowed)
-    return dataclasses.replace(found, task=tuple(rows), faults=tuple(faults))
+        expected.append(_evaluate_reference(reference, bundle.manifest.posterior, images, file.draws))
+    records, faults = task.compare_metrics(
+        reference.model.heads,
+        file.path,
+        _concatenate(answers),
+        _concatenate(expected),
+        BY_PRECISION[file.precision].task_loss,
+    )
+    return dataclasses.replace(difference, task=tuple(records), faults=tuple(faults))
 
 
-def _timed(answer: Callable[[], Outputs]) -> tuple[Outputs, float]:
-    found, begin = answer(), time.perf_counter()
-    answer()
-    return found, time.perf_counter() - begin
+def _evaluate_reference(
+    reference: Reference,
+    posterior: PosteriorRecord | None,
+    images: npt.NDArray[Any],
+    draws: tuple[int, int] | None,
+) -> NamedArrays:
+    """Returns the model's answer at the posterior mean, or over the draws (first position, count) of the bank."""
+    if posterior is None or draws is None:
+        return reference.evaluate_mean(images)
+    first, count = draws
+    return reference.combine_draws(images, posterior.seed, posterior.order[first : first + count])
 
 
-def _asked_of_sampled(
-    reference: Reference, posterior: PosteriorRecord, images: np.ndarray
-) -> tuple[list[Inputs], Outputs]:
-    """Two calls, of the bundle's own seed and of another from an odd position on."""
+def _make_sampled_calls(
+    reference: Reference, posterior: PosteriorRecord, images: npt.NDArray[np.float32]
+) -> tuple[list[Inputs], NamedArrays]:
+    """Makes two calls of a `sampled` file, with the bundle's seed and with another one from an odd position on."""
     calls, answers = [], []
-    for seed, start in ((posterior.seed, 0), (_OTHER_SEED, _FEWER)):
+    for seed, start in ((posterior.seed, 0), (_OTHER_SEED, _OTHER_DRAWS)):
         indices = posterior.order if seed == posterior.seed else range(start + posterior.chunk)
-        asked = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
-        calls.append({"images": images, **asked})
-        answers.append(reference.draws(images, seed, indices[start : start + posterior.chunk]))
-    return calls, _joined(answers)
+        calls.append({"images": images, "seed": np.array([seed], np.int32), "start": np.array([start], np.int32)})
+        answers.append(reference.combine_draws(images, seed, indices[start : start + posterior.chunk]))
+    return calls, _concatenate(answers)
 
 
-def _joined(answers: Sequence[Outputs]) -> Outputs:
-    """Answers one after the other along the batch."""
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-
-
-def _signatures(
-    bundle: Bundle, graph: Graph, reference: Reference, images: np.ndarray, expected_mean: Outputs
-) -> Iterator[tuple[str, Callable[[], Outputs], Outputs]]:
+def _signature_calls(
+    bundle: Bundle, reference: Reference, images: npt.NDArray[np.float32]
+) -> Iterator[tuple[str, Inputs, NamedArrays]]:
+    """Yields each signature of the SavedModel, its inputs and the model's answer to them."""
     posterior = bundle.manifest.posterior
-    yield "mean", lambda: graph({"images": images}, "mean"), expected_mean
+    yield "mean", {"images": images}, reference.evaluate_mean(images)
     if posterior is None:
         return
-    bank = reference.draws(images, posterior.seed, posterior.order[: posterior.samples])
-    yield "serving_default", lambda: graph({"images": images}, "serving_default"), bank
-    fewer = min(_FEWER, posterior.max_samples)
-    other = reference.draws(images, _OTHER_SEED, range(fewer))
-    asked = {"num_samples": np.array([fewer], np.int32), "seed": np.array([_OTHER_SEED], np.int32)}
-    yield "sample", lambda: graph({"images": images, **asked}, "sample"), other
-    each = reference.each(images, _OTHER_SEED, range(fewer))
-    means = {name: np.stack([one[name] for one in each], 1) for name in each[0] if name.endswith(".mean")}
-    yield "draws", lambda: graph({"images": images, **asked}, "draws"), means
-    if encodable(reference.model):
+    bank = (0, posterior.samples)
+    yield "serving_default", {"images": images}, _evaluate_reference(reference, posterior, images, bank)
+    count = min(_OTHER_DRAWS, posterior.max_samples)
+    options = {"num_samples": np.array([count], np.int32), "seed": np.array([_OTHER_SEED], np.int32)}
+    combined = reference.combine_draws(images, _OTHER_SEED, range(count))
+    yield "sample", {"images": images, **options}, combined
+    draws = reference.evaluate_draws(images, _OTHER_SEED, range(count))
+    names = [f"{head.name}.mean" for head in reference.heads]
+    yield "draws", {"images": images, **options}, {name: np.stack([draw[name] for draw in draws], 1) for name in names}
+    if is_encodable(reference.model.input):
         pixels = images.round().astype(np.uint8)
         pictures = np.array([encode_png(image) for image in pixels], object)
-        decoded = reference.draws(pixels.astype(np.float32), posterior.seed, posterior.order[: posterior.samples])
-        yield "encoded", lambda: graph({"image_bytes": pictures}, "encoded"), decoded
+        decoded = _evaluate_reference(reference, posterior, pixels.astype(np.float32), bank)
+        yield "encoded", {"image_bytes": pictures}, decoded
 
 
-def _difference(
+def _compare(
     file: str,
     signature: str,
-    run: Callable[[], tuple[Outputs, float]],
-    expected: Outputs,
-    kind: Kind,
-    entropies: Collection[str],
+    run: Callable[[], TimedAnswer],
+    expected: NamedArrays,
+    precision: PrecisionSpec,
+    heads: Sequence[HeadRecord],
 ) -> Difference:
-    """entropies: the heads whose uncertainties are entropies; the others' are variances."""
-    rows, faults = [], []
+    """Runs a file or signature and compares each output with the model's."""
     try:
         answer, seconds = run()
     except ProbrtError:
         raise
     except Exception as error:  # every engine has exceptions of its own
-        return Difference(f"{file} {signature}".strip(), (), (f"does not run: {one_line(error)[:300]}",))
-    for name in sorted({*answer, *expected}):
-        if name not in answer or name not in expected:
-            faults.append(f"{name} is {'missing' if name in expected else 'one too many'}")
-            continue
-        got, want = np.asarray(answer[name], np.float64), np.asarray(expected[name], np.float64)
-        if got.shape != want.shape:
-            faults.append(f"{name} has shape {list(got.shape)}, the model gives {list(want.shape)}")
-            continue
-        if not np.isfinite(got).all():
-            faults.append(f"{name} is not finite")
-            continue
-        allowed = kind.tolerance * max(1.0, float(np.abs(want).max()))
-        absolute = float(np.abs(got - want).max())
-        head, _, quantity = name.partition(".")
-        ranking = None if name.endswith(".mean") else _ranking(got, want)
-        rows.append(
-            ParityRecord(
-                file=file,
-                signature=signature,
-                head=head,
-                quantity=quantity,
-                absolute=absolute,
-                relative=absolute / max(float(np.abs(want).max()), 1e-30),
-                tolerance=allowed,
-                ranking=ranking,
-            )
-        )
-        if absolute > allowed:
-            faults.append(f"{name} differs by {absolute:.2g}, allowed {allowed:.2g}")
-        if ranking is not None and ranking < kind.ranking:
-            faults.append(f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {kind.ranking:g})")
-        if name.endswith(".epistemic"):
-            mean = np.abs(expected[f"{name.removesuffix('epistemic')}mean"]).max()
-            least = _ROUNDING if head in entropies else (_ROUNDING * float(mean)) ** 2
-            faults += _spread_faults(name, got, want, least, max(_SPREAD, kind.tolerance))
+        return Difference(file, signature, faults=(f"does not run: {one_line(error)[:300]}",))
+    records, faults = [], [f"{name} is one too many" for name in sorted({*answer} - {*expected})]
+    for head in sorted(heads, key=lambda head: head.name):
+        for quantity in sorted(head.outputs):
+            if f"{head.name}.{quantity}" in expected:
+                record, faults_of_output = _compare_output(file, signature, head, quantity, answer, expected, precision)
+                records += [record] if record else []
+                faults += faults_of_output
     count = max(1, len(next(iter(expected.values()))))
-    return Difference(f"{file} {signature}".strip(), tuple(rows), tuple(faults), 1000.0 * seconds / count)
+    return Difference(
+        file, signature, outputs=tuple(records), faults=tuple(faults), milliseconds=1000.0 * seconds / count
+    )
 
 
-def _spread_faults(name: str, got: np.ndarray, want: np.ndarray, least: float, allowed: float) -> list[str]:
-    """Sampling must be seen: spread between draws, above the rounding `least`, and as much of it as the model has."""
-    if got.max() <= least:
+def _compare_output(
+    file: str,
+    signature: str,
+    head: HeadRecord,
+    quantity: str,
+    answer: Mapping[str, npt.NDArray[Any]],
+    expected: NamedArrays,
+    precision: PrecisionSpec,
+) -> tuple[ParityRecord | None, list[str]]:
+    """Compares one output; there is no record where the shapes differ or a value is not finite."""
+    name = f"{head.name}.{quantity}"
+    if name not in answer:
+        return None, [f"{name} is missing"]
+    values, targets = np.asarray(answer[name], np.float64), np.asarray(expected[name], np.float64)
+    if values.shape != targets.shape:
+        return None, [f"{name} has shape {list(values.shape)}, the model gives {list(targets.shape)}"]
+    if not np.isfinite(values).all():
+        return None, [f"{name} is not finite"]
+    largest = float(np.abs(targets).max())
+    allowed = precision.tolerance * max(1.0, largest)
+    absolute = float(np.abs(values - targets).max())
+    ranking = None if quantity == "mean" else compute_ranking(values, targets)
+    faults = []
+    if absolute > allowed:
+        faults.append(f"{name} differs by {absolute:.2g}, allowed {allowed:.2g}")
+    if ranking is not None and ranking < precision.least_ranking:
+        faults.append(
+            f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {precision.least_ranking:g})"
+        )
+    if quantity == "epistemic":
+        # An entropy's rounding does not depend on the mean's size; a variance's is that of its square.
+        mean = float(np.abs(expected[f"{head.name}.mean"]).max())
+        rounding = (_ROUNDING * mean) ** 2 if head.kind == "real" else _ROUNDING
+        faults += _check_spread(name, values, targets, rounding, max(_SPREAD, precision.tolerance))
+    record = ParityRecord(
+        file=file,
+        signature=signature,
+        head=head.name,
+        quantity=quantity,
+        absolute=absolute,
+        relative=absolute / max(largest, 1e-30),
+        tolerance=allowed,
+        ranking=ranking,
+    )
+    return record, faults
+
+
+def _check_spread(
+    name: str, values: npt.NDArray[np.float64], targets: npt.NDArray[np.float64], rounding: float, allowed: float
+) -> list[str]:
+    """Checks that the spread over draws is more than rounding and, on average, equals the model's."""
+    if values.max() <= rounding:
         return [f"{name} is 0 everywhere but for rounding: the draws are all alike"]
-    if want.mean() > _SMALL and abs(got.mean() / want.mean() - 1) > allowed:
-        return [f"{name} is {got.mean():.3g} on average, the model's is {want.mean():.3g}"]
+    if targets.mean() > _SMALL and abs(values.mean() / targets.mean() - 1) > allowed:
+        return [f"{name} is {values.mean():.3g} on average, the model's is {targets.mean():.3g}"]
     return []
 
 
-def _ranking(got: np.ndarray, want: np.ndarray) -> float | None:
-    """Spearman's rank correlation over images of an uncertainty (its average per image); None where all are alike."""
-    ours, theirs = (values.reshape(len(values), -1).mean(1) for values in (got, want))
-    if theirs.std() <= _SMALL or ours.std() == 0:
+def compute_ranking(values: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> float | None:
+    """Spearman's rank correlation over images of an uncertainty (averaged per image) with the model's.
+
+    values, targets: [images, …]. Tied images share the average of their ranks. None where all images are alike.
+    """
+    scores, target_scores = (array.reshape(len(array), -1).mean(1) for array in (values, targets))
+    # Where the model is sure, rounding alone would order the images.
+    rounding = _ROUNDING * max(1.0, float(np.abs(target_scores).max()))
+    rounded = np.where(np.abs(scores - target_scores) <= rounding, target_scores, scores)
+    if target_scores.std() <= _SMALL or scores.std() == 0 or rounded.std() == 0:
         return None
-    # Where a model is sure, rounding alone would order the images.
-    ours = np.where(np.abs(ours - theirs) <= _ROUNDING * max(1.0, np.abs(theirs).max()), theirs, ours)
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (ours, theirs)]
-    return float(np.clip(np.corrcoef(*ranks)[0, 1], -1.0, 1.0))
+    return float(np.clip(stats.spearmanr(rounded, target_scores).statistic, -1.0, 1.0))
 
 
-def _graph(bundle: Bundle, files: Sequence[FileRecord]) -> Graph:
+def _concatenate(answers: Sequence[NamedArrays]) -> NamedArrays:
+    """Joins answers along the batch."""
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _load_graph(bundle: Bundle, files: Sequence[FileRecord]) -> Graph:
+    """Loads a file, or the SavedModel's files, with the engine that checks its format."""
     name = _ENGINES[files[0].format]
-    engine = next(one for one in engines() if one.name == name)
+    engine = next(engine for engine in engines() if engine.name == name)
     if not engine.installed:
         raise MissingError(f"checking {files[0].path} needs {name}, not installed; {engine.install}")
     return engine.load_module().load(bundle, list(files), "cpu", _THREADS)

@@ -79,8 +79,8 @@ class Reference:
             if not np.allclose(answers[name], expected, rtol=0, atol=allowed, equal_nan=True):
                 difference = float(np.abs(answers[name] - expected).max())
                 raise ParityError(
-                    f"{self.model.name}: {name} {where} differs by {difference:.2g}, allowed {allowed:.2g}, between the "
-                    "whole network and its shared features: a layer before the first random weights is not deterministic"
+                    f"{self.model.name}: {name} {where} differs by {difference:.2g}, allowed {allowed:.2g}, between "
+                    "the whole network and its shared features; a layer before the random weights is not deterministic"
                 )
 
     @cached_property

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from probrt.exporter.signatures import Signatures
+from probrt.exporter.exportable import Exportable
+from probrt.exporter.signatures import make_signatures
 from probrt.runtime.bundle.manifest import PosteriorRecord
-from probrt.trainer.model import Model
 
 
-def save(model: Model, posterior: PosteriorRecord, folder: Path) -> None:
+def write_saved_model(model: Exportable, posterior: PosteriorRecord | None, folder: Path) -> None:
     """Writes saved_model.pb and variables/ with every signature into an existing folder."""
     module = tf.Module()
-    # The variables alone: tracking the Keras model would write its own functions beside ours.
+    # Only the variables: if the module tracked the Keras model, its own functions would be saved too.
     module.parameters = [variable.value for member in model.members for variable in member.network.variables]
-    signatures = Signatures(model, posterior).all()
+    signatures = make_signatures(model, posterior)
     for name, function in signatures.items():
         setattr(module, name, function)
     tf.saved_model.save(module, folder, signatures=signatures)
-    # Written for each save with a random content; nothing reads it.
+    # Each save writes it with random content, and nothing reads it.
     (folder / "fingerprint.pb").unlink(missing_ok=True)

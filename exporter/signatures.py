@@ -1,105 +1,141 @@
-"""The SavedModel's signatures, with the Monte Carlo sampling inside.
+"""The SavedModel's signatures; the Monte Carlo sampling is inside them.
 
-Everything is stateless in (seed, index). In the signatures that servers batch (`serving_default`,
-`sample`, `mean`) a row depends on nothing but itself: a bad row answers NaN and harms no other.
+They are stateless: (seed, index) names every draw. In the signatures that servers batch (`serving_default`, `sample`,
+`mean`) a row depends only on itself: a bad row answers NaN and does not affect the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from probrt.exporter.graphs import Outputs, chunk_outputs, images_spec, index_table, mean_outputs, named
-from probrt.runtime.bundle.manifest import PosteriorRecord
-from probrt.trainer.heads import moments
+from probrt.exporter.exportable import Exportable
+from probrt.exporter.graphs import (
+    GraphFunction,
+    Outputs,
+    combine_named,
+    compile_function,
+    images_spec,
+    index_table,
+    name_moments,
+    name_quantities,
+)
+from probrt.runtime.bundle.manifest import Input, PosteriorRecord
+from probrt.trainer.heads import Moments
 from probrt.trainer.heads.moments import RunningMoments, add_draw, finish_running, start_running
-from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
-_Running = dict[str, RunningMoments]
+Running = Mapping[str, RunningMoments]  # by head
+
+
+def make_signatures(model: Exportable, posterior: PosteriorRecord | None) -> dict[str, GraphFunction]:
+    """Makes the signatures by name; a model without random weights has one pass and no signature that samples."""
+    mean = make_mean_signature(model)
+    if posterior is None:
+        signatures = {"serving_default": make_mean_signature(model), "mean": mean}
+        default = mean
+    else:
+        sampling = SamplingSignatures(model, posterior)
+        default = sampling.serving_default()
+        signatures = {
+            "serving_default": default,
+            "sample": sampling.sample(),
+            "draws": sampling.draws(),
+            "mean": mean,
+        }
+    if is_encodable(model.input):
+        signatures["encoded"] = make_encoded_signature(model, default)
+    return signatures
+
+
+def make_mean_signature(model: Exportable) -> GraphFunction:
+    """Makes the signature of one pass at the posterior mean."""
+
+    def mean(images: tf.Tensor) -> Outputs:
+        rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(model, images))
+        good = _finite_rows(images)
+        with use_handler(MeanHandler()):
+            outputs = name_moments(model.moments(_clear_rows(images, good)))
+        return _first_rows(_set_nan_rows(outputs, good), rows)
+
+    return compile_function(mean, [images_spec(model)])
+
+
+def make_encoded_signature(model: Exportable, default: GraphFunction) -> GraphFunction:
+    """Makes the signature that decodes and resizes PNG or JPEG bytes and calls `default`."""
+    height, width, channels = model.input.shape
+
+    def decode(content: tf.Tensor) -> tf.Tensor:
+        # Despite its name the op reads PNG too; the accurate integer transform is Pillow's.
+        pixels = tf.io.decode_jpeg(content, channels=channels, dct_method="INTEGER_ACCURATE")
+        resized = tf.image.resize(tf.cast(pixels, tf.float32), [height, width], antialias=True)
+        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
+
+    def encoded(image_bytes: tf.Tensor) -> Outputs:
+        shape = tf.TensorSpec([height, width, channels], tf.float32)
+        return default(tf.map_fn(decode, image_bytes, fn_output_signature=shape))
+
+    return compile_function(encoded, [tf.TensorSpec([None], tf.string, name="image_bytes")])
 
 
 @dataclass(frozen=True)
-class Signatures:
-    """The functions of one model and one bank."""
+class SamplingSignatures:
+    """The signatures of one model and its bank that give more than one draw."""
 
-    model: Model
-    posterior: PosteriorRecord | None
+    model: Exportable
+    posterior: PosteriorRecord
 
-    def all(self) -> dict[str, Callable[..., Outputs]]:
-        """The signatures by name."""
-        if self.posterior is None:  # one model without random weights: one pass is all there is
-            found = {"serving_default": self.mean(), "mean": self.mean()}
-            return found | ({"encoded": self.encoded(found["mean"])} if encodable(self.model) else {})
-        bank = self.serving_default()
-        found = {
-            "serving_default": bank,
-            "sample": self.sample(),
-            "draws": self.draws(),
-            "mean": self.mean(),
-        }
-        if encodable(self.model):
-            found["encoded"] = self.encoded(bank)
-        return found
-
-    def serving_default(self) -> Callable[..., Outputs]:
-        """All heads over the bundle's own number of draws and seed, unrolled: the fastest plain form."""
-
+    def serving_default(self) -> GraphFunction:
+        """Makes the signature of all heads over the bundle's draws and seed, unrolled: the fastest plain form."""
         bank = self.posterior.order[: self.posterior.samples]
 
         def serving_default(images: tf.Tensor) -> Outputs:
-            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
-            good = _finite(images)
+            rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
+            good = _finite_rows(images)
             handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
-            outputs = chunk_outputs(self.model, handlers, _cleared(images, good))
-            return _first_rows(_nan_rows(outputs, good), rows)
+            outputs = combine_named(self.model, handlers, _clear_rows(images, good))
+            return _first_rows(_set_nan_rows(outputs, good), rows)
 
-        return tf.function(serving_default, input_signature=[images_spec(self.model)], autograph=False)
+        return compile_function(serving_default, [images_spec(self.model)])
 
-    def mean(self) -> Callable[..., Outputs]:
-        """One pass at the posterior mean."""
-
-        def mean(images: tf.Tensor) -> Outputs:
-            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
-            good = _finite(images)
-            with use_handler(MeanHandler()):
-                outputs = mean_outputs(self.model, _cleared(images, good))
-            return _first_rows(_nan_rows(outputs, good), rows)
-
-        return tf.function(mean, input_signature=[images_spec(self.model)], autograph=False)
-
-    def sample(self) -> Callable[..., Outputs]:
-        """All heads for any number of draws and any seed, per row."""
+    def sample(self) -> GraphFunction:
+        """Makes the signature of all heads for any number of draws and any seed, per row."""
 
         def sample(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
             rows = tf.shape(images)[0]
-            images = _never_empty(self._shaped(images))
-            number, seeds = _per_row(num_samples, images), _per_row(seed, images)
-            good = _finite(images) & (number >= 1) & (number <= self.posterior.max_samples) & (seeds >= 0)
-            outputs = self._grouped(_cleared(images, good), tf.where(good, number, 0), tf.where(good, seeds, 0))
-            return _first_rows(_nan_rows(outputs, good), rows)
+            images = _pad_empty(_ensure_sides(self.model, images))
+            counts, seeds = _expand_to_rows(num_samples, images), _expand_to_rows(seed, images)
+            good = _finite_rows(images) & (counts >= 1) & (counts <= self.posterior.max_samples) & (seeds >= 0)
+            cleared = _clear_rows(images, good)
+            outputs = self._combine_by_seed(cleared, tf.where(good, counts, 0), tf.where(good, seeds, 0))
+            return _first_rows(_set_nan_rows(outputs, good), rows)
 
         return self._with_defaults(sample)
 
-    def draws(self) -> Callable[..., Outputs]:
-        """Each head's mean per draw, [batch, samples, …]; one number and one seed for the whole request."""
+    def draws(self) -> GraphFunction:
+        """Makes the signature of each head's mean per draw, [batch, samples, …].
+
+        The number of draws and the seed hold for the whole request.
+        """
 
         def draws(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
-            number = self._scalar(num_samples, "num_samples", 1, self.posterior.max_samples)
-            start = self._scalar(seed, "seed", 0, 2**31 - 1)
+            count = _check_scalar(num_samples, "num_samples", 1, self.posterior.max_samples)
+            seed = _check_scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
-            rows, images = tf.shape(images)[0], _never_empty(self._shaped(images))
-            shared = self.model.shared_features(images)
+            rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
+            features = self.model.shared_features(images)
 
-            def one(position: tf.Tensor) -> list[tf.Tensor]:
-                answer = self._draw(shared, start, position)
-                return [answer[name].mean for name in names]
+            def evaluate_means(position: tf.Tensor) -> list[tf.Tensor]:
+                moments = self._evaluate_draw(features, seed, position)
+                return [moments[name].mean for name in names]
 
             stacks = tf.map_fn(
-                one, tf.range(number), fn_output_signature=[tf.float32] * len(names), parallel_iterations=1
+                evaluate_means, tf.range(count), fn_output_signature=[tf.float32] * len(names), parallel_iterations=1
             )
             outputs = {
                 f"{name}.mean": tf.transpose(stack, [1, 0, *range(2, len(stack.shape))])
@@ -109,31 +145,10 @@ class Signatures:
 
         return self._with_defaults(draws)
 
-    def encoded(self, bank: Callable[..., Outputs]) -> Callable[..., Outputs]:
-        """`serving_default` of PNG or JPEG bytes, decoded and resized in the graph."""
-        height, width, channels = self.model.input.shape
+    def _with_defaults(self, function: Callable[..., Outputs]) -> GraphFunction:
+        """Compiles a function with the bundle's number of draws and seed as signature defaults.
 
-        def decoded(content: tf.Tensor) -> tf.Tensor:
-            # Despite its name the op reads PNG too; the accurate integer transform is Pillow's.
-            pixels = tf.io.decode_jpeg(content, channels=channels, dct_method="INTEGER_ACCURATE")
-            resized = tf.image.resize(tf.cast(pixels, tf.float32), [height, width], antialias=True)
-            return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
-
-        def encoded(image_bytes: tf.Tensor) -> Outputs:
-            shape = tf.TensorSpec([height, width, channels], tf.float32)
-            return bank(tf.map_fn(decoded, image_bytes, fn_output_signature=shape))
-
-        specs = [tf.TensorSpec([None], tf.string, name="image_bytes")]
-        return tf.function(encoded, input_signature=specs, autograph=False)
-
-    def _shaped(self, images: tf.Tensor) -> tf.Tensor:
-        """The images; InvalidArgument if their sides are not the model's: a session does not look at the signature."""
-        return tf.ensure_shape(images, [None, *self.model.input.shape])
-
-    def _with_defaults(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
-        """The function with the bundle's number and seed as signature defaults.
-
-        A tensor as the parameter's default is what makes TensorFlow write SignatureDef.defaults.
+        TensorFlow writes SignatureDef.defaults where the default of a Python parameter is a tensor.
         """
         function.__defaults__ = (
             tf.constant([self.posterior.samples], tf.int32),
@@ -144,27 +159,29 @@ class Signatures:
             tf.TensorSpec([None], tf.int32, name="num_samples"),
             tf.TensorSpec([None], tf.int32, name="seed"),
         ]
-        return tf.function(function, input_signature=specs, autograph=False)
+        return compile_function(function, specs)
 
-    def _draw(self, shared: list[tf.Tensor], seed: tf.Tensor, position: tf.Tensor) -> dict[str, moments.Moments]:
+    def _evaluate_draw(self, features: Any, seed: tf.Tensor, position: tf.Tensor) -> dict[str, Moments]:
         with use_handler(self.model.draw_handler(seed, self._index(seed, position))):
-            return self.model.moments_from(shared)
+            return self.model.moments_from(features)
 
     def _index(self, seed: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """With the bundle's seed the bank's order, then the unused indices ascending; else the position."""
         table = tf.constant(index_table(self.posterior), tf.int32)
         return tf.where(seed == self.posterior.seed, tf.gather(table, position), position)
 
-    def _grouped(self, images: tf.Tensor, number: tf.Tensor, seeds: tf.Tensor) -> Outputs:
-        """Rows grouped by seed: a loop over seeds around a loop over draws, in running sums."""
+    def _combine_by_seed(self, images: tf.Tensor, counts: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+        """Combines `counts` [rows] draws of `seeds` [rows]: a loop over the distinct seeds around a loop over draws."""
         groups, group_of_row = tf.unique(seeds)
-        used = tf.size(groups)
+        group_count = tf.size(groups)
         order = tf.argsort(group_of_row, stable=True)
 
-        def group(which: tf.Tensor, done: dict[str, tf.TensorArray]) -> tuple[tf.Tensor, dict[str, tf.TensorArray]]:
-            rows = tf.where(group_of_row == which)[:, 0]
-            answer = self._running(tf.gather(images, rows), tf.gather(number, rows), groups[which])
-            return which + 1, {name: array.write(which, answer[name]) for name, array in done.items()}
+        def add_group(
+            group: tf.Tensor, arrays: dict[str, tf.TensorArray]
+        ) -> tuple[tf.Tensor, dict[str, tf.TensorArray]]:
+            rows = tf.where(group_of_row == group)[:, 0]
+            outputs = self._combine_running(tf.gather(images, rows), tf.gather(counts, rows), groups[group])
+            return group + 1, {name: array.write(group, outputs[name]) for name, array in arrays.items()}
 
         shapes = {
             f"{head.name}.{quantity}": shape
@@ -172,74 +189,79 @@ class Signatures:
             for quantity, shape in head.outputs(self.model.positions(head)).items()
         }
         arrays = {
-            name: tf.TensorArray(tf.float32, used, infer_shape=False, element_shape=[None, *shape])
+            name: tf.TensorArray(tf.float32, group_count, infer_shape=False, element_shape=[None, *shape])
             for name, shape in shapes.items()
         }
-        _, arrays = tf.while_loop(lambda which, _: which < used, group, (tf.constant(0), arrays), parallel_iterations=1)
-        back = tf.math.invert_permutation(order)
+        _, arrays = tf.while_loop(
+            lambda group, _: group < group_count, add_group, (tf.constant(0), arrays), parallel_iterations=1
+        )
+        row_places = tf.math.invert_permutation(order)
         return {
-            name: tf.gather(tf.ensure_shape(array.concat(), [None, *shapes[name]]), back)
+            name: tf.gather(tf.ensure_shape(array.concat(), [None, *shapes[name]]), row_places)
             for name, array in arrays.items()
         }
 
-    def _running(self, images: tf.Tensor, number: tf.Tensor, seed: tf.Tensor) -> Outputs:
-        """All heads over `number` [rows] draws of one seed; memory does not grow with the number."""
-        shared = self.model.shared_features(images)
+    def _combine_running(self, images: tf.Tensor, counts: tf.Tensor, seed: tf.Tensor) -> Outputs:
+        """Combines `counts` [rows] draws of one seed; the memory does not grow with the number of draws."""
+        features = self.model.shared_features(images)
 
-        def after(position: tf.Tensor, running: _Running) -> _Running:
-            drawn = self._draw(shared, seed, position)
-            counted = position < number
+        def add_position(position: tf.Tensor, running: Running) -> Running:
+            moments = self._evaluate_draw(features, seed, position)
+            wanted = position < counts
             count = tf.cast(position + 1, tf.float32)
             return {
                 name: tf.nest.map_structure(
-                    lambda this, that: _where_rows(counted, (this,), (that,))[0],
-                    add_draw(running[name], count, drawn[name]),
-                    running[name],
+                    functools.partial(_where_rows, wanted), add_draw(running[name], count, moments[name]), running[name]
                 )
-                for name in drawn
+                for name in moments
             }
 
-        first = self._draw(shared, seed, tf.constant(0))
-        running = {name: start_running(drawn) for name, drawn in first.items()}
-        most = tf.reduce_max(number)
+        first = self._evaluate_draw(features, seed, tf.constant(0))
+        running = {name: start_running(moments) for name, moments in first.items()}
+        largest = tf.reduce_max(counts)
         _, running = tf.while_loop(
-            lambda position, _: position < most,
-            lambda position, state: (position + 1, after(position, state)),
+            lambda position, _: position < largest,
+            lambda position, running: (position + 1, add_position(position, running)),
             (tf.constant(1), running),
             parallel_iterations=1,
         )
-        count = tf.cast(tf.maximum(number, 1), tf.float32)
-        answers = {}
+        divisors = tf.cast(tf.maximum(counts, 1), tf.float32)
+        quantities = {}
         for head in self.model.heads:
-            sums = running[head.name]
-            over = tf.reshape(count, [-1] + [1] * (len(sums.mean.shape) - 1))
-            answers[head.name] = finish_running(head, sums, over)
-        return named(answers)
-
-    def _scalar(self, values: tf.Tensor, name: str, low: int, high: int) -> tf.Tensor:
-        """The one value of a request; InvalidArgument if there are several or it is out of range."""
-        checks = [
-            tf.debugging.assert_equal(tf.size(values), 1, f"{name} must have length 1"),
-            tf.debugging.assert_greater_equal(values, low, f"{name} must be {low} to {high}"),
-            tf.debugging.assert_less_equal(values, high, f"{name} must be {low} to {high}"),
-        ]
-        with tf.control_dependencies(checks):
-            return tf.identity(values[0])
+            moments = running[head.name]
+            divisor = tf.reshape(divisors, [-1] + [1] * (len(moments.mean.shape) - 1))
+            quantities[head.name] = finish_running(head, moments, divisor)
+        return name_quantities(quantities)
 
 
-def encodable(model: Model) -> bool:
-    """Whether pictures can be decoded inside the graph: fixed size, two dimensions, 8 bits."""
-    shape = model.input.shape
-    return len(shape) == 3 and None not in shape and model.input.colour != "none" and model.input.range == (0, 255)
+def is_encodable(input: Input) -> bool:
+    """Whether a graph can decode pictures of this input: fixed size, two dimensions, 8 bits."""
+    return len(input.shape) == 3 and None not in input.shape and input.colour != "none" and input.range == (0, 255)
 
 
-def _per_row(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """A vector of length 1 or batch as one of length batch."""
-    return tf.broadcast_to(_never_empty(values), tf.shape(images)[:1])
+def _check_scalar(values: tf.Tensor, name: str, low: int, high: int) -> tf.Tensor:
+    """Returns the one value of a request; InvalidArgument if there are several or it is out of range."""
+    checks = [
+        tf.debugging.assert_equal(tf.size(values), 1, f"{name} must have length 1"),
+        tf.debugging.assert_greater_equal(values, low, f"{name} must be {low} to {high}"),
+        tf.debugging.assert_less_equal(values, high, f"{name} must be {low} to {high}"),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(values[0])
 
 
-def _never_empty(values: tf.Tensor) -> tf.Tensor:
-    """The rows, or one row of zeros where there are none: convolutions fail on an empty batch."""
+def _ensure_sides(model: Exportable, images: tf.Tensor) -> tf.Tensor:
+    """Returns the images; InvalidArgument for other sides than the model's: a session does not check the signature."""
+    return tf.ensure_shape(images, [None, *model.input.shape])
+
+
+def _expand_to_rows(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Broadcasts a vector of length 1 or batch to length batch."""
+    return tf.broadcast_to(_pad_empty(values), tf.shape(images)[:1])
+
+
+def _pad_empty(values: tf.Tensor) -> tf.Tensor:
+    """Returns the rows, or one row of zeros if there are none: convolutions fail on an empty batch."""
     missing = tf.maximum(0, 1 - tf.shape(values)[0])
     return tf.pad(values, [[0, missing], *[[0, 0]] * (len(values.shape) - 1)])
 
@@ -248,22 +270,22 @@ def _first_rows(outputs: Outputs, rows: tf.Tensor) -> Outputs:
     return {name: value[:rows] for name, value in outputs.items()}
 
 
-def _finite(images: tf.Tensor) -> tf.Tensor:
+def _finite_rows(images: tf.Tensor) -> tf.Tensor:
+    """Which images have only finite values, bool [batch]."""
     return tf.reduce_all(tf.math.is_finite(images), axis=list(range(1, len(images.shape))))
 
 
-def _cleared(images: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
-    return _where_rows(good, (images,), (tf.zeros_like(images),))[0]
+def _clear_rows(images: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    """Sets the rows that are not good to 0."""
+    return _where_rows(good, images, tf.zeros_like(images))
 
 
-def _nan_rows(outputs: Outputs, good: tf.Tensor) -> Outputs:
+def _set_nan_rows(outputs: Outputs, good: tf.Tensor) -> Outputs:
+    """Sets the rows that are not good to NaN."""
     nan = tf.constant(np.nan, tf.float32)
-    return {name: _where_rows(good, (value,), (nan * tf.ones_like(value),))[0] for name, value in outputs.items()}
+    return {name: _where_rows(good, value, nan * tf.ones_like(value)) for name, value in outputs.items()}
 
 
-def _where_rows(rows: tf.Tensor, these: tuple[tf.Tensor, ...], those: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-    """Row by row, one of two tuples of tensors; `rows` is bool [batch]."""
-    return tuple(
-        tf.where(tf.reshape(rows, [-1] + [1] * (len(this.shape) - 1)), this, that)
-        for this, that in zip(these, those, strict=True)
-    )
+def _where_rows(rows: tf.Tensor, values: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Chooses row by row between two tensors; `rows` is bool [batch]."""
+    return tf.where(tf.reshape(rows, [-1] + [1] * (len(values.shape) - 1)), values, others)

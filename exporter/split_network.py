@@ -50,9 +50,7 @@ def split_before_final_layers(model: Model) -> SplitNetwork:
         with use_handler(ConstantHandler(values)):
             return name_moments(tail_model.moments(list(tensors)))
 
-    specs = [
-        tf.TensorSpec(feature.shape, tf.float32, name=name) for name, feature in zip(names, features, strict=True)
-    ]
+    specs = [tf.TensorSpec(feature.shape, tf.float32, name=name) for name, feature in zip(names, features, strict=True)]
     return SplitNetwork(
         freeze_variables(compile_function(body, [images_spec(model)])),
         freeze_variables(compile_function(tail, specs)),

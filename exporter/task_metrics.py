@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from probrt.exporter.reference import Outputs
+from probrt.exporter.reference import NamedArrays
 from probrt.runtime.bundle.manifest import ParityRecord
 from probrt.trainer.heads import AnyHead
 
@@ -15,49 +17,55 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Task:
-    """Raw images [count, *input.shape] and each head's targets [count, …], as the trainer has them; missing ones too.
+class TaskExamples:
+    """Training images and their targets.
 
-    Without targets (an adopted model has none) there is nothing to compare.
+    images: raw, [count, *input.shape]. targets: of each head by name, [count, …] in the trainer's form; some may be
+    missing. An adopted model has none, and then there is nothing to compare.
     """
 
-    images: np.ndarray
-    targets: dict[str, np.ndarray]
+    images: npt.NDArray[Any]
+    targets: dict[str, npt.NDArray[Any]]
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """The images, float32, few at a time: an answer of maps takes much more than its image."""
+    def batches(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yields the images in small batches, float32: a map's outputs take far more memory than its image."""
         for first in range(0, len(self.images), _BATCH):
             yield self.images[first : first + _BATCH].astype(np.float32)
 
-    def compared(
-        self, heads: Sequence[AnyHead], file: str, answer: Outputs, expected: Outputs, allowed: float
+    def compare_metrics(
+        self, heads: Sequence[AnyHead], file: str, answer: NamedArrays, expected: NamedArrays, allowed: float
     ) -> tuple[list[ParityRecord], list[str]]:
-        """Rows for the manifest and faults: a score may be worse than the model's by that part of it."""
-        rows, faults = [], []
-        for head in heads:
-            ours, theirs = (self._score(head, said[f"{head.name}.mean"]) for said in (answer, expected))
-            if ours is None or theirs is None:
-                continue
-            loss = theirs - ours if head.higher_is_better else ours - theirs
-            what = f"{head.name} {head.metric_name}"
-            # A score of 0 leaves nothing to lose, and an error of 0 no part of it: then any loss is too much.
-            tolerance = max(allowed * abs(theirs), 1e-9)
-            rows.append(
-                ParityRecord(
-                    file=file,
-                    head=head.name,
-                    metric=head.metric_name,
-                    absolute=abs(ours - theirs),
-                    relative=abs(ours - theirs) / max(abs(theirs), 1e-30),
-                    tolerance=tolerance,
-                )
-            )
-            if loss > tolerance:
-                faults.append(f"{what} is {ours:.4g} on {len(self.images)} training images, the model's {theirs:.4g}")
-        return rows, faults
+        """Compares each head's metric of a file's answers with that of the model's answers.
 
-    def _score(self, head: AnyHead, mean: np.ndarray) -> float | None:
-        """The head's metric over the images that have a target; None if none has."""
+        allowed: how much worse it may be, as a part of the model's. Returns records for the manifest, and faults.
+        """
+        records, faults = [], []
+        for head in heads:
+            score = self._score(head, answer[f"{head.name}.mean"])
+            expected_score = self._score(head, expected[f"{head.name}.mean"])
+            if score is None or expected_score is None:
+                continue
+            loss = expected_score - score if head.higher_is_better else score - expected_score
+            # A score of 0 has nothing to lose, and an error of 0 has no part: then any loss is too much.
+            tolerance = max(allowed * abs(expected_score), 1e-9)
+            record = ParityRecord(
+                file=file,
+                head=head.name,
+                metric=head.metric_name,
+                absolute=abs(loss),
+                relative=abs(loss) / max(abs(expected_score), 1e-30),
+                tolerance=tolerance,
+            )
+            records.append(record)
+            if loss > tolerance:
+                count = len(self.images)
+                faults.append(
+                    f"{record.label} is {score:.4g} on {count} training images, the model's {expected_score:.4g}"
+                )
+        return records, faults
+
+    def _score(self, head: AnyHead, mean: npt.NDArray[Any]) -> float | None:
+        """The head's metric, averaged over the images that have a target; None if none has."""
         if head.name not in self.targets:
             return None
         scores = head.metric(np.asarray(mean, np.float32), self.targets[head.name]).numpy()

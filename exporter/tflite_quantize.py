@@ -75,9 +75,7 @@ def join_models(body: bytes, tail: bytes) -> bytes:
     first, second = unpack_model(body), unpack_model(tail)
     body_graph, tail_graph = first.subgraphs[0], second.subgraphs[0]
     body_outputs = _tensor_indices(first.signatureDefs[0].outputs)
-    replaced = {
-        index: body_outputs[name] for name, index in _tensor_indices(second.signatureDefs[0].inputs).items()
-    }
+    replaced = {index: body_outputs[name] for name, index in _tensor_indices(second.signatureDefs[0].inputs).items()}
     tensor_shift, buffer_shift, code_shift = len(body_graph.tensors), len(first.buffers), len(first.operatorCodes)
 
     def move_index(index: int) -> int:

@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server and KServe, from the first chunk of a bundle's bank."""
+"""A model repository for Triton Inference Server and KServe, made from the first chunk of a bundle's bank."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 from probrt.exporter.publish import stage_version
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord
+from probrt.runtime.bundle.manifest import FileRecord, HeadRecord
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.files import write_atomic
 
 MAX_BATCH = 64
 
 
-def publish(bundle: Bundle, repository: Path) -> Path:
+def write_repository(bundle: Bundle, repository: Path) -> Path:
     """Writes `<repository>/<model>/`: config.pbtxt, `<version>/model.onnx`, and a file of labels per class head.
 
     Returns the model's folder. Raises UsageError if the bundle has no ONNX file of draws or the version is there.
     """
     model = repository / bundle.manifest.model.name
-    source = _source(bundle)
-    text = config(bundle, source)
+    source = _choose_file(bundle)
+    text = make_config(bundle, source)
     with stage_version(model, bundle.manifest.model.version) as folder:
         for head in bundle.manifest.heads:
             if len(head.labels) > 1:
@@ -31,40 +31,42 @@ def publish(bundle: Bundle, repository: Path) -> Path:
     return model
 
 
-def config(bundle: Bundle, source: FileRecord) -> str:
-    """config.pbtxt for one ONNX file; ParityError if its inputs and outputs are not those of the manifest."""
+def make_config(bundle: Bundle, source: FileRecord) -> str:
+    """Returns config.pbtxt for one ONNX file; ParityError if its inputs and outputs are not those of the manifest."""
     import onnx
 
     graph = onnx.load_from_string(bundle.read(source)).graph
-    stated = {
-        f"{head.name}.{quantity}": (list(shape), len(head.labels) > 1 and quantity == "mean")
+    outputs = {
+        f"{head.name}.{quantity}": (head, quantity, shape)
         for head in bundle.manifest.heads
         for quantity, shape in head.outputs.items()
         if source.variant != "mean" or quantity not in ("total", "epistemic")
     }
-    for kind, found, expected in (
-        ("inputs", [one.name for one in graph.input], ["images"]),
-        ("outputs", [one.name for one in graph.output], list(stated)),
+    output_names = [output.name for output in graph.output]
+    for what, names, expected in (
+        ("inputs", [input.name for input in graph.input], ["images"]),
+        ("outputs", output_names, list(outputs)),
     ):
-        if sorted(found) != sorted(expected):
-            raise ParityError(f"{source.path}: its {kind} are {', '.join(found)}, the manifest's {', '.join(expected)}")
+        if sorted(names) != sorted(expected):
+            raise ParityError(f"{source.path}: its {what} are {', '.join(names)}, the manifest's {', '.join(expected)}")
     lines = [
         f'name: "{bundle.manifest.model.name}"',
         'platform: "onnxruntime_onnx"',
         f"max_batch_size: {MAX_BATCH}",
-        f'input [ {{ name: "images" data_type: TYPE_FP32 {_dims(bundle.manifest.input.shape)} }} ]',
-        *(
-            f'output [ {{ name: "{name}" data_type: TYPE_FP32 {_dims(stated[name][0])}'
-            + (f' label_filename: "{name.partition(".")[0]}.txt"' if stated[name][1] else "")
-            + " } ]"
-            for name in (one.name for one in graph.output)
-        ),
+        f'input [ {{ name: "images" data_type: TYPE_FP32 {_format_dims(bundle.manifest.input.shape)} }} ]',
+        *(_format_output(name, *outputs[name]) for name in output_names),
         "dynamic_batching { max_queue_delay_microseconds: 2000 }",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _source(bundle: Bundle) -> FileRecord:
+def _format_output(name: str, head: HeadRecord, quantity: str, shape: list[int | None]) -> str:
+    labels = f' label_filename: "{head.name}.txt"' if len(head.labels) > 1 and quantity == "mean" else ""
+    return f'output [ {{ name: "{name}" data_type: TYPE_FP32 {_format_dims(shape)}{labels} }} ]'
+
+
+def _choose_file(bundle: Bundle) -> FileRecord:
+    """Returns the first chunk of the bank, or `mean` of a model without random weights."""
     files = bundle.files("onnx", "draws") or bundle.files("onnx", "mean")
     if not files:
         raise UsageError(
@@ -75,8 +77,8 @@ def _source(bundle: Bundle) -> FileRecord:
     return files[0]
 
 
-def _dims(shape: list[int | None]) -> str:
-    # A scalar per row: Triton wants at least one side behind the batch, and takes it away again.
+def _format_dims(shape: list[int | None]) -> str:
+    # Triton wants at least one side after the batch; a scalar per row gets one, and `reshape` removes it.
     if not shape:
         return "dims: [ 1 ] reshape { shape: [ ] }"
     return f"dims: [ {', '.join(str(side or -1) for side in shape)} ]"

@@ -41,12 +41,12 @@ for _name, _result in {
     getattr(_tf, _name).restype = _result
 
 
-class Refused(Exception):
-    """The session's status is not OK; its message."""
+class RefusedError(Exception):
+    """The session's status is not OK; holds its message."""
 
 
-class Loaded:
-    """A SavedModel in a C++ session; a call feeds a signature, its defaults included, and fetches all outputs."""
+class SavedModelSession:
+    """A SavedModel in a C++ session; a call feeds a signature, with its defaults, and fetches all outputs."""
 
     def __init__(self, folder: Path) -> None:
         self._graph = ctypes.c_void_p(_tf.TF_NewGraph())
@@ -56,69 +56,69 @@ class Loaded:
         session = _tf.TF_LoadSessionFromSavedModel(
             options, None, str(folder).encode(), tags, 1, self._graph, buffer, status
         )
-        _check(status)
+        _check_status(status)
         self._session = ctypes.c_void_p(session)
         content = ctypes.string_at(buffer.contents.data, buffer.contents.length)
         self.signatures = meta_graph_pb2.MetaGraphDef.FromString(content).signature_def
 
     def __call__(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        stated = self.signatures[signature]
-        defaults = {name: tf.make_ndarray(value) for name, value in stated.defaults.items()}
-        fed = {name: np.asarray(value) for name, value in {**defaults, **inputs}.items()}
-        names = sorted(stated.outputs)
+        definition = self.signatures[signature]
+        defaults = {name: tf.make_ndarray(value) for name, value in definition.defaults.items()}
+        arrays = {name: np.asarray(value) for name, value in {**defaults, **inputs}.items()}
+        names = sorted(definition.outputs)
         answers = (ctypes.c_void_p * len(names))()
         status = ctypes.c_void_p(_tf.TF_NewStatus())
-        tensors = [_tensor(values) for values in fed.values()]
+        tensors = [_make_tensor(values) for values in arrays.values()]
         try:
             _tf.TF_SessionRun(
                 self._session, None,
-                (_Output * len(fed))(*[self._place(stated.inputs[name].name) for name in fed]),
-                (ctypes.c_void_p * len(fed))(*tensors), len(fed),
-                (_Output * len(names))(*[self._place(stated.outputs[name].name) for name in names]),
+                (_Output * len(arrays))(*[self._find_output(definition.inputs[name].name) for name in arrays]),
+                (ctypes.c_void_p * len(arrays))(*tensors), len(arrays),
+                (_Output * len(names))(*[self._find_output(definition.outputs[name].name) for name in names]),
                 answers, len(names), None, 0, None, status,
             )  # fmt: skip
-            _check(status)
-            return {name: _array(answer) for name, answer in zip(names, answers, strict=True)}
+            _check_status(status)
+            return {name: _read_array(answer) for name, answer in zip(names, answers, strict=True)}
         finally:
             for tensor in (*tensors, *filter(None, answers)):
                 _tf.TF_DeleteTensor(ctypes.c_void_p(tensor))
             _tf.TF_DeleteStatus(status)
 
-    def _place(self, tensor: str) -> _Output:
+    def _find_output(self, tensor: str) -> _Output:
         name, _, index = tensor.partition(":")
         return _Output(_tf.TF_GraphOperationByName(self._graph, name.encode()), int(index or 0))
 
 
-def _check(status: ctypes.c_void_p) -> None:
+def _check_status(status: ctypes.c_void_p) -> None:
     if _tf.TF_GetCode(status):
-        raise Refused(_tf.TF_Message(status).decode())
+        raise RefusedError(_tf.TF_Message(status).decode())
 
 
-def _tensor(values: np.ndarray) -> int:
+def _make_tensor(values: np.ndarray) -> int:
     if values.dtype == object:
-        return _strings(values)
+        return _make_string_tensor(values)
     values = np.ascontiguousarray(values)
     sides = (ctypes.c_int64 * values.ndim)(*values.shape)
-    kind = tf.as_dtype(values.dtype).as_datatype_enum
-    tensor = _tf.TF_AllocateTensor(kind, sides, values.ndim, ctypes.c_size_t(values.nbytes))
+    dtype = tf.as_dtype(values.dtype).as_datatype_enum
+    tensor = _tf.TF_AllocateTensor(dtype, sides, values.ndim, ctypes.c_size_t(values.nbytes))
     ctypes.memmove(_tf.TF_TensorData(ctypes.c_void_p(tensor)), values.ctypes.data, values.nbytes)
     return tensor
 
 
-def _strings(values: np.ndarray) -> int:
-    """A string tensor: an array of TF_TString, 24 bytes each, which the library itself fills."""
+def _make_string_tensor(values: np.ndarray) -> int:
+    """Makes a string tensor: an array of TF_TString, 24 bytes each, which the library itself fills."""
     sides = (ctypes.c_int64 * 1)(len(values))
     size = 24
     tensor = _tf.TF_AllocateTensor(tf.string.as_datatype_enum, sides, 1, ctypes.c_size_t(size * len(values)))
     start = _tf.TF_TensorData(ctypes.c_void_p(tensor))
-    for number, value in enumerate(values):
-        place = ctypes.c_void_p(start + size * number)
+    for index, value in enumerate(values):
+        place = ctypes.c_void_p(start + size * index)
         _tf.TF_StringInit(place)
         _tf.TF_StringCopy(place, ctypes.c_char_p(value), ctypes.c_size_t(len(value)))
     return tensor
 
 
-def _array(tensor: int) -> np.ndarray:
+def _read_array(tensor: int) -> np.ndarray:
     handle = ctypes.c_void_p(tensor)
     shape = [_tf.TF_Dim(handle, side) for side in range(_tf.TF_NumDims(handle))]
     content = ctypes.string_at(_tf.TF_TensorData(handle), _tf.TF_TensorByteSize(handle))

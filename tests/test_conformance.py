@@ -1,4 +1,4 @@
-"""Every case through every variant and engine: the same answer as the model under the same reading."""
+"""Every case through every variant and engine: the same answer as the model under the same handler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
-# Float32 sums in another order; ten times what was seen, a tenth of what the parity gate allows.
 
 every_case = pytest.mark.parametrize(
     "case",
@@ -29,19 +28,19 @@ every_case = pytest.mark.parametrize(
 every_graph_engine = pytest.mark.parametrize("engine", [name for name in ENGINES if name != "tensorflow"])
 
 
-def loaded(bundle: ExportedCase, engine: Engine, files: list[FileRecord]) -> Graph:
+def load_graph(bundle: ExportedCase, engine: Engine, files: list[FileRecord]) -> Graph:
     return engine.load_module().load(bundle.bundle, files, "cpu", 1)
 
 
 def close(
     bundle: ExportedCase, answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float | None = None
 ) -> None:
-    """The outputs agree to the rounding that the case has, unless a tolerance is given."""
+    """Checks that the outputs agree to the case's rounding, unless a tolerance is given."""
     tolerance = tolerance or bundle.rounding
     assert sorted(answer) == sorted(expected)
-    for name, want in expected.items():
-        scale = max(1.0, float(np.abs(want).max()))
-        np.testing.assert_allclose(answer[name], want, rtol=0, atol=tolerance * scale, err_msg=name)
+    for name, value in expected.items():
+        scale = max(1.0, float(np.abs(value).max()))
+        np.testing.assert_allclose(answer[name], value, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
 @every_case
@@ -58,18 +57,18 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
         if file.precision == "int8" and images.ndim == 3 and not ENGINES[engine].int8_sequences:
             with pytest.raises(UsageError, match="runs no int8 files of one-dimensional inputs"):
                 load_predictor(bundle.bundle, engine=engine, precision="int8", variant="mean")
-            with pytest.raises(RuntimeError):  # a version that takes it makes the row of the table untrue
-                loaded(bundle, ENGINES[engine], [file])({"images": images})
+            with pytest.raises(RuntimeError):  # if a new version runs it, the table of engines must change
+                load_graph(bundle, ENGINES[engine], [file])({"images": images})
             continue
-        answer = loaded(bundle, ENGINES[engine], [file])({"images": images})
+        answer = load_graph(bundle, ENGINES[engine], [file])({"images": images})
         if file.variant == "mean":
-            expected = bundle.reference.mean(images)
+            expected = bundle.reference.evaluate_mean(images)
             assert not any(name.endswith(("total", "epistemic")) for name in answer)
         else:
             first, count = file.draws
-            expected = bundle.reference.draws(images, posterior.seed, posterior.order[first : first + count])
+            expected = bundle.reference.combine_draws(images, posterior.seed, posterior.order[first : first + count])
             assert all(answer[f"{head.name}.epistemic"].max() > 0 for head in bundle.model.heads)
-        # The reduced precisions owe what the table promises.
+        # A reduced precision may differ by what the table allows.
         close(bundle, answer, expected, None if file.precision == "float32" else BY_PRECISION[file.precision].tolerance)
 
 
@@ -78,34 +77,36 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
 def test_sampled_files(bundle: ExportedCase, engine: str) -> None:
     """Draws made in the graph are those of the model, for every seed and from any position on."""
     files = [file for file in bundle.bundle.files(ENGINES[engine].format) if file.variant == "sampled"]
-    graph = loaded(bundle, ENGINES[engine], files)
+    graph = load_graph(bundle, ENGINES[engine], files)
     for seed, start in ((3, 0), (2**31 - 1, 11)):
-        asked = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
-        answer = graph({"images": bundle.images, **asked})
-        close(bundle, answer, bundle.reference.draws(bundle.images, seed, range(start, start + 8)))
+        options = {"seed": np.array([seed], np.int32), "start": np.array([start], np.int32)}
+        answer = graph({"images": bundle.images, **options})
+        close(bundle, answer, bundle.reference.combine_draws(bundle.images, seed, range(start, start + 8)))
 
 
 @pytest.fixture(scope="module")
 def saved(bundle: ExportedCase) -> Graph:
-    return loaded(bundle, ENGINES["tensorflow"], bundle.bundle.files("savedmodel"))
+    return load_graph(bundle, ENGINES["tensorflow"], bundle.bundle.files("savedmodel"))
 
 
-def asked(number: list[int], seed: list[int]) -> dict[str, np.ndarray]:
-    return {"num_samples": np.array(number, np.int32), "seed": np.array(seed, np.int32)}
+def options(num_samples: list[int], seed: list[int]) -> dict[str, np.ndarray]:
+    return {"num_samples": np.array(num_samples, np.int32), "seed": np.array(seed, np.int32)}
 
 
 @every_case
 def test_savedmodel(bundle: ExportedCase, saved: Graph) -> None:
     images, reference, order = bundle.images, bundle.reference, bundle.bundle.manifest.posterior.order
-    close(bundle, saved({"images": images}, "mean"), reference.mean(images))
-    close(bundle, saved({"images": images}, "serving_default"), reference.draws(images, 0, order))
-    close(bundle, saved({"images": images, **asked([5], [3])}, "sample"), reference.draws(images, 3, range(5)))
-    each = reference.each(images, 3, range(5))
-    drawn = saved({"images": images, **asked([5], [3])}, "draws")
+    close(bundle, saved({"images": images}, "mean"), reference.evaluate_mean(images))
+    close(bundle, saved({"images": images}, "serving_default"), reference.combine_draws(images, 0, order))
+    close(
+        bundle, saved({"images": images, **options([5], [3])}, "sample"), reference.combine_draws(images, 3, range(5))
+    )
+    draws = reference.evaluate_draws(images, 3, range(5))
+    answer = saved({"images": images, **options([5], [3])}, "draws")
     for head in bundle.model.heads:
         name = f"{head.name}.mean"
         np.testing.assert_allclose(
-            drawn[name], np.stack([one[name] for one in each], 1), rtol=1e-5, atol=bundle.rounding
+            answer[name], np.stack([draw[name] for draw in draws], 1), rtol=1e-5, atol=bundle.rounding
         )
 
 
@@ -113,7 +114,7 @@ def test_savedmodel(bundle: ExportedCase, saved: Graph) -> None:
 def test_seeds(bundle: ExportedCase, saved: Graph) -> None:
     """Equal seeds give equal draws, different seeds different ones, each with spread."""
     images = bundle.images
-    first, again, other = (saved({"images": images, **asked([4], [seed])}, "draws") for seed in (1, 1, 2))
+    first, again, other = (saved({"images": images, **options([4], [seed])}, "draws") for seed in (1, 1, 2))
     for name, draws in first.items():
         assert draws.std(axis=1).max() > 0
         np.testing.assert_array_equal(draws, again[name])
@@ -124,18 +125,18 @@ def test_seeds(bundle: ExportedCase, saved: Graph) -> None:
 def test_rows_stand_alone(bundle: ExportedCase, saved: Graph) -> None:
     """A row's answer depends on its own image, number and seed, whatever its batch-mates are."""
     images = bundle.images
-    together = saved({"images": images, **asked([3, 7, 2], [4, 0, 4])}, "sample")
-    for row, (number, seed) in enumerate([(3, 4), (7, 0), (2, 4)]):
-        alone = saved({"images": images[row : row + 1], **asked([number], [seed])}, "sample")
+    together = saved({"images": images, **options([3, 7, 2], [4, 0, 4])}, "sample")
+    for row, (count, seed) in enumerate([(3, 4), (7, 0), (2, 4)]):
+        alone = saved({"images": images[row : row + 1], **options([count], [seed])}, "sample")
         close(bundle, {name: value[row : row + 1] for name, value in together.items()}, alone)
 
 
 @every_case
 def test_bad_rows(bundle: ExportedCase, saved: Graph) -> None:
-    """A bad row answers NaN and harms no other; no rows give no rows."""
+    """A bad row answers NaN and does not affect the others; an empty batch gives an empty answer."""
     images = bundle.images.copy()
     images[1, ...] = np.inf
-    for signature, more in (("serving_default", {}), ("mean", {}), ("sample", asked([2], [0]))):
+    for signature, more in (("serving_default", {}), ("mean", {}), ("sample", options([2], [0]))):
         good = saved({"images": bundle.images, **more}, signature)
         bad = saved({"images": images, **more}, signature)
         for name, value in bad.items():
@@ -143,40 +144,39 @@ def test_bad_rows(bundle: ExportedCase, saved: Graph) -> None:
             np.testing.assert_allclose(value[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=bundle.rounding)
         empty = saved({"images": images[:0], **more}, signature)
         assert all(len(value) == 0 for value in empty.values())
-    out_of_range = saved({"images": bundle.images, **asked([2, 0, 5000], [0, 0, 0])}, "sample")
+    out_of_range = saved({"images": bundle.images, **options([2, 0, 5000], [0, 0, 0])}, "sample")
     assert [bool(np.isnan(value).any()) for value in out_of_range["digit.mean"]] == [False, True, True]
 
 
 @every_case
 def test_reloaded_model_draws_alike(bundle: ExportedCase) -> None:
     """A model that was saved and loaded gives the draws of the one that was built."""
-    built = Reference(bundle.built, bundle.bundle.manifest.heads)
-    for before, after in zip(
-        built.each(bundle.images, 9, [0, 77]), bundle.reference.each(bundle.images, 9, [0, 77]), strict=True
-    ):
+    built = Reference(bundle.built, bundle.bundle.manifest.heads).evaluate_draws(bundle.images, 9, [0, 77])
+    reloaded = bundle.reference.evaluate_draws(bundle.images, 9, [0, 77])
+    for before, after in zip(built, reloaded, strict=True):
         for name, value in before.items():
             np.testing.assert_array_equal(value, after[name])
 
 
 @pytest.mark.parametrize("case", ["digits"], indirect=True)
-def test_files_say_what_they_are_without_probrt(bundle: ExportedCase) -> None:
+def test_metadata_of_each_file(bundle: ExportedCase) -> None:
     """Labels, input and outputs are in each file's own metadata."""
     heads = [head.name for head in bundle.bundle.manifest.heads]
     for file in bundle.bundle.manifest.files:
         path = bundle.bundle.path / file.path
         if file.format == "onnx":
-            core = {one.key: one.value for one in onnx.load(path).metadata_props}["probrt"]
+            content = {entry.key: entry.value for entry in onnx.load(path).metadata_props}["probrt"]
         elif file.format == "tflite":
             model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
-            entry = next(one for one in model.metadata if one.name == b"probrt")
-            core = model.buffers[entry.buffer].data.tobytes()
+            entry = next(entry for entry in model.metadata if entry.name == b"probrt")
+            content = model.buffers[entry.buffer].data.tobytes()
         else:
             continue
-        said = json.loads(core)
-        assert [head["name"] for head in said["heads"]] == heads
-        assert said["heads"][0]["labels"] == ["a", "b", "c"]
-        assert (said["variant"], said["precision"]) == (file.variant, file.precision)
-        assert said["input"]["shape"] == [16, 16, 1]
-        assert said["draws"] == (list(file.draws) if file.draws else None)
+        metadata = json.loads(content)
+        assert [head["name"] for head in metadata["heads"]] == heads
+        assert metadata["heads"][0]["labels"] == ["a", "b", "c"]
+        assert (metadata["variant"], metadata["precision"]) == (file.variant, file.precision)
+        assert metadata["input"]["shape"] == [16, 16, 1]
+        assert metadata["draws"] == (list(file.draws) if file.draws else None)
     sizes = {file.path: file.bytes for file in bundle.bundle.manifest.files}
     assert sizes["draws-00.fp16.onnx"] < sizes["draws-00.onnx"]

@@ -1,29 +1,36 @@
-"""Export as a user does it, and the ways in which it must refuse: nothing unchecked is ever published."""
+"""Export as a user does it, and what it must refuse: nothing unchecked is ever published."""
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from cases import BY_NAME
 from processes import probrt
 
-from probrt.exporter import export as exporting
-from probrt.exporter import files, formats
+from probrt.exporter import bundle_writer, formats
+from probrt.exporter import export as export_module
+from probrt.exporter.constants import freeze_variables
 from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.graphs import compile_function
+from probrt.exporter.onnx_convert import convert_to_onnx
+from probrt.exporter.parity import Difference, compute_ranking
 from probrt.exporter.publish import next_version, stage_version
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
+from probrt.trainer.model import Model
 
 REQUEST = ExportRequest(draws=8, select=False)
 
@@ -32,9 +39,9 @@ REQUEST = ExportRequest(draws=8, select=False)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model directory."""
     folder = tmp_path_factory.mktemp("model") / "model"
-    made = BY_NAME["conv2d_random_bias"].model()
+    built = BY_NAME["conv2d_random_bias"].model()
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 2)).astype(np.float32)
-    store.save_model(made, folder, images=images, provenance={"note": "a test"})
+    store.save_model(built, folder, images=images, provenance={"note": "a test"})
     return folder
 
 
@@ -47,8 +54,8 @@ def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any
     bundle = Bundle.open(tmp_path / "artifacts" / "conv2d_random_bias")
     assert bundle.manifest.model.version == 1
     graphs = {f"{variant}.{format}" for variant in ("mean", "draws-00", "sampled") for format in ("tflite", "onnx")}
-    assert {row.file for row in bundle.manifest.parity} == {"saved_model.pb", *graphs}
-    assert all(row.absolute <= row.tolerance for row in bundle.manifest.parity)
+    assert {record.file for record in bundle.manifest.parity} == {"saved_model.pb", *graphs}
+    assert all(record.absolute <= record.tolerance for record in bundle.manifest.parity)
     assert bundle.manifest.provenance.training == {"note": "a test"}
     for file in bundle.manifest.files:
         bundle.check(file)
@@ -58,7 +65,7 @@ def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         (["--draws", "7"], "--draws 7: a bank has 8, 16, 24"),
         (["--draws", "0"], "--draws 0: a bank has 8, 16, 24"),
@@ -66,10 +73,10 @@ def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any
         (["--version", "0"], "--version 0: must be 1 or more"),
     ],
 )
-def test_bad_options(model: Path, tmp_path: Path, words: list[str], said: str, called: Callable[..., Any]) -> None:
-    done = called("export", model, *words, cwd=tmp_path)
+def test_bad_options(model: Path, tmp_path: Path, options: list[str], message: str, called: Callable[..., Any]) -> None:
+    done = called("export", model, *options, cwd=tmp_path)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert said in done.err
+    assert message in done.err
 
 
 def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
@@ -87,7 +94,7 @@ def test_no_model_and_a_damaged_one(model: Path, tmp_path: Path, called: Callabl
 
 
 def test_a_posterior_without_spread_is_not_published(model: Path, tmp_path: Path) -> None:
-    """Scales of 1e-5 are no uncertainty: the spread of an answer is lost in float32."""
+    """Scales of 1e-5 are no uncertainty: float32 loses the spread of an answer."""
     loaded, card = store.load_model(model)
     for weight in loaded.weights:
         weight.parameters["rho"].assign(tf.fill(weight.shape, -100.0))
@@ -97,32 +104,70 @@ def test_a_posterior_without_spread_is_not_published(model: Path, tmp_path: Path
     assert not list((tmp_path / "artifacts").rglob("*.json"))
 
 
-def test_a_file_that_says_something_else_is_not_published(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A converter that writes other draws than it was asked for is caught by the gate."""
-    right = files.graphs.draws_function
-    monkeypatch.setattr(files.graphs, "draws_function", lambda model, seed, indices: right(model, seed + 1, indices))
-    found = []
+def test_a_file_that_differs_is_not_published(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate catches a converter that writes other draws than those it is given."""
+    make = bundle_writer.graphs.make_draws_function
+    wrong_draws = functools.partial(_make_with_next_seed, make)
+    monkeypatch.setattr(bundle_writer.graphs, "make_draws_function", wrong_draws)
+    differences: list[Difference] = []
     with pytest.raises(ParityError, match=r"draws-00\.\w+: .* differs by"):
-        export(model, tmp_path / "artifacts", REQUEST, checked=found.append)
-    assert {one.file for one in found if one.faults} == {"draws-00.tflite", "draws-00.onnx"}
+        export(model, tmp_path / "artifacts", REQUEST, on_check=differences.append)
+    faulty = {difference.file for difference in differences if difference.faults}
+    assert faulty == {"draws-00.tflite", "draws-00.onnx"}
     assert not list((tmp_path / "artifacts").rglob("*.json"))
 
 
-def test_an_op_that_does_not_convert_is_named(tmp_path: Path) -> None:
-    """tf2onnx logs it, writes a broken file and calls it success; probrt does not."""
-    from probrt.exporter.constants import frozen
-    from probrt.exporter.onnx_convert import onnx
+def _make_with_next_seed(make: Callable[..., Any], model: Any, seed: int, indices: Sequence[int]) -> Any:
+    return make(model, seed + 1, indices)
 
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("conv", r"in draw \(0, 0\) differs by"),  # random, and so not the same for all draws
+        ("images", r"at the posterior mean differs by"),  # shared, but of other values
+    ],
+)
+def test_a_wrong_split_is_not_published(
+    layer: str, message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs and reference share the features of all draws, so only the whole network can show that they are wrong."""
+
+    def split_wrongly(model: Model) -> tuple[keras.Model, keras.Model]:
+        network = model.network
+        features = network.get_layer(layer).output
+        drawn = keras.Model(features, network.output)
+        return keras.Model(network.input, features if layer == "conv" else features * 1.1), drawn
+
+    monkeypatch.setattr(Model, "_parts", property(split_wrongly))
+    request = ExportRequest(draws=8, select=False, formats=("onnx",), variants=("draws",))
+    with pytest.raises(ParityError, match=message):
+        export(model, tmp_path / "artifacts", request)
+    assert not list((tmp_path / "artifacts").rglob("*.json"))
+
+
+def test_ranking_with_ties() -> None:
+    """Against Spearman's correlation by hand: ranks (1, 2.5, 2.5, 4) and (1, 2, 3, 4) have covariance 4.5."""
+    tied, strict = np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([[0.0], [1.0], [2.0], [3.0]])
+    assert compute_ranking(tied, strict) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0), abs=1e-12)
+    assert compute_ranking(tied, tied) == pytest.approx(1.0)
+    assert compute_ranking(-tied, tied) == pytest.approx(-1.0)
+    # Differences of rounding are no other order, and images that are all alike have none.
+    assert compute_ranking(strict + 1e-7 * strict[::-1], strict) == pytest.approx(1.0)
+    assert compute_ranking(strict, np.ones((4, 1))) is None
+    assert compute_ranking(np.ones((4, 1)), strict) is None
+
+
+def test_an_op_that_does_not_convert_is_named() -> None:
+    """tf2onnx logs the op, writes a broken file and reports success; probrt does not."""
     spec = [tf.TensorSpec([None, 3], tf.float32, name="images")]
-    function = tf.function(lambda images: {"a.mean": tf.math.lgamma(images)}, input_signature=spec)
+    function = compile_function(lambda images: {"a.mean": tf.math.lgamma(images)}, spec)
     with pytest.raises(ParityError, match=r"mean\.onnx: does not convert to ONNX: .*Lgamma"):
-        onnx(frozen(function), "mean.onnx")
+        convert_to_onnx(freeze_variables(function), "mean.onnx")
 
 
 def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path: Path) -> None:
-    """kill -9 at several moments: each numeric folder that is there is a whole bundle."""
+    """After kill -9 at several moments each numeric folder is a whole bundle."""
     program = "import sys; from probrt.runtime.cli import call; sys.exit(call(sys.argv[1:]))"
     for seconds in (6.0, 9.0, 12.0):
         child = subprocess.Popen(
@@ -139,16 +184,16 @@ def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path:
                 bundle.check(file)
 
 
-def test_a_gigabyte_is_asked_for(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All formats are refused by their size, the estimate of which counts every weight of every draw."""
-    monkeypatch.setattr(exporting, "_MUCH", 1e3)
+def test_a_gigabyte_needs_named_formats(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimated size counts every weight of every draw; beyond the limit the user must name formats."""
+    monkeypatch.setattr(export_module, "_MAX_BYTES", 1e3)
     with pytest.raises(UsageError, match=r"about 0\.0 GB with 8 draws in every format; name those .* --formats"):
         export(model, tmp_path, REQUEST)
     loaded, _ = store.load_model(model)
-    bank = formats.graph_files(("onnx",), ("float32", "float16"), ("draws",), ("draws",))
+    bank = formats.select_graphs(("onnx",), ("float32", "float16"), ("draws",), ("draws",))
     drawn = sum(weight.mean().shape.num_elements() for weight in loaded.weights)
     fixed = sum(variable.shape.num_elements() for variable in loaded.network.get_layer("final").variables)
-    assert files.expected_bytes(loaded, bank, 8) >= (4 + 2) * (8 * drawn + fixed)
+    assert bundle_writer.estimate_bytes(loaded, bank, 8) >= (4 + 2) * (8 * drawn + fixed)
 
 
 def test_a_disk_that_does_not_take_it(model: Path, tmp_path: Path) -> None:

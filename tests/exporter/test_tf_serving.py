@@ -1,4 +1,4 @@
-"""The bundle as TensorFlow Serving takes it: through the C++ loader, with no Python in the graph."""
+"""The bundle as TensorFlow Serving loads it: through the C++ loader, with no Python in the graph."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import onnx
 import pytest
 import tensorflow as tf
 from exported_cases import ExportedCase
-from loader import Loaded, Refused
+from loader import RefusedError, SavedModelSession
 from tensorflow.core.framework import tensor_pb2
 
-from probrt.exporter import tf_serving as serving
-from probrt.exporter import triton
+from probrt.exporter import tf_serving, triton
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.protobuf import inside, text
 from probrt.runtime.errors import ParityError, UsageError
@@ -27,8 +26,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def served(bundle: ExportedCase) -> Loaded:
-    return Loaded(bundle.bundle.path)
+def served(bundle: ExportedCase) -> SavedModelSession:
+    return SavedModelSession(bundle.bundle.path)
 
 
 @pytest.fixture(scope="module")
@@ -42,83 +41,83 @@ def close(answer: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Non
         np.testing.assert_allclose(answer[name], want, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
 
-def rows(answer: dict[str, np.ndarray], which: slice) -> dict[str, np.ndarray]:
-    return {name: value[which] for name, value in answer.items()}
+def take_rows(answer: dict[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    return {name: value[rows] for name, value in answer.items()}
 
 
-def asked(number: object, seed: object) -> dict[str, np.ndarray]:
-    return {"num_samples": np.array(number, np.int32), "seed": np.array(seed, np.int32)}
+def options(num_samples: object, seed: object) -> dict[str, np.ndarray]:
+    return {"num_samples": np.array(num_samples, np.int32), "seed": np.array(seed, np.int32)}
 
 
-def test_signatures_say_what_they_take(served: Loaded) -> None:
+def test_inputs_outputs_and_defaults(served: SavedModelSession) -> None:
     signatures = {name for name in served.signatures if not name.startswith("__")}
     assert signatures == {"serving_default", "sample", "draws", "mean", "encoded"}
     for name in signatures:
-        assert all(one.tensor_shape.dim[0].size == -1 for one in served.signatures[name].inputs.values()), name
-        assert all(one.tensor_shape.dim[0].size == -1 for one in served.signatures[name].outputs.values()), name
+        assert all(tensor.tensor_shape.dim[0].size == -1 for tensor in served.signatures[name].inputs.values()), name
+        assert all(tensor.tensor_shape.dim[0].size == -1 for tensor in served.signatures[name].outputs.values()), name
     for name in ("sample", "draws"):
         assert set(served.signatures[name].defaults) == {"num_samples", "seed"}
 
 
-def test_images_alone_are_answered_with_the_defaults(bundle: ExportedCase, served: Loaded, images: np.ndarray) -> None:
+def test_images_alone_use_the_defaults(bundle: ExportedCase, served: SavedModelSession, images: np.ndarray) -> None:
     posterior = bundle.bundle.manifest.posterior
-    expected = bundle.reference.draws(images[:3], posterior.seed, posterior.order)
+    expected = bundle.reference.combine_draws(images[:3], posterior.seed, posterior.order)
     close(served("sample", {"images": images[:3]}), expected)
     close(served("serving_default", {"images": images[:3]}), expected)
-    close(served("mean", {"images": images[:3]}), bundle.reference.mean(images[:3]))
+    close(served("mean", {"images": images[:3]}), bundle.reference.evaluate_mean(images[:3]))
     assert served("draws", {"images": images[:3]})["slant.mean"].shape == (3, posterior.samples, 1)
 
 
-def test_a_row_is_the_same_alone_and_among_others(served: Loaded, images: np.ndarray) -> None:
+def test_a_row_is_the_same_alone_and_among_others(served: SavedModelSession, images: np.ndarray) -> None:
     """Also with other numbers and seeds beside it, as server-side batching would merge them."""
     rng = np.random.default_rng(1)
     numbers, seeds = rng.integers(1, 12, 64), rng.choice([0, 3, 5, 2**31 - 1], 64)
     for signature in ("serving_default", "mean", "sample"):
-        more = asked(numbers, seeds) if signature == "sample" else {}
+        more = options(numbers, seeds) if signature == "sample" else {}
         whole = served(signature, {"images": images, **more})
         for first, count in ((0, 1), (1, 2), (5, 7), (17, 33), (63, 1)):
             part = slice(first, first + count)
             own = {name: value[part] for name, value in more.items()}
-            close(served(signature, {"images": images[part], **own}), rows(whole, part))
+            close(served(signature, {"images": images[part], **own}), take_rows(whole, part))
 
 
-def test_calls_at_the_same_time(served: Loaded, images: np.ndarray) -> None:
-    calls = [("sample", {"images": images[:4], **asked([n], [n])}) for n in range(1, 9)]
+def test_calls_at_the_same_time(served: SavedModelSession, images: np.ndarray) -> None:
+    calls = [("sample", {"images": images[:4], **options([n], [n])}) for n in range(1, 9)]
     calls += [("serving_default", {"images": images[:4]}), ("mean", {"images": images[:4]})] * 4
     alone = [served(*call) for call in calls]
     with ThreadPoolExecutor(8) as threads:
-        for together, one in zip(threads.map(lambda call: served(*call), calls), alone, strict=True):
-            close(together, one)
+        for together, expected in zip(threads.map(lambda call: served(*call), calls), alone, strict=True):
+            close(together, expected)
 
 
-def test_bad_rows_and_bad_requests(served: Loaded, images: np.ndarray) -> None:
+def test_bad_rows_and_bad_requests(served: SavedModelSession, images: np.ndarray) -> None:
     bad = images[:3].copy()
     bad[1, 0, 0, 0] = np.nan
     for signature in ("serving_default", "sample", "mean"):
         answer = served(signature, {"images": bad})
         assert all(np.isnan(value[1]).all() and np.isfinite(value[[0, 2]]).all() for value in answer.values())
         assert all(len(value) == 0 for value in served(signature, {"images": images[:0]}).values())
-    answer = served("sample", {"images": images[:3], **asked([4, 0, 4], [0, 0, -1])})
+    answer = served("sample", {"images": images[:3], **options([4, 0, 4], [0, 0, -1])})
     assert np.isnan(answer["slant.mean"]).ravel().tolist() == [False, True, True]
-    for inputs, said in (
-        ({"images": images[:2], **asked([0], [0])}, "num_samples must be 1 to 1024"),
-        ({"images": images[:2], **asked([4], [-1])}, "seed must be 0 to"),
-        ({"images": images[:2], **asked([4, 4], [0])}, "num_samples must have length 1"),
+    for inputs, message in (
+        ({"images": images[:2], **options([0], [0])}, "num_samples must be 1 to 1024"),
+        ({"images": images[:2], **options([4], [-1])}, "seed must be 0 to"),
+        ({"images": images[:2], **options([4, 4], [0])}, "num_samples must have length 1"),
     ):
-        with pytest.raises(Refused, match=said):
+        with pytest.raises(RefusedError, match=message):
             served("draws", inputs)
     for signature in ("serving_default", "sample", "mean", "draws"):
         for wrong in (images[:2, :8], images[:2, :, :, 0], images[:2].reshape(2, 8, 32, 1)):
-            with pytest.raises(Refused, match=r"[Ss]hape"):
+            with pytest.raises(RefusedError, match=r"[Ss]hape"):
                 served(signature, {"images": wrong})
-    close(served("mean", {"images": images[:2]}), rows(served("mean", {"images": images[:3]}), slice(2)))
+    close(served("mean", {"images": images[:2]}), take_rows(served("mean", {"images": images[:3]}), slice(2)))
 
 
-def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: Loaded) -> None:
-    """Each is replayed; those with a number and a seed have one for each row."""
-    folder = bundle.bundle.path / serving.FOLDER
+def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: SavedModelSession) -> None:
+    """Replays each one; those with a number and a seed have one per row."""
+    folder = bundle.bundle.path / tf_serving.FOLDER
     replayed = []
-    for record in tf.data.TFRecordDataset(str(folder / serving.WARMUP)):
+    for record in tf.data.TFRecordDataset(str(folder / tf_serving.WARMUP)):
         (request,) = inside(memoryview(record.numpy()), 6, 1)
         (spec,) = inside(request, 1)
         tensors = {
@@ -133,26 +132,26 @@ def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: Loaded) -
         replayed.append((text(spec, 3), count))
     signatures = ("serving_default", "mean", "sample", "encoded")
     assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
-    assert "max_batch_size { value: 64 }" in (folder / serving.BATCHING).read_text()
+    assert "max_batch_size { value: 64 }" in (folder / tf_serving.BATCHING).read_text()
 
 
 def test_a_model_repository_for_triton(bundle: ExportedCase, tmp_path: Path) -> None:
-    """config.pbtxt says what the ONNX file beside it takes and gives."""
-    folder = triton.publish(bundle.bundle, tmp_path)
+    """config.pbtxt states the inputs and outputs of the ONNX file beside it."""
+    folder = triton.write_repository(bundle.bundle, tmp_path)
     graph = onnx.load(folder / "1" / "model.onnx").graph
     text_of_config = (folder / "config.pbtxt").read_text()
     stated = dict(re.findall(r'name: "([a-z_.]+)" data_type: TYPE_FP32 dims: \[ ([-0-9, ]+) \]', text_of_config))
     for value in (*graph.input, *graph.output):
         sides = [side.dim_value or -1 for side in value.type.tensor_type.shape.dim]
         assert sides[0] == -1
-        # A side of length 1 stands for none, which Triton cannot say.
+        # A side of length 1 stands for none, which Triton cannot state.
         assert [int(side) for side in stated.pop(value.name).split(",")] == (sides[1:] or [1]), value.name
     assert not stated
     assert (folder / "digit.txt").read_text().split() == ["a", "b", "c"]
     assert 'name: "digit.mean" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "digit.txt"' in text_of_config
     assert text_of_config.count("reshape { shape: [ ] }") == 3  # the entropies of the pooled class head
     with pytest.raises(UsageError, match="never overwritten"):
-        triton.publish(bundle.bundle, tmp_path)
+        triton.write_repository(bundle.bundle, tmp_path)
     other = msgspec.structs.replace(bundle.bundle.manifest, heads=bundle.bundle.manifest.heads[:1])
     with pytest.raises(ParityError, match=r"draws-00\.onnx: its outputs are .*ink\.mean.*, the manifest's digit"):
-        triton.publish(Bundle(bundle.bundle.path, other), tmp_path / "other")
+        triton.write_repository(Bundle(bundle.bundle.path, other), tmp_path / "other")

@@ -1,0 +1,194 @@
+"""Writes every file of a bundle and lists it for the manifest."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from probrt.exporter import graphs, onnx_quantize, tflite_quantize
+from probrt.exporter.constants import freeze_variables
+from probrt.exporter.exportable import Exportable
+from probrt.exporter.formats import GraphSpec
+from probrt.exporter.onnx_convert import convert_to_onnx, serialize_with_metadata
+from probrt.exporter.savedmodel import write_saved_model
+from probrt.exporter.split_network import SplitNetwork, split_before_final_layers
+from probrt.exporter.tf_serving import write_serving_files
+from probrt.exporter.tflite_convert import add_metadata, convert_to_tflite
+from probrt.runtime.bundle.manifest import FileRecord, Format, HeadRecord, PosteriorRecord, Precision, Variant
+
+METADATA = "probrt"
+
+
+def estimate_bytes(model: Exportable, specs: Sequence[GraphSpec], draws: int) -> int:
+    """Estimates the size of these files in bytes: that of their weights, which are most of a large file."""
+    drawn = sum(math.prod(weight.shape) for weight in model.weights)
+    parameters = sum(math.prod(variable.shape) for member in model.members for variable in member.network.variables)
+    fixed = parameters - sum(
+        math.prod(parameter.shape) for weight in model.weights for parameter in weight.parameters.values()
+    )
+    # A draw of an ensemble is one member's.
+    values = {"mean": drawn + fixed, "draws": draws * drawn / len(model.members) + fixed, "sampled": parameters}
+    return sum(int(values[graph.variant] * graph.precision.weight_bytes) for graph in specs)
+
+
+@dataclass(frozen=True)
+class GraphPart:
+    """One graph of a variant: the whole of it, or one chunk of the bank.
+
+    make: traces it. chunk: its position among the chunks. draws: the first position of the bank, and how many.
+    """
+
+    make: Callable[[], graphs.GraphFunction]
+    chunk: int | None = None
+    draws: tuple[int, int] | None = None
+
+
+@dataclass
+class FrozenFunction:
+    """A frozen function and, once converted, its ONNX model, from which every precision starts."""
+
+    function: graphs.GraphFunction
+    onnx_model: Any = None
+
+    def copy_onnx(self, name: str) -> Any:
+        """Returns a copy of the ONNX model; `name` is that of the file, for messages."""
+        if self.onnx_model is None:
+            self.onnx_model = convert_to_onnx(self.function, name)
+        return copy.deepcopy(self.onnx_model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleWriter:
+    """What the files of one bundle are made of.
+
+    images: representative inputs [count, *input.shape], for int8 and warm-up requests.
+    on_step: is called with the name of each file before it is written.
+    """
+
+    model: Exportable
+    heads: Sequence[HeadRecord]
+    posterior: PosteriorRecord | None
+    images: npt.NDArray[np.float32]
+    folder: Path
+    on_step: Callable[[str], None]
+
+    def write_saved_model(self) -> list[FileRecord]:
+        """Writes the SavedModel and the files that TensorFlow Serving reads beside it."""
+        self.on_step("SavedModel")
+        write_saved_model(self.model, self.posterior, self.folder)
+        write_serving_files(self.model, self.posterior, self.images, self.folder)
+        variant: Variant = "sampled" if self.posterior else "mean"
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return [self._record(path.relative_to(self.folder).as_posix(), "savedmodel", variant) for path in paths]
+
+    def write_graphs(self, specs: Sequence[GraphSpec]) -> list[FileRecord]:
+        """Writes the graph files; traces and freezes each function once for all its formats and precisions."""
+        records = []
+        for variant in dict.fromkeys(graph.variant for graph in specs):
+            same_variant = [graph for graph in specs if graph.variant == variant]
+            for part in self._parts(variant):
+                self.on_step(same_variant[0].file_name(part.chunk).partition(".")[0])
+                function = FrozenFunction(freeze_variables(part.make()))
+                for graph in same_variant:
+                    name = graph.file_name(part.chunk)
+                    self.on_step(name)
+                    (self.folder / name).write_bytes(self._convert(graph, function, name, part.draws))
+                    records.append(self._record(name, graph.format, variant, graph.precision.name, part.draws))
+        return records
+
+    def _parts(self, variant: Variant) -> Iterator[GraphPart]:
+        """Yields the graphs of a variant; only `mean` exists without random weights."""
+        if variant == "mean":
+            yield GraphPart(lambda: graphs.make_mean_function(self.model))
+        posterior = self.posterior
+        if posterior is None:
+            return
+        if variant == "sampled":
+            yield GraphPart(lambda: graphs.make_sampled_function(self.model, posterior))
+        if variant == "draws":
+            for chunk, first in enumerate(range(0, len(posterior.order), posterior.chunk)):
+                indices = posterior.order[first : first + posterior.chunk]
+                make = functools.partial(graphs.make_draws_function, self.model, posterior.seed, indices)
+                yield GraphPart(make, chunk, (first, len(indices)))
+
+    def _convert(self, graph: GraphSpec, function: FrozenFunction, name: str, draws: tuple[int, int] | None) -> bytes:
+        """Returns the bytes of one graph file."""
+        metadata = self._metadata(graph, draws)
+        if graph.format == "tflite":
+            return add_metadata(self._convert_to_tflite(graph, function, name), METADATA, metadata)
+        return serialize_with_metadata(self._convert_to_onnx(graph, function, name), METADATA, metadata)
+
+    def _convert_to_tflite(self, graph: GraphSpec, function: FrozenFunction, name: str) -> bytes:
+        precision = graph.precision.name
+        if graph.precision.whole_graph:
+            return convert_to_tflite(function.function, name, precision)
+        body = convert_to_tflite(self._split.body, name, precision, self.images)
+        return tflite_quantize.join_models(body, convert_to_tflite(self._split.tail, name))
+
+    def _convert_to_onnx(self, graph: GraphSpec, function: FrozenFunction, name: str) -> Any:
+        precision = graph.precision.name
+        if graph.precision.whole_graph:
+            model = function.copy_onnx(name)
+            if precision == "float16":
+                onnx_quantize.store_weights_in_float16(model)
+            return model
+        body, tail = convert_to_onnx(self._split.body, name), convert_to_onnx(self._split.tail, name)
+        if precision == "int8":
+            body = onnx_quantize.quantize_to_int8(body, self.images)
+        else:
+            onnx_quantize.store_weights_in_int8(body)
+        return onnx_quantize.join_models(body, tail, self._split.features)
+
+    @cached_property
+    def _split(self) -> SplitNetwork:
+        (model,) = self.model.members  # `export` refuses int8 files of an ensemble
+        return split_before_final_layers(model)
+
+    def _metadata(self, graph: GraphSpec, draws: tuple[int, int] | None) -> bytes:
+        """Describes a file for readers that have nothing else: input, heads with labels and outputs, draws; as JSON."""
+        return msgspec.json.encode(
+            {
+                "model": self.model.name,
+                "input": self.model.input,
+                "heads": [_describe_head(head) for head in self.heads],
+                "variant": graph.variant,
+                "precision": graph.precision.name,
+                "draws": draws,
+                "seed": self.posterior.seed if self.posterior and draws else None,
+            }
+        )
+
+    def _record(
+        self,
+        name: str,
+        format: Format,
+        variant: Variant,
+        precision: Precision = "float32",
+        draws: tuple[int, int] | None = None,
+    ) -> FileRecord:
+        data = (self.folder / name).read_bytes()
+        return FileRecord(
+            path=name,
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            format=format,
+            variant=variant,
+            precision=precision,
+            draws=draws,
+        )
+
+
+def _describe_head(head: HeadRecord) -> dict[str, Any]:
+    """Returns the manifest's record without `kind`: so files equal those of versions that did not have it."""
+    return {name: value for name, value in msgspec.to_builtins(head).items() if name != "kind"}
