@@ -136,8 +136,8 @@ def test_a_wrong_split_is_not_published(
     def split_wrongly(model: Model) -> tuple[keras.Model, keras.Model]:
         network = model.network
         features = network.get_layer(layer).output
-        drawn = keras.Model(features, network.output)
-        return keras.Model(network.input, features if layer == "conv" else features * 1.1), drawn
+        drawn = keras.Model([features], network.output)
+        return keras.Model(network.input, [features if layer == "conv" else features * 1.1]), drawn
 
     monkeypatch.setattr(Model, "_parts", property(split_wrongly))
     request = ExportRequest(draws=8, select=False, formats=("onnx",), variants=("draws",))
