@@ -1,1 +1,1 @@
-"""Calibration on held-out examples: temperatures, conformal thresholds, risk curves."""
+"""Calibration on held-out examples: temperatures and scales, conformal thresholds, risk curves."""

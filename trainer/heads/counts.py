@@ -14,11 +14,11 @@ from probrt.trainer.heads.real import RealHead
 class CountHead(RealHead, frozen=True, kw_only=True):
     """A head of counts; every quantity [batch, outputs], uncertainties are variances.
 
-    centre: the training targets' average, which a channel of 0 stands for.
+    centre: the training targets' average; a channel of 0 predicts it.
     """
 
-    def check(self, values: np.ndarray) -> None:
-        super().check(values)
+    def check_support(self, values: np.ndarray) -> None:
+        super().check_support(values)
         known = values[np.isfinite(values)]
         wrong = known[(known < 0) | (known % 1 != 0)]
         if wrong.size:
@@ -50,7 +50,7 @@ class PoissonHead(CountHead, frozen=True, kw_only=True, tag="poisson"):
 
 
 class NegativeBinomialHead(CountHead, frozen=True, kw_only=True, tag="negative_binomial"):
-    """Counts that scatter more than a Poisson's: variance = mean + mean² / size, the size predicted too."""
+    """Counts that vary more than Poisson counts: variance = mean + mean² / size, the size predicted too."""
 
     @property
     def channels(self) -> int:
@@ -60,16 +60,16 @@ class NegativeBinomialHead(CountHead, frozen=True, kw_only=True, tag="negative_b
         import tensorflow_probability as tfp
 
         rate, count = self._rate_and_size(channels)
-        each = tfp.distributions.NegativeBinomial(count, logits=tf.math.log(rate) - tf.math.log(count))
-        return tfp.distributions.Independent(each, 1)
+        counts = tfp.distributions.NegativeBinomial(count, logits=tf.math.log(rate) - tf.math.log(count))
+        return tfp.distributions.Independent(counts, 1)
 
     def moments(self, channels: tf.Tensor) -> Moments:
         rate, count = self._rate_and_size(channels)
         return Moments(rate, rate + tf.square(rate) / count)
 
-    def calibrated(self, channels: tf.Tensor, temperature: float, scale: float) -> tf.Tensor:
+    def calibrate_channels(self, channels: tf.Tensor, value: tf.Tensor | float) -> tf.Tensor:
         log_rate, log_size = tf.split(channels, 2, axis=-1)
-        return tf.concat([log_rate, log_size - 2.0 * tf.math.log(tf.cast(scale, channels.dtype))], axis=-1)
+        return tf.concat([log_rate, log_size - 2.0 * tf.math.log(tf.cast(value, channels.dtype))], axis=-1)
 
     def _rate_and_size(self, channels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         log_rate, log_size = tf.split(channels, 2, axis=-1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.heads.base import Moments, Shapes, Sides, four
+from probrt.runtime.bundle.manifest import HeadRecord
+from probrt.trainer.heads.base import Moments, Shapes, Sides, quantity_shapes
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 
@@ -16,8 +18,8 @@ class NormalMixtureHead(RealHead, frozen=True, kw_only=True, tag="normal_mixture
     """Real values with a mixture of normals per output (Bishop 1994); quantities [batch, outputs], plus `bins`.
 
     `bins` [batch, outputs, bins] is the predictive probability of each of `bins` equal intervals over the
-    training targets' mean ± 4 standard deviations, the outer two with all that lies beyond: where the likely
-    answers are, which mean and variance cannot say. Over draws it is an average, so it adds up exactly.
+    training targets' mean ± 4 standard deviations; the outer two hold everything beyond. It shows where the likely
+    answers are, which mean and variance do not. It is averaged over draws, which is exact.
     components: normals per output.
     """
 
@@ -40,8 +42,8 @@ class NormalMixtureHead(RealHead, frozen=True, kw_only=True, tag="normal_mixture
 
         tfd = tfp.distributions
         logits, location, scale = self._parts(channels)
-        each = tfd.MixtureSameFamily(tfd.Categorical(logits=logits), tfd.Normal(location, scale))
-        return tfd.Independent(each, 1)
+        mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=logits), tfd.Normal(location, scale))
+        return tfd.Independent(mixture, 1)
 
     def moments(self, channels: tf.Tensor) -> Moments:
         logits, location, scale = self._parts(channels)
@@ -51,27 +53,30 @@ class NormalMixtureHead(RealHead, frozen=True, kw_only=True, tag="normal_mixture
         edges = tf.constant(self.edges, tf.float32)[:, None, :]
         location, scale = tf.expand_dims(location, -1), tf.expand_dims(scale, -1)
         below = tf.reduce_sum(tf.expand_dims(share, -1) * _normal_cdf((edges - location) / scale), axis=-2)
-        none, all_of_it = tf.zeros_like(below[..., :1]), tf.ones_like(below[..., :1])
-        bins = tf.concat([below, all_of_it], -1) - tf.concat([none, below], -1)
+        zeros, ones = tf.zeros_like(below[..., :1]), tf.ones_like(below[..., :1])
+        bins = tf.concat([below, ones], -1) - tf.concat([zeros, below], -1)
         return Moments(mean, variance, {"bins": tf.maximum(bins, 0.0)})
 
-    def calibrated(self, channels: tf.Tensor, temperature: float, scale: float) -> tf.Tensor:
+    def calibrate_channels(self, channels: tf.Tensor, value: tf.Tensor | float) -> tf.Tensor:
         logits, location, log_scale = tf.split(channels, 3, axis=-1)
-        return tf.concat([logits, location, log_scale + tf.math.log(tf.cast(scale, channels.dtype))], axis=-1)
+        return tf.concat([logits, location, log_scale + tf.math.log(tf.cast(value, channels.dtype))], axis=-1)
 
-    def outputs(self, positions: Sides) -> Shapes:
+    def output_shapes(self, positions: Sides) -> Shapes:
         shape = [*positions, self.size]
-        return {**four(shape, shape), "bins": [*shape, self.bins]}
+        return {**quantity_shapes(shape, shape), "bins": [*shape, self.bins]}
+
+    def to_record(self, positions: Sides) -> HeadRecord:
+        return msgspec.structs.replace(super().to_record(positions), edges=self.edges)
 
     def _parts(self, channels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mixing logits, locations and scales, each [..., outputs, components]."""
         shape = tf.concat([tf.shape(channels)[:-1], [self.size, self.components]], 0)
         logits, location, log_scale = (tf.reshape(part, shape) for part in tf.split(channels, 3, axis=-1))
         centre, spread = (values[:, None] for values in self.centres_and_spreads())
-        # Components that start alike would stay alike: they begin side by side over ± 1 standard deviation.
-        apart = tf.constant(np.linspace(-1.0, 1.0, self.components), tf.float32)
+        # Equal components would stay equal, so they start at different places within ± 1 standard deviation.
+        offsets = tf.constant(np.linspace(-1.0, 1.0, self.components), tf.float32)
         scale = tf.exp(tf.clip_by_value(log_scale, -LOG_SCALE, LOG_SCALE))
-        return logits, (location + apart) * spread + centre, scale * spread
+        return logits, (location + offsets) * spread + centre, scale * spread
 
 
 def _normal_cdf(x: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.heads.base import Moments, Shapes, Sides, four
+from probrt.trainer.heads.base import Moments, Shapes, Sides, quantity_shapes
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 
@@ -51,26 +51,26 @@ class MultivariateNormalHead(RealHead, frozen=True, kw_only=True, tag="multivari
                 covariance += _outer(off)
         return Moments(location, tf.reduce_sum(covariance * eye, axis=-1), {"covariance": covariance})
 
-    def calibrated(self, channels: tf.Tensor, temperature: float, scale: float) -> tf.Tensor:
+    def calibrate_channels(self, channels: tf.Tensor, value: tf.Tensor | float) -> tf.Tensor:
         sizes = [self.size, self.size, self.channels - 2 * self.size]
         location, log_diagonal, off = tf.split(channels, sizes, axis=-1)
-        scale = tf.cast(scale, channels.dtype)
+        scale = tf.cast(value, channels.dtype)
         return tf.concat([location, log_diagonal + tf.math.log(scale), off * scale], axis=-1)
 
-    def outputs(self, positions: Sides) -> Shapes:
+    def output_shapes(self, positions: Sides) -> Shapes:
         shape = [*positions, self.size]
-        return {**four(shape, shape), "covariance": [*shape, self.size]}
+        return {**quantity_shapes(shape, shape), "covariance": [*shape, self.size]}
 
     def _parts(self, channels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Location [..., outputs], diagonal [..., outputs], and the rest: the strictly lower triangle of the
-        Cholesky factor [..., outputs, outputs], or the low-rank factor [..., outputs, rank]."""
+        """Location [..., outputs], diagonal [..., outputs], and the off-diagonal part: the strictly lower triangle of
+        the Cholesky factor [..., outputs, outputs], or the low-rank factor [..., outputs, rank]."""
         size = self.size
         location, log_diagonal, off = tf.split(channels, [size, size, self.channels - 2 * size], axis=-1)
         centre, spread = self.centres_and_spreads()
         diagonal = tf.exp(tf.clip_by_value(log_diagonal, -LOG_SCALE, LOG_SCALE)) * spread
         columns = size if self.covariance == "full" else self.rank
         if self.covariance == "full" and size > 1:
-            # Placed by a product with a constant of 0 and 1: every format has that.
+            # A product with a constant of 0 and 1 places them: every format has that.
             rows, below = np.tril_indices(size, -1)
             place = np.zeros([len(rows), size * size], np.float32)
             place[np.arange(len(rows)), rows * size + below] = 1.0

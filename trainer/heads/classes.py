@@ -1,0 +1,125 @@
+"""The kind "class": one class of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import tensorflow as tf
+from msgspec import Meta
+
+from probrt.runtime.bundle.conformal import rank_classes
+from probrt.runtime.bundle.manifest import Kind
+from probrt.trainer.heads.base import (
+    Answer,
+    Head,
+    Shapes,
+    Sides,
+    mean_over_known,
+    quantity_shapes,
+    split_entropy,
+    x_log_x,
+)
+
+# The value of a label picture that means "not labelled".
+_VOID = 255
+
+
+class ClassHead(Head, frozen=True, kw_only=True):
+    """A head whose target is one of `labels`, in order, as the table writes them.
+
+    `mean` is [batch, classes], uncertainties are [batch], in nats. Per position the target is a file of class
+    numbers, 0 the first label; 255 in a picture and -1 or NaN in an array mean that a position has no label.
+    """
+
+    kind: ClassVar[Kind] = "class"
+    metric_name: ClassVar[str] = "accuracy"
+    calibrates: ClassVar[Literal["temperature", "scale", "nothing"]] = "temperature"
+    position_method: ClassVar[Literal["lac", "scaled"]] = "lac"
+    accepts_class_folders: ClassVar[bool] = True
+
+    labels: Annotated[list[str], Meta(min_length=2)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.labels)
+
+    def split_uncertainty(
+        self, mean: tf.Tensor, aleatoric: tf.Tensor, spread: Callable[[], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        del spread
+        return split_entropy(self.entropy(mean), aleatoric)
+
+    def entropy(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """Entropy in nats over the last axis."""
+        return -tf.reduce_sum(x_log_x(probabilities), axis=-1)
+
+    def parse_cells(self, cells: Sequence[str]) -> np.ndarray:
+        cell = cells[0].strip()
+        if not cell:
+            return self.missing_target()
+        if cell not in self.labels:
+            raise ValueError(f"class {cell!r} is none of {', '.join(self.labels)}")
+        return np.array(self.labels.index(cell), np.int32)
+
+    def parse_mask(self, values: np.ndarray, high: float) -> np.ndarray:
+        classes = values[..., 0]
+        void = ~np.isfinite(classes) | (classes == -1) | ((classes == _VOID) & (high >= _VOID))
+        classes = np.where(void, -1, classes)
+        known = classes[~void]
+        if known.size and (known.min() < 0 or known.max() >= len(self.labels) or (known % 1).any()):
+            wrong = known[(known < 0) | (known >= len(self.labels)) | (known % 1 != 0)][0]
+            raise ValueError(f"class number {wrong:g} is none of 0 to {len(self.labels) - 1}")
+        return classes.astype(np.int32)
+
+    def missing_target(self, positions: Sequence[int] = ()) -> np.ndarray:
+        return np.full(positions, -1, np.int32)
+
+    def is_known(self, target: tf.Tensor) -> tf.Tensor:
+        return target >= 0
+
+    def fill_missing(self, target: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        return tf.where(known, target, tf.zeros_like(target))
+
+    def metric(self, mean: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        right = tf.cast(tf.argmax(mean, axis=-1, output_type=target.dtype) == target, tf.float32)
+        return mean_over_known(right, self.is_known(target))
+
+    def find_errors(self, mean: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        known = target >= 0
+        return known & (mean.argmax(axis=-1) != target), known
+
+    def describe_target(self, target: np.ndarray) -> str:
+        return self.labels[int(target)] if target >= 0 else ""
+
+    def describe_mean(self, mean: np.ndarray) -> str:
+        best = int(mean.argmax())
+        return f"{self.labels[best]} ({mean[best]:.3f})"
+
+    def draw_mean(self, mean: np.ndarray) -> np.ndarray:
+        return mean.argmax(axis=-1)[..., None] / (len(self.labels) - 1)
+
+    def conformal_scores(self, answer: Answer, target: np.ndarray) -> dict[str, np.ndarray]:
+        """`lac` first, whose sets are the smallest; then `aps`, whose sets adapt better to each image."""
+        probabilities = answer["mean"].astype(np.float64)
+        unlikely = 1.0 - np.take_along_axis(probabilities, target[:, None].astype(np.int64), axis=1)[:, 0]
+        return {"lac": unlikely, "aps": _sum_of_likelier(probabilities, target)}
+
+    def position_scores(self, answer: Answer, target: np.ndarray) -> np.ndarray:
+        classes = np.maximum(target, 0)[..., None].astype(np.int64)
+        true_class = np.take_along_axis(answer["mean"], classes, axis=-1)[..., 0]
+        scores: np.ndarray = np.where(target >= 0, 1.0 - true_class, np.nan)
+        return scores.reshape(len(target), -1).astype(np.float32)
+
+    def output_shapes(self, positions: Sides) -> Shapes:
+        return quantity_shapes([*positions, len(self.labels)], positions)
+
+
+def _sum_of_likelier(probabilities: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The sum of the probabilities of all classes that are likelier than the true one, [n] (Romano et al. 2020)."""
+    order = rank_classes(probabilities)
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    before = np.concatenate([np.zeros((len(order), 1)), np.cumsum(ranked, axis=1)[:, :-1]], axis=1)
+    scores: np.ndarray = before[order == target[:, None]]
+    return scores
