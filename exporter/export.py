@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,8 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import (
     MODEL_NAME,
     NAME,
-    Combine,
     Format,
     HeadRecord,
-    Kind,
     Manifest,
     ModelRecord,
     PosteriorRecord,
@@ -162,27 +160,7 @@ def plan_export(folder: Path, request: ExportRequest) -> ExportPlan:
 
 def make_head_records(model: Exportable) -> list[HeadRecord]:
     """Returns the heads as the manifest states them."""
-    return [
-        HeadRecord(
-            name=head.name,
-            likelihood=str(type(head).__struct_config__.tag),
-            kind=_kind(head.combine, head.outputs(model.positions(head))),
-            combine=head.combine,
-            per_position=head.per_position,
-            labels=list(head.names),
-            unit=getattr(head, "unit", ""),
-            outputs=head.outputs(model.positions(head)),
-            edges=getattr(head, "edges", []),
-        )
-        for head in model.heads
-    ]
-
-
-def _kind(combine: Combine, outputs: Mapping[str, Sequence[int | None]]) -> Kind:
-    """Returns the kind of a head from how its draws combine and from the shapes of its outputs."""
-    if combine == "variance":
-        return "real"
-    return "class" if len(outputs["mean"]) > len(outputs["aleatoric"]) else "binary"
+    return [head.to_record(model.positions(head)) for head in model.heads]
 
 
 def available_variants(model: Exportable) -> tuple[Variant, ...]:

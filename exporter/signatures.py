@@ -186,7 +186,7 @@ class SamplingSignatures:
         shapes = {
             f"{head.name}.{quantity}": shape
             for head in self.model.heads
-            for quantity, shape in head.outputs(self.model.positions(head)).items()
+            for quantity, shape in head.output_shapes(self.model.positions(head)).items()
         }
         arrays = {
             name: tf.TensorArray(tf.float32, group_count, infer_shape=False, element_shape=[None, *shape])

@@ -97,7 +97,7 @@ def make_targets(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
             mean = moments[head.name].mean.numpy()
             ranked = np.sort(mean, axis=-1)
             is_clear = ranked[:, -1] - ranked[:, -2] > 2 * BY_PRECISION["int8"].tolerance
-            targets[head.name] = np.where(is_clear, mean.argmax(-1), head.missing())
+            targets[head.name] = np.where(is_clear, mean.argmax(-1), head.missing_target())
     return targets
 
 

@@ -56,9 +56,9 @@ def test_trains_on_a_few_rows(root: Path, tmp_path: Path, name: str, config: str
             if row_counts[row["split"]] >= 0:
                 writer.writerow(row)
     settings = load_config(path)
-    read = data.read(settings, path.parent)
+    read = data.read_dataset(settings, path.parent)
     train_rows, validation = read.splits["train"], read.splits["validation"]
-    heads = data.standardised(settings.heads, train_rows)
+    heads = data.standardise_heads(settings.heads, train_rows)
     backbone = settings.backbone.located(path.parent)
     model = build_model(settings.name, settings.input, heads, backbone=backbone, weights=settings.weights)
     fit_settings = msgspec.structs.replace(settings.fit, epochs=1, batch=4)

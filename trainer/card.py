@@ -9,16 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.trainer.config.config import Config
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data.examples import Dataset
-from probrt.trainer.data.summary import class_counts, targets
+from probrt.trainer.data.summary import describe_targets
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.categorical import ClassHead
-from probrt.trainer.heads.real import RealHead
 from probrt.trainer.model import Model
 
 # Classes with fewer training examples than this are named among the limits.
@@ -50,17 +46,12 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
         "uncertainty is a hint of such an input, its absence no proof that there is none."
     ]
     for head in heads:
-        if isinstance(head, ClassHead):
-            limits += _list_class_limits(head, dataset)
-        elif isinstance(head, RealHead):
-            values = train.targets[head.name].reshape(-1, head.size)
-            for name, column in zip(head.names, values.T, strict=False):
-                known = column[np.isfinite(column)]
-                if len(known):
-                    limits.append(
-                        f"{head.name}: {name} below {known.min():.4g} or above {known.max():.4g}"
-                        f"{f' {head.unit}' if head.unit else ''}: outside the range of the training data."
-                    )
+        limits += _list_class_limits(head, dataset)
+        limits += [
+            f"{head.name}: {output} below {low:.4g} or above {high:.4g}{f' {unit}' if unit else ''}: outside the range of "
+            "the training data."
+            for output, low, high, unit in head.target_ranges(train.targets[head.name])
+        ]
     if "test" not in dataset.splits:
         limits.append(
             "Decisions that need an unbiased score: there is no test split; validation chose the calibration."
@@ -73,14 +64,15 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
     return limits + [f"{note[0].upper()}{note[1:]}." for note in dataset.notes]
 
 
-def _list_class_limits(head: ClassHead, dataset: Dataset) -> list[str]:
+def _list_class_limits(head: AnyHead, dataset: Dataset) -> list[str]:
+    """Names the classes with few or no examples; empty for a head without classes."""
+    counts = {split: head.count_classes(examples.targets[head.name]) for split, examples in dataset.splits.items()}
     limits = []
-    counts = class_counts(head, dataset.splits["train"])
-    scarce = [f"{label} ({count})" for label, count in zip(head.labels, counts, strict=True) if count < _FEW_EXAMPLES]
+    scarce = [f"{label} ({count})" for label, count in counts["train"].items() if count < _FEW_EXAMPLES]
     if scarce:
         limits.append(f"{head.name}: classes with fewer than {_FEW_EXAMPLES} training examples: {', '.join(scarce)}.")
-    held_out = [class_counts(head, dataset.splits[name]) for name in ("validation", "test") if name in dataset.splits]
-    unseen = [label for index, label in enumerate(head.labels) if not any(counts[index] for counts in held_out)]
+    held_out = [counts[split] for split in ("validation", "test") if split in counts]
+    unseen = [label for label in counts["train"] if not any(split_counts[label] for split_counts in held_out)]
     if unseen:
         limits.append(f"{head.name}: classes without held-out examples, so without a score: {', '.join(unseen)}")
     return limits
@@ -89,7 +81,7 @@ def _list_class_limits(head: ClassHead, dataset: Dataset) -> list[str]:
 def _describe_head(head: AnyHead) -> str:
     place = "at each position" if head.per_position else "for each input"
     names = f": {', '.join(head.names)}" if head.names != (head.name,) else ""
-    return f"- **{head.name}** ({head.__struct_config__.tag}), {place}{names}"
+    return f"- **{head.name}** ({head.likelihood}), {place}{names}"
 
 
 def _describe_input(input: Input) -> str:
@@ -104,7 +96,9 @@ def _describe_data(heads: Sequence[AnyHead], dataset: Dataset) -> list[str]:
     counts = ", ".join(f"{len(examples)} {name}" for name, examples in dataset.splits.items())
     lines = [f"{counts}; digest `{dataset.digest}`.", ""]
     for head in heads:
-        lines += [f"- {head.name}, {name}: {targets(head, examples)}" for name, examples in dataset.splits.items()]
+        lines += [
+            f"- {head.name}, {name}: {describe_targets(head, examples)}" for name, examples in dataset.splits.items()
+        ]
     return lines
 
 

@@ -95,14 +95,14 @@ def evaluate(
     with console.status("loading TensorFlow"), hush():
         import msgspec
 
-        from probrt.trainer.evaluate.evaluate import evaluate as evaluate_model
-        from probrt.trainer.evaluate.evaluate import show
-        from probrt.trainer.evaluate.page import page
+        from probrt.trainer.evaluate.evaluate import evaluate_model
+        from probrt.trainer.evaluate.page import render_page
+        from probrt.trainer.evaluate.report import print_report
     with console.status("evaluating"):
-        report, examples, loaded = evaluate_model(model, data, ood, samples, resamples)
-    show(report, console)
+        report, examples, loaded = evaluate_model(model, other=data, ood=ood, draws=samples, resamples=resamples)
+    print_report(report, console)
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    target.with_suffix(".html").write_text(page(report, examples, loaded), encoding="utf-8")
+    target.with_suffix(".html").write_text(render_page(report, examples, loaded), encoding="utf-8")
     console.print(f"{target} and {target.with_suffix('.html').name}", soft_wrap=True)
     return 0
 

@@ -130,7 +130,7 @@ class Model:
         """Applies the head's temperature or scale to its channels."""
         for calibration in self.calibration:
             if calibration.head == head.name:
-                return head.calibrated(channels, calibration.temperature, calibration.scale)
+                return head.calibrate_channels(channels, head.calibration_value(calibration))
         return channels
 
     def positions(self, head: AnyHead) -> list[int | None]:
@@ -190,6 +190,16 @@ def map_draws(
         with use_handler(handler):
             results.append(evaluate(features))
     return results
+
+
+def compile_answer(model: Model, seed: int, draws: int) -> Callable[[tf.Tensor], dict[str, dict[str, tf.Tensor]]]:
+    """Compiles a function of raw images that returns each head's quantities over `draws` draws of a seed."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def answer(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+        return model.combine_draws(images, model.draw_handlers(seed, tf.range(draws), draws))
+
+    return answer
 
 
 def own_layer_name(head: AnyHead, part: str) -> str:

@@ -21,7 +21,7 @@ from probrt.runtime.bundle.manifest import Calibration
 from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer import data
 from probrt.trainer.build import build_model
-from probrt.trainer.calibration.calibrate import calibrated
+from probrt.trainer.calibration.calibrate import calibrate_model
 from probrt.trainer.card import make_card
 from probrt.trainer.config.config import Config, load_config
 from probrt.trainer.data.examples import Dataset
@@ -57,7 +57,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     if chief and not resume:
         checkpoints.clear()
     train = dataset.splits["train"]
-    heads = data.standardised(config.heads, train)
+    heads = data.standardise_heads(config.heads, train)
     # The paths in a config are relative to its folder.
     located = msgspec.structs.replace(config, backbone=config.backbone.located(path.parent))
     with strategy.scope():
@@ -85,7 +85,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         return
     model = _rebuild(located, heads, model)
     with console.status("calibrating"):
-        model = calibrated(model, dataset.splits["validation"], config.seed)
+        model = calibrate_model(model, dataset.splits["validation"], config.seed)
     console.print("calibrated: " + ", ".join(_describe_calibration(calibration) for calibration in model.calibration))
     weight_reports = kl_report(model.network, config.seed, draws=16)
     for line in kl_lines(weight_reports):
@@ -121,14 +121,14 @@ def _read_data(config: Config, path: Path, console: Console) -> Dataset:
     """Reads the config's data and prints a summary. If there are many faults, prints every fault, then raises."""
     try:
         with console.status(f"reading {config.data.folder}"):
-            dataset = data.read(config, path.parent)
-    except data.Faulty as error:
+            dataset = data.read_dataset(config, path.parent)
+    except data.FaultyData as error:
         if len(error.faults) > 20:
             console.print("\n".join(error.faults), soft_wrap=True, markup=False)
         raise
     counts = ", ".join(f"{len(examples)} {name}" for name, examples in dataset.splits.items())
     console.print(f"{config.name}: {counts}")
-    for line in data.summary(dataset, config.heads):
+    for line in data.summarise(dataset, config.heads):
         console.print(line, soft_wrap=True, markup=False)
     return dataset
 

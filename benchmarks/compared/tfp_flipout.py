@@ -63,7 +63,16 @@ def _fit(train, epochs: int, fold: int, kl_weight: float) -> PredictDraws:
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
     head, input = make_head_and_input()
-    for index, batch in enumerate(data.batches(train, BATCH, fold, make_augmentation(), [head], input, range(steps))):
+    batches = data.training_batches(
+        train,
+        batch=BATCH,
+        seed=fold,
+        steps=range(steps),
+        augmentation=make_augmentation(),
+        heads=[head],
+        input=input,
+    )
+    for index, batch in enumerate(batches):
         step(batch["images"], batch["targets"]["digit"], tf.constant(index))
     probabilities = tf.function(lambda images: tf.nn.softmax(model(images)), autograph=False)
 

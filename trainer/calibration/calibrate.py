@@ -20,7 +20,7 @@ from probrt.trainer.calibration import risk
 from probrt.trainer.calibration.thresholds import fit_thresholds
 from probrt.trainer.data import Batch, Examples
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.model import Model, compile_combined, map_draws
+from probrt.trainer.model import Model, compile_answer, map_draws
 
 # A grid in steps of 5 %: finer than what a few hundred examples can tell apart.
 GRID = np.exp(np.arange(-30, 31) * 0.05)
@@ -63,8 +63,8 @@ def predict_examples(
     model: Model, examples: Examples, seed: int, draws: int = 16, batch: int = 128
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes each head's calibrated mean and total over `draws` draws, for all examples, in order."""
-    combined = compile_combined(model, seed, draws)
-    batches = [combined(examples["images"]) for examples in data.evaluation_batches(examples, batch)]
+    answer = compile_answer(model, seed, draws)
+    batches = [answer(part["images"]) for part in data.evaluation_batches(examples, batch)]
     return {
         head.name: {
             quantity: np.concatenate([answers[head.name][quantity].numpy() for answers in batches])
@@ -78,7 +78,7 @@ def _add_thresholds(
     record: Calibration, head: AnyHead, answer: dict[str, np.ndarray], target: np.ndarray
 ) -> Calibration:
     """Returns the record with conformal thresholds and a risk curve of the examples that have a target."""
-    known = head.is_known(tf.convert_to_tensor(target)).numpy().reshape(len(target), -1).any(axis=1)
+    known = head.is_known(target).numpy().reshape(len(target), -1).any(axis=1)
     if not known.any():
         return record
     answer, target = {quantity: values[known] for quantity, values in answer.items()}, target[known]

@@ -53,6 +53,4 @@ def fit_curve(uncertainty: np.ndarray, wrong: np.ndarray) -> list[RiskPoint]:
     lowest_after = np.minimum.accumulate(np.append(risk[1:], np.inf)[::-1])[::-1][: len(risk)]
     unbeaten = np.flatnonzero(risk < lowest_after)
     chosen = unbeaten[np.unique(np.linspace(0, len(unbeaten) - 1, min(POINTS, len(unbeaten))).astype(int))]
-    return [
-        RiskPoint(threshold=float(thresholds[i]), kept=float(coverage[i]), risk=float(risk[i])) for i in chosen
-    ]
+    return [RiskPoint(threshold=float(thresholds[i]), kept=float(coverage[i]), risk=float(risk[i])) for i in chosen]

@@ -1,20 +1,21 @@
-"""Training data: a folder of images and its table, checked whole before any training."""
+"""Training data: a folder of images and its table, checked as a whole before any training."""
 
 from __future__ import annotations
 
-from probrt.trainer.data.batches import batches, evaluation_batches
-from probrt.trainer.data.examples import Dataset, Examples, standardised
-from probrt.trainer.data.read import Faulty, folder_of, read
-from probrt.trainer.data.summary import summary
+from probrt.trainer.data.batches import Batch, evaluation_batches, training_batches
+from probrt.trainer.data.examples import Dataset, Examples, standardise_heads
+from probrt.trainer.data.read import FaultyData, read_dataset, read_folder
+from probrt.trainer.data.summary import summarise
 
 __all__ = [
+    "Batch",
     "Dataset",
     "Examples",
-    "Faulty",
-    "batches",
+    "FaultyData",
     "evaluation_batches",
-    "folder_of",
-    "read",
-    "standardised",
-    "summary",
+    "read_dataset",
+    "read_folder",
+    "standardise_heads",
+    "summarise",
+    "training_batches",
 ]

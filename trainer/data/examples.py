@@ -1,18 +1,19 @@
-"""What has been read: examples in memory, or in a file behind it where they are too many."""
+"""The examples of a data set: in memory, or backed by a file where they are too many."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from probrt.trainer.heads import AnyHead
 
 SPLITS = ("train", "validation", "test")
-# Above this many bytes an array lives in an unnamed temporary file, of which the system keeps in memory what it can.
-_IN_MEMORY = 4 << 30
+# A larger array lives in an unnamed temporary file; the system keeps as much of it in memory as fits.
+_IN_MEMORY_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a table, a digest over its rows and every file's bytes, and what is worth a look.
+    """The splits of a table, and a digest over its rows and every file's bytes.
 
-    sides: of the images before any resizing, with how many images had them.
-    notes: what is allowed but seldom meant, one line each.
+    sides: of the images before any resizing, with the number of images that had them.
+    notes: what is allowed but seldom intended, one line each.
     """
 
     splits: dict[str, Examples]
@@ -44,14 +45,14 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def storage(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An array to be filled, in memory or, above 4 GiB, in a temporary file that vanishes with the process."""
-    if np.prod(shape, dtype=np.float64) * np.dtype(dtype).itemsize <= _IN_MEMORY:
+def allocate(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Allocates an array in memory or, above 4 GiB, in a temporary file that vanishes with the process."""
+    if np.prod(shape, dtype=np.float64) * np.dtype(dtype).itemsize <= _IN_MEMORY_BYTES:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, dtype, "w+", shape=tuple(shape))
 
 
-def standardised(heads: Sequence[AnyHead], train: Examples) -> tuple[AnyHead, ...]:
-    """The heads with what they need to know of their training targets filled in."""
-    return tuple(head.standardised(train.targets[head.name]) for head in heads)
+def standardise_heads(heads: Sequence[AnyHead], train: Examples) -> tuple[AnyHead, ...]:
+    """Returns the heads with the statistics of their training targets."""
+    return tuple(head.standardise(train.targets[head.name]) for head in heads)

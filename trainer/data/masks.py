@@ -1,8 +1,8 @@
 """The target of a head per position, from a mask file.
 
-A picture: its grey values, or the colour numbers of a palette; high is what its type holds. `.npy`: raw values
-[*sides] or [*sides, channels], NaN where nothing is known. NIfTI: as volumes are read for input. Where pictures are
-resized for the model, masks are too, by the nearest pixel, so that no value arises that is not in the file.
+A picture gives its grey values, or the colour numbers of a palette. `.npy` gives raw values [*sides] or
+[*sides, channels], NaN where a value is unknown. NIfTI volumes are read as for input. Where pictures are resized for
+the model, masks are too, to the nearest pixel, so that every value comes from the file.
 """
 
 from __future__ import annotations
@@ -19,41 +19,46 @@ from probrt.runtime.images.volumes import decode_volume, is_volume
 from probrt.trainer.heads import AnyHead
 
 
-def mask(data: bytes, head: AnyHead, sides: tuple[int, ...], in_file: tuple[int, ...]) -> np.ndarray:
-    """The target [*sides, …] in a mask file's bytes; ImageError or ValueError says what is wrong with it.
+def parse_mask_file(data: bytes, head: AnyHead, sides: tuple[int, ...], file_sides: tuple[int, ...]) -> np.ndarray:
+    """Parses the target [*sides, …] from a mask file's bytes.
 
-    in_file: the sides of the image's own file, which a mask may have too.
+    file_sides: the sides of the image's own file, which a mask may have too. Raises ImageError for a file that is no
+    mask of these sides, ValueError for values that the head cannot have.
     """
     if not data:
         raise ImageError("the file is empty")
     if data.startswith(NUMPY_MAGIC):
-        values, high = _array(data, len(sides)), 1.0
+        values, high = _read_array(data, len(sides)), 1.0
     elif len(sides) == 3 and is_volume(data):
         values, high = decode_volume(data), 1.0
     else:
-        values, high = _picture(data)
+        values, high = _read_picture(data)
     if values.shape[:-1] != sides:
-        if values.shape[:-1] != in_file or len(sides) != 2:
-            raise ImageError(f"a mask of sides {list(values.shape[:-1])}; the image has {list(in_file or sides)}")
-        values = values[_nearest(values.shape[0], sides[0])][:, _nearest(values.shape[1], sides[1])]
-    return head.from_map(values, high)
+        if values.shape[:-1] != file_sides or len(sides) != 2:
+            raise ImageError(f"a mask of sides {list(values.shape[:-1])}; the image has {list(file_sides or sides)}")
+        values = values[_nearest_rows(values.shape[0], sides[0])][:, _nearest_rows(values.shape[1], sides[1])]
+    return head.parse_mask(values, high)
 
 
-def _nearest(have: int, want: int) -> np.ndarray:
-    return ((np.arange(want) + 0.5) * have / want).astype(int)
+def _nearest_rows(file_side: int, side: int) -> np.ndarray:
+    """Which row of a side in the file each row of a resized side takes its value from."""
+    middles: np.ndarray = (np.arange(side) + 0.5) * file_side / side
+    return middles.astype(int)
 
 
-def _array(data: bytes, rank: int) -> np.ndarray:
+def _read_array(data: bytes, rank: int) -> np.ndarray:
     try:
         values = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # a hostile header can raise nearly anything
         raise ImageError(f"not a readable .npy array: {one_line(error)}") from None
     if values.dtype.kind not in "uifb" or values.ndim not in (rank, rank + 1):
         raise ImageError(f"an array {list(values.shape)} of {values.dtype}; a mask has {rank} sides, and channels")
-    return (values[..., None] if values.ndim == rank else values).astype(np.float32)
+    with_channels: np.ndarray = values[..., None] if values.ndim == rank else values
+    return with_channels.astype(np.float32)
 
 
-def _picture(data: bytes) -> tuple[np.ndarray, float]:
+def _read_picture(data: bytes) -> tuple[np.ndarray, float]:
+    """Reads the values of a picture, [height, width, 1], and the highest that its type holds."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             mode = header.mode

@@ -1,21 +1,21 @@
-"""What the data are, in a few lines for a person: counts, ranges, sizes."""
+"""Describes a data set in a few lines for a person: counts, ranges, sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
+from probrt.runtime.bundle.manifest import Kind
 from probrt.trainer.data.examples import Dataset, Examples
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.bernoulli import BinaryHead
-from probrt.trainer.heads.categorical import ClassHead
 
 _SHOWN = 12
 
 
-def summary(data: Dataset, heads: Sequence[AnyHead]) -> list[str]:
-    """One line for the images, one per head and split, one per thing worth a look."""
+def summarise(data: Dataset, heads: Sequence[AnyHead]) -> list[str]:
+    """Returns one line for the images, one per head and split, and one per note."""
     lines = []
     if data.sides:
         common = sorted(data.sides.items(), key=lambda item: -item[1])
@@ -24,44 +24,54 @@ def summary(data: Dataset, heads: Sequence[AnyHead]) -> list[str]:
         lines.append(f"image sizes: {shown}{more}")
     for head in heads:
         lines += [
-            f"{head.name}, {split}: {targets(head, examples)}"
+            f"{head.name}, {split}: {describe_targets(head, examples)}"
             for split, examples in data.splits.items()
             if len(examples)
         ]
-        if isinstance(head, ClassHead):
-            counts = class_counts(head, data.splits["train"]) if "train" in data.splits else None
-            absent = [label for label, count in zip(head.labels, counts, strict=True) if not count] if counts else []
+        if "train" in data.splits:
+            counts = head.count_classes(data.splits["train"].targets[head.name])
+            absent = [label for label, count in counts.items() if not count]
             if absent:
                 lines.append(f"note: {head.name}: no training example of {', '.join(absent)}")
     return lines + [f"note: {note}" for note in data.notes]
 
 
-def targets(head: AnyHead, examples: Examples) -> str:
-    """A head's targets in one split, in words."""
-    values = examples.targets[head.name]
-    if isinstance(head, ClassHead):
-        counts = class_counts(head, examples)
-        shown = ", ".join(f"{label} {count}" for label, count in list(zip(head.labels, counts, strict=True))[:_SHOWN])
-        more = f" and {len(counts) - _SHOWN} more classes" if len(counts) > _SHOWN else ""
-        return f"{shown}{more}{_missing(values < 0)}"
-    values = values.reshape(-1, values.shape[-1])
+def describe_targets(head: AnyHead, examples: Examples) -> str:
+    """Describes a head's targets in one split."""
+    targets = examples.targets[head.name]
+    missing = int(np.sum(~head.is_known(targets).numpy()))
+    return _DESCRIBE[head.kind](head, targets) + (f" ({missing} missing)" if missing else "")
+
+
+def _describe_classes(head: AnyHead, targets: np.ndarray) -> str:
+    counts = head.count_classes(targets)
+    shown = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:_SHOWN])
+    return shown + (f" and {len(counts) - _SHOWN} more classes" if len(counts) > _SHOWN else "")
+
+
+def _describe_binary(head: AnyHead, targets: np.ndarray) -> str:
+    return _describe_outputs(head, targets, lambda values: f"yes in {values.mean():.1%}")
+
+
+def _describe_real(head: AnyHead, targets: np.ndarray) -> str:
+    return _describe_outputs(
+        head,
+        targets,
+        lambda values: f"{values.min():.4g} to {values.max():.4g}, mean {values.mean(dtype=np.float64):.4g}",
+    )
+
+
+def _describe_outputs(head: AnyHead, targets: np.ndarray, describe: Callable[[np.ndarray], str]) -> str:
+    """Describes the known values of each output, over examples and positions."""
     parts = []
-    for name, column in zip(head.names, values.T, strict=False):
+    for name, column in zip(head.names, targets.reshape(-1, targets.shape[-1]).T, strict=False):
         known = column[np.isfinite(column)]
-        if not len(known):
-            parts.append(f"{name} never known")
-        elif isinstance(head, BinaryHead):
-            parts.append(f"{name} yes in {known.mean():.1%}")
-        else:
-            parts.append(f"{name} {known.min():.4g} to {known.max():.4g}, mean {known.mean(dtype=np.float64):.4g}")
-    return "; ".join(parts[:_SHOWN]) + _missing(~np.isfinite(values).all(axis=-1))
+        parts.append(f"{name} {describe(known) if len(known) else 'never known'}")
+    return "; ".join(parts[:_SHOWN])
 
 
-def class_counts(head: ClassHead, examples: Examples) -> list[int]:
-    """How often each class is there, over examples and positions."""
-    values = examples.targets[head.name]
-    return np.bincount(values[values >= 0].ravel(), minlength=len(head.labels)).tolist()
-
-
-def _missing(missing: np.ndarray) -> str:
-    return f" ({int(missing.sum())} missing)" if missing.any() else ""
+_DESCRIBE: Final[dict[Kind, Callable[[AnyHead, np.ndarray], str]]] = {
+    "class": _describe_classes,
+    "binary": _describe_binary,
+    "real": _describe_real,
+}

@@ -12,7 +12,6 @@ from probrt.runtime.images.decode import SUFFIXES
 from probrt.runtime.tables import BLANK, JsonLine, UnreadableTable, open_csv, open_parquet, read_json_lines
 from probrt.trainer.data.examples import SPLITS
 from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.categorical import ClassHead
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE = "file_name"
@@ -136,7 +135,7 @@ def _read_class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
     """Makes a row of every image in [split/]class/…/file."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; check data.folder in the config")
-    if len(heads) != 1 or not isinstance(heads[0], ClassHead) or heads[0].per_position:
+    if len(heads) != 1 or not heads[0].accepts_class_folders or heads[0].per_position:
         raise DataError(f"{root}: no {', '.join(TABLES)}; name the table in data.table")
     head = heads[0]
     rows: list[dict[str, str]] = []
@@ -150,8 +149,7 @@ def _read_class_folders(root: Path, heads: Sequence[AnyHead]) -> Table:
         rows.append({FILE: "/".join(parts), head.target: label, "split": split})
     if not rows:
         raise DataError(
-            f"{root}: neither {', '.join(TABLES)} nor images in folders named after the classes "
-            f"{', '.join(head.labels)}"
+            f"{root}: neither {', '.join(TABLES)} nor images in folders named after the classes {', '.join(head.names)}"
         )
     if not any(cells["split"] for cells in rows):
         rows = [{FILE: cells[FILE], head.target: cells[head.target]} for cells in rows]

@@ -1,4 +1,4 @@
-"""What a model says of a split: moments, log-likelihoods and predictive samples, draw by draw, in arrays."""
+"""Answers for a whole split: moments, log-likelihoods and predictive samples, as arrays."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.trainer import data
-from probrt.trainer.data import Examples
-from probrt.trainer.heads import AnyHead, moments
-from probrt.trainer.heads.moments import combine_moments
+from probrt.trainer.data import Batch, Examples
+from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads.moments import QUANTITIES, combine_moments
 from probrt.trainer.model import Model, map_draws
 
 _SAMPLES = 512
-SHIFT = 1_000_003  # keeps the seed of samples of the likelihood apart from that of draws
+# Keeps the seed of samples of the likelihood apart from the seed of draws.
+SEED_OFFSET = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -33,55 +34,67 @@ class Answers:
     nll: np.ndarray
     samples: np.ndarray | None = None
 
+    def rows(self, rows: np.ndarray) -> Answers:
+        """Returns the answers for some of the examples."""
+        return Answers(
+            mean=self.mean[rows],
+            total=self.total[rows],
+            aleatoric=self.aleatoric[rows],
+            epistemic=self.epistemic[rows],
+            nll=self.nll[rows],
+            samples=None if self.samples is None else self.samples[rows],
+        )
 
-def answers(
-    model: Model, examples: Examples, seed: int, draws: int = 32, batch: int = 64, targets: bool = True
+
+def compute_answers(
+    model: Model, examples: Examples, *, seed: int, draws: int = 32, batch: int = 64, targets: bool = True
 ) -> dict[str, Answers]:
-    """Each head's answers over `draws` draws of a seed; without targets the likelihood is left out."""
-    each = max(1, _SAMPLES // draws)
+    """Computes each head's answers over `draws` draws of a seed; without `targets` leaves out the likelihood."""
+    samples_per_draw = max(1, _SAMPLES // draws)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def answered(one: dict, number: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+    def answer(part: Batch, index: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
         handlers = model.draw_handlers(seed, tf.range(draws), draws)
-        channels = map_draws(model, one["images"], handlers, model.channels_from)
-        found = {}
+        channels = map_draws(model, part["images"], handlers, model.channels_from)
+        answers = {}
         for head in model.heads:
             calibrated = [model.calibrate(head, draw[head.name]) for draw in channels]
-            quantities = combine_moments(head, [head.moments(channels) for channels in calibrated])
-            found[head.name] = {name: quantities[name] for name in moments.QUANTITIES}
+            quantities = combine_moments(head, [head.moments(each) for each in calibrated])
+            values = {name: quantities[name] for name in QUANTITIES}
             if targets:
-                found[head.name]["nll"] = _nll(head, calibrated, one["targets"][head.name])
-            if head.combine == "variance" and not head.per_position:
-                found[head.name]["samples"] = _samples(head, calibrated, each, tf.stack([seed + SHIFT, number]))
-        return found
+                values["nll"] = _nll(head, calibrated, part["targets"][head.name])
+            if head.needs_samples and not head.per_position:
+                values["samples"] = _sample(head, calibrated, samples_per_draw, tf.stack([seed + SEED_OFFSET, index]))
+            answers[head.name] = values
+        return answers
 
     parts: dict[str, dict[str, list[np.ndarray]]] = {head.name: {} for head in model.heads}
-    for number, one in enumerate(data.evaluation_batches(examples, batch)):
-        for name, values in answered(one, tf.constant(number)).items():
+    for index, part in enumerate(data.evaluation_batches(examples, batch)):
+        for name, values in answer(part, tf.constant(index)).items():
             for quantity, value in values.items():
                 parts[name].setdefault(quantity, []).append(value.numpy())
-    found = {}
-    for name, values in parts.items():
-        arrays = {quantity: np.concatenate(value) for quantity, value in values.items()}
+    answers = {}
+    for name, lists in parts.items():
+        arrays = {quantity: np.concatenate(values) for quantity, values in lists.items()}
         arrays.setdefault("nll", np.full(len(examples), np.nan))
-        found[name] = Answers(**arrays)
-    return found
+        answers[name] = Answers(**arrays)
+    return answers
 
 
-def _nll(head: AnyHead, drawn: list[tf.Tensor], target: tf.Tensor) -> tf.Tensor:
+def _nll(head: AnyHead, draws: list[tf.Tensor], target: tf.Tensor) -> tf.Tensor:
     """-log mean over draws of the likelihood, averaged over the known positions, [batch]; NaN without any."""
-    each = tf.stack([head.log_prob_each(channels, target) for channels in drawn])
-    average = tf.reduce_logsumexp(each, axis=0) - tf.math.log(float(len(drawn)))
-    known = tf.cast(head.known(target), tf.float32)
+    log_probs = tf.stack([head.log_prob_per_position(channels, target) for channels in draws])
+    average = tf.reduce_logsumexp(log_probs, axis=0) - tf.math.log(float(len(draws)))
+    known = tf.cast(head.is_known(target), tf.float32)
     axes = list(range(1, len(average.shape)))
     count = tf.reduce_sum(known, axes)
     return tf.where(count > 0, -tf.reduce_sum(average * known, axes) / tf.maximum(count, 1.0), np.nan)
 
 
-def _samples(head: AnyHead, drawn: list[tf.Tensor], each: int, key: tf.Tensor) -> tf.Tensor:
-    """`each` samples of every draw's likelihood, [batch, draws · each, outputs]."""
-    made = [
-        head.distribution(channels).sample(each, seed=key + tf.constant([0, index * 7919]))
-        for index, channels in enumerate(drawn)
+def _sample(head: AnyHead, draws: list[tf.Tensor], count: int, key: tf.Tensor) -> tf.Tensor:
+    """Draws `count` samples of every draw's likelihood, [batch, draws · count, outputs]."""
+    samples = [
+        head.distribution(channels).sample(count, seed=key + tf.constant([0, index * 7919]))
+        for index, channels in enumerate(draws)
     ]
-    return tf.transpose(tf.concat(made, axis=0), [1, 0, 2])
+    return tf.transpose(tf.concat(samples, axis=0), [1, 0, 2])

@@ -12,7 +12,8 @@ from PIL import Image
 from probrt.runtime.images.png import encode_png
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate import charts
-from probrt.trainer.evaluate.evaluate import QUANTITIES, HeadReport, Report
+from probrt.trainer.evaluate.outliers import QUANTITIES
+from probrt.trainer.evaluate.report import HeadReport, Report
 from probrt.trainer.model import Model
 
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a202c;
@@ -21,17 +22,17 @@ text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}svg{marg
 svg .name{font-weight:600}figure{display:inline-block;margin:.4rem;width:8rem;vertical-align:top;font-size:12px;
 overflow-wrap:anywhere}figure img{width:100%;image-rendering:pixelated;background:#eee}.note{color:#9c4221}"""
 
-# The threshold for any risk, out of the same points as the chart.
+# Finds the threshold for any risk, from the points of the chart.
 _SCRIPT = """document.querySelectorAll('[data-curve]').forEach(function(box){
-var curve=JSON.parse(box.dataset.curve),input=box.querySelector('input'),said=box.querySelector('output');
+var curve=JSON.parse(box.dataset.curve),input=box.querySelector('input'),output=box.querySelector('output');
 function show(){var best=null;curve.forEach(function(p){if(p[1]<=+input.value&&(!best||p[0]>best[0]))best=p});
-said.textContent=best?'let through up to '+best[2].toPrecision(4)+': '+(100*best[0]).toFixed(1)+' % of inputs, risk '
+output.textContent=best?'let through up to '+best[2].toPrecision(4)+': '+(100*best[0]).toFixed(1)+' % of inputs, risk '
 +best[1].toPrecision(3):'no threshold keeps to this risk: review all'}
 input.addEventListener('input',show);show()});"""
 
 
-def page(report: Report, examples: Examples, model: Model) -> str:
-    """The page's HTML; examples and model are those of the report."""
+def render_page(report: Report, examples: Examples, model: Model) -> str:
+    """Renders the HTML of the page; examples and model are those of the report."""
     ood = f", {report.ood_images} images of another kind" if report.ood_images else ""
     parts = [
         f"<h1>{escape(report.model)}</h1><p>{report.examples} examples of the {report.split} split, "
@@ -39,65 +40,73 @@ def page(report: Report, examples: Examples, model: Model) -> str:
         "Intervals are 95 % bootstrap intervals over examples.</p>"
     ]
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
-    parts += [_head(head, examples, model) for head in report.heads]
+    parts += [_render_head(head, examples, model) for head in report.heads]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.model)}: evaluation</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
     )
 
 
-def _head(head: HeadReport, examples: Examples, model: Model) -> str:
+def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="n">{value:.4f}</td><td class="n">{low:.4f} to {high:.4f}</td></tr>'
         for name, (value, low, high) in {**head.scores, **head.ood}.items()
     )
-    drawn = []
+    drawings = []
     if head.reliability:
-        drawn.append(charts.reliability(f"{head.name}: reliability", head.reliability))
-    points = [(kept, risk) for kept, risk, _ in head.risk]
-    drawn.append(charts.lines(f"{head.name}: risk and coverage", "coverage", head.loss, [points]))
+        drawings.append(charts.draw_reliability(f"{head.name}: reliability", head.reliability))
+    points = [(coverage, risk) for coverage, risk, _ in head.risk]
+    drawings.append(charts.draw_lines(f"{head.name}: risk and coverage", "coverage", head.loss, [points]))
     if head.pit:
-        drawn.append(charts.bars(f"{head.name}: PIT", "probability integral transform", "share", [head.pit], (0, 1)))
+        drawings.append(
+            charts.draw_bars(f"{head.name}: PIT", "probability integral transform", "share", [head.pit], (0, 1))
+        )
     for name in QUANTITIES:
         if name in head.histograms:
-            found = head.histograms[name]
-            ends = found["edges"][0], found["edges"][-1]
-            sides = [found["inside"], found["outside"]]
-            drawn.append(charts.bars(f"{head.name}: {name}, the split blue, others brown", name, "share", sides, ends))
+            histogram = head.histograms[name]
+            ends = histogram["edges"][0], histogram["edges"][-1]
+            sides = [histogram["inside"], histogram["outside"]]
+            drawings.append(
+                charts.draw_bars(f"{head.name}: {name}, the split blue, others brown", name, "share", sides, ends)
+            )
     curve = escape(json.dumps([[round(value, 7) for value in point] for point in head.risk]))
     highest = max([risk for _, risk, _ in head.risk] + [1e-9])
     start = min(0.01, highest) if head.loss == "error rate" else highest / 2
     review = "".join(
-        f'<tr><td class="n">{risk}</td><td class="n">{"none" if found is None else f"{found[0]:.4g}"}</td>'
-        f'<td class="n">{"0 %" if found is None else f"{found[1]:.1%}"}</td></tr>'
-        for risk, found in head.review.items()
+        f'<tr><td class="n">{risk}</td><td class="n">{"none" if point is None else f"{point[0]:.4g}"}</td>'
+        f'<td class="n">{"0 %" if point is None else f"{point[1]:.1%}"}</td></tr>'
+        for risk, point in head.review.items()
     )
     return (
         f"<h2>{escape(head.name)} <small>{escape(head.likelihood)}</small></h2>"
-        f"<table><tr><th>score</th><th>value</th><th>95 % interval</th></tr>{rows}</table><div>{''.join(drawn)}</div>"
+        f"<table><tr><th>score</th><th>value</th><th>95 % interval</th></tr>{rows}</table>"
+        f"<div>{''.join(drawings)}</div>"
         f"<h3>Review threshold</h3><p data-curve='{curve}'><label>{escape(head.loss)} at most <input type='number' "
         f"min='0' step='any' value='{start:.4g}'></label> <output></output></p>"
         f"<table><tr><th>{escape(head.loss)} at most</th><th>let through up to total</th><th>of inputs</th></tr>"
-        f"{review}</table>{_gallery(head, examples, model)}"
+        f"{review}</table>{_render_gallery(head, examples, model)}"
     )
 
 
-def _gallery(head: HeadReport, examples: Examples, model: Model) -> str:
+def _render_gallery(head: HeadReport, examples: Examples, model: Model) -> str:
     if not head.wrong:
         return ""
     figures = []
-    for odd in head.wrong:
-        picture = thumbnail(examples.images[odd.row], model)
+    for mistake in head.wrong:
+        picture = render_thumbnail(examples.images[mistake.row], model)
         image = f'<img alt="" src="{picture}">' if picture else ""
-        said = f"<br>is {escape(odd.truth)}<br>said {escape(odd.said)}" if odd.truth else f"<br>loss {odd.loss:.3g}"
+        text = f"<br>loss {mistake.loss:.3g}"
+        if mistake.truth:
+            text = f"<br>is {escape(mistake.truth)}<br>said {escape(mistake.said)}"
         figures.append(
-            f"<figure>{image}<figcaption>{escape(odd.file)}{said}<br>total {odd.uncertainty:.3g}</figcaption></figure>"
+            f"<figure>{image}<figcaption>{escape(mistake.file)}{text}<br>total {mistake.uncertainty:.3g}</figcaption>"
+            "</figure>"
         )
     return f"<h3>Surest and wrong</h3>{''.join(figures)}"
 
 
-def thumbnail(image: np.ndarray, model: Model) -> str:
-    """An input as a small PNG in a data URI; empty for what is no picture."""
+def render_thumbnail(image: np.ndarray, model: Model) -> str:
+    """Renders an input as a small PNG in a data URI; empty for an input that is no picture."""
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         return ""
     low, high = model.input.range or (float(image.min()), float(image.max()))

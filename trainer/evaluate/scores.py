@@ -1,7 +1,6 @@
-"""Scores of answers against targets, in NumPy float64; every function says whose definition it is.
+"""Scores of answers against targets, in NumPy float64; every function names the source of its definition.
 
-Each score is of n examples and takes `rows`, which of them to count and how often, so that a bootstrap resample is
-one more call.
+A `Score` takes `rows`, which of n examples to count and how often, so that a bootstrap resample is one more call.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
+from probrt.trainer.calibration.risk import risk_coverage
 
 BINS = 15
 Score = Callable[[np.ndarray], float]
@@ -22,8 +23,8 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, ...]:
     """Per equal bin of confidence: how many, and the sums of confidence and of being right, each [bins]."""
-    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    return tuple(np.bincount(which, values, bins) for values in (np.ones(len(which)), confidence, right))
+    bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    return tuple(np.bincount(bin_of, values, bins) for values in (np.ones(len(bin_of)), confidence, right))
 
 
 def classwise_calibration_error(probabilities: np.ndarray, target: np.ndarray, bins: int = BINS) -> float:
@@ -31,30 +32,14 @@ def classwise_calibration_error(probabilities: np.ndarray, target: np.ndarray, b
 
     Kull et al. 2019. probabilities [n, classes], target [n].
     """
-    classes = probabilities.shape[1]
-    each = [expected_calibration_error(probabilities[:, k], target == k, bins) for k in range(classes)]
-    return float(np.mean(each))
-
-
-def brier(probabilities: np.ndarray, target: np.ndarray) -> float:
-    """Mean squared distance from the one-hot target, 0 to 2 (Brier 1950)."""
-    hot = np.eye(probabilities.shape[1])[target]
-    return float(np.square(probabilities - hot).sum(axis=1).mean())
-
-
-def risk_coverage(uncertainty: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and mean loss of the examples at or below each threshold, ties going together; both rise in length
-    with the distinct uncertainties (El-Yaniv and Wiener 2010)."""
-    order = np.argsort(uncertainty, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(uncertainty[order]) > 0, True)[: len(order)])
-    counts = np.arange(1, len(order) + 1)
-    return counts[ends] / max(1, len(order)), (np.cumsum(loss[order]) / counts)[ends]
+    classes = range(probabilities.shape[1])
+    return float(np.mean([expected_calibration_error(probabilities[:, k], target == k, bins) for k in classes]))
 
 
 def area_under_risk(uncertainty: np.ndarray, loss: np.ndarray) -> float:
     """Area under the risk-coverage curve: the mean, over examples, of the risk at their threshold (Geifman et al.
     2019); examples of equal uncertainty share theirs."""
-    coverage, risk = risk_coverage(uncertainty, loss)
+    _, coverage, risk = risk_coverage(uncertainty, loss)
     return float((np.diff(coverage, prepend=0.0) * risk).sum())
 
 
@@ -66,14 +51,16 @@ def crps(samples: np.ndarray, target: np.ndarray) -> np.ndarray:
     rank = 2 * np.arange(1, count + 1) - count - 1
     # Sum over pairs of |x - x'| of sorted values; over count (count - 1) pairs it has no bias.
     spread = (ranked * rank[None, :, None]).sum(axis=1) / max(1, count * (count - 1))
-    return np.abs(samples - target[:, None]).mean(axis=1) - spread
+    crps: np.ndarray = np.abs(samples - target[:, None]).mean(axis=1) - spread
+    return crps
 
 
 def probability_integral_transform(samples: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where the target lies in the predictive distribution, 0 to 1, [n, outputs]; for counts the middle of the step
     (Czado et al. 2009). Uniform if the distribution is right."""
     below = (samples < target[:, None]).mean(axis=1)
-    return below + 0.5 * (samples == target[:, None]).mean(axis=1)
+    transform: np.ndarray = below + 0.5 * (samples == target[:, None]).mean(axis=1)
+    return transform
 
 
 def interval(samples: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +81,6 @@ def bootstrap(score: Score, count: int, seed: int, resamples: int = 500) -> tupl
     rng = np.random.default_rng(seed)
     value = score(np.arange(count))
     values = [score(rng.integers(0, count, count)) for _ in range(resamples)]
-    known = [one for one in values if np.isfinite(one)]
-    low, high = np.quantile(known, [0.025, 0.975]) if known else (np.nan, np.nan)
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (np.nan, np.nan)
     return value, float(low), float(high)

@@ -11,15 +11,11 @@ import tensorflow as tf
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.loop import EpochReport
 from probrt.trainer.fit.step import StepResult
-from probrt.trainer.heads import AnyHead
-from probrt.trainer.heads.categorical import ClassHead
-from probrt.trainer.model import Model
+from probrt.trainer.model import Model, compile_answer
 
 _STEP_INTERVAL = 20
 _EXAMPLES = 8
 _DRAWS = 4
-
-Answers = dict[str, dict[str, tf.Tensor]]
 
 
 class TensorBoardLogs:
@@ -35,7 +31,7 @@ class TensorBoardLogs:
             {name: values[:count] for name, values in examples.targets.items()},
         )
         self.measure_weights = make_weight_report(model)
-        self.answer = make_answer_function(model)
+        self.answer = compile_answer(model, seed=0, draws=_DRAWS)
 
     def log_step(self, step: int, result: StepResult) -> None:
         """Logs the terms of the loss, at every 20th step."""
@@ -72,28 +68,17 @@ class TensorBoardLogs:
             tf.summary.image("examples/image", (images - low) / max(high - low, 1e-9), max_outputs=_EXAMPLES)
         lines = ["| file | head | truth | mean | total |", "|---|---|---|---|---|"]
         for head in self.model.heads:
-            answer = {name: value.numpy() for name, value in answers[head.name].items()}
+            mean, total = (answers[head.name][quantity].numpy() for quantity in ("mean", "total"))
             target = self.examples.targets[head.name]
             if head.per_position:
-                mean = answer["mean"] if answer["mean"].ndim == 4 else answer["mean"][..., None]
-                if mean.ndim == 4:
-                    likeliest = mean.argmax(-1)[..., None] / max(1, mean.shape[-1] - 1)
-                    picture = likeliest if isinstance(head, ClassHead) else mean[..., :1]
-                    tf.summary.image(f"examples/{head.name}", np.float32(picture), max_outputs=_EXAMPLES)
+                maps = mean[:, :, None] if mean.ndim == 3 else mean  # a signal is a picture one pixel wide
+                if maps.ndim == 4:
+                    tf.summary.image(f"examples/{head.name}", np.float32(head.draw_mean(maps)), max_outputs=_EXAMPLES)
                 continue
             for row, file in enumerate(self.examples.files):
-                lines.append(f"| {file} | {head.name} | {_describe_answer(head, target, answer, row)} |")
+                truth, answer = head.describe_target(target[row]), head.describe_mean(mean[row])
+                lines.append(f"| {file} | {head.name} | {truth} | {answer} | {np.mean(total[row]):.3g} |")
         tf.summary.text("examples/predictions", "\n".join(lines))
-
-
-def make_answer_function(model: Model) -> Callable[[tf.Tensor], Answers]:
-    """Returns a function of raw images that computes each head's quantities over 4 draws."""
-
-    def answer(images: tf.Tensor) -> Answers:
-        return model.combine_draws(images, model.draw_handlers(0, tf.range(_DRAWS), _DRAWS))
-
-    traced: Callable[[tf.Tensor], Answers] = tf.function(answer, autograph=False)
-    return traced
 
 
 def make_weight_report(model: Model) -> Callable[[], dict[str, tuple[float, float]]]:
@@ -120,11 +105,3 @@ def make_weight_report(model: Model) -> Callable[[], dict[str, tuple[float, floa
         }
 
     return weight_report
-
-
-def _describe_answer(head: AnyHead, target: np.ndarray, answer: dict[str, np.ndarray], row: int) -> str:
-    mean, total = answer["mean"][row], float(np.mean(answer["total"][row]))
-    if isinstance(head, ClassHead):
-        truth = head.labels[target[row]] if target[row] >= 0 else ""
-        return f"{truth} | {head.labels[int(mean.argmax())]} ({mean.max():.3f}) | {total:.3g}"
-    return f"{np.round(target[row], 4).tolist()} | {np.round(mean, 4).tolist()} | {total:.3g}"

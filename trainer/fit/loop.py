@@ -144,7 +144,15 @@ def _save(run: FitRun, state: FitState, variables: Sequence[keras.Variable], sel
 
 def _batches(model: Model, train: Examples, settings: FitSettings, run: FitRun, steps: range) -> tf.data.Dataset:
     """Returns the batches of the given steps."""
-    return data.batches(train, settings.batch, run.seed, run.augmentation, model.heads, model.input, steps)
+    return data.training_batches(
+        train,
+        batch=settings.batch,
+        seed=run.seed,
+        steps=steps,
+        augmentation=run.augmentation,
+        heads=model.heads,
+        input=model.input,
+    )
 
 
 def _refresh_batch_statistics(model: Model, train: Examples, settings: FitSettings, run: FitRun) -> None:

@@ -37,6 +37,15 @@ class Moments(NamedTuple):
     extras: dict[str, tf.Tensor] = {}
 
 
+class TargetRange(NamedTuple):
+    """The lowest and highest target of one output, and their unit."""
+
+    output: str
+    low: float
+    high: float
+    unit: str
+
+
 class OwnLayers(Struct, frozen=True, forbid_unknown_fields=True):
     """Layers that belong to one head, instead of a share of the final convolution.
 
@@ -193,6 +202,16 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         """Returns the head with the statistics of the training targets that it needs."""
         del targets
         return self
+
+    def count_classes(self, targets: np.ndarray) -> dict[str, int]:
+        """Counts each class in the targets of a split; empty for a head without classes."""
+        del targets
+        return {}
+
+    def target_ranges(self, targets: np.ndarray) -> list[TargetRange]:
+        """The range of each output's known targets in a split; empty for a head without real values."""
+        del targets
+        return []
 
     # Scores.
 

@@ -77,10 +77,14 @@ class ClassHead(Head, frozen=True, kw_only=True):
         return np.full(positions, -1, np.int32)
 
     def is_known(self, target: tf.Tensor) -> tf.Tensor:
-        return target >= 0
+        return tf.greater_equal(target, 0)
 
     def fill_missing(self, target: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
         return tf.where(known, target, tf.zeros_like(target))
+
+    def count_classes(self, targets: np.ndarray) -> dict[str, int]:
+        counts = np.bincount(targets[targets >= 0].ravel(), minlength=len(self.labels))
+        return dict(zip(self.labels, counts.tolist(), strict=True))
 
     def metric(self, mean: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         right = tf.cast(tf.argmax(mean, axis=-1, output_type=target.dtype) == target, tf.float32)
@@ -98,7 +102,8 @@ class ClassHead(Head, frozen=True, kw_only=True):
         return f"{self.labels[best]} ({mean[best]:.3f})"
 
     def draw_mean(self, mean: np.ndarray) -> np.ndarray:
-        return mean.argmax(axis=-1)[..., None] / (len(self.labels) - 1)
+        classes: np.ndarray = mean.argmax(axis=-1)[..., None]
+        return classes / (len(self.labels) - 1)
 
     def conformal_scores(self, answer: Answer, target: np.ndarray) -> dict[str, np.ndarray]:
         """`lac` first, whose sets are the smallest; then `aps`, whose sets adapt better to each image."""

@@ -10,7 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import HeadRecord, Kind
-from probrt.trainer.heads.base import Answer, Head, Positive, Shapes, Sides, mean_over_known, quantity_shapes
+from probrt.trainer.heads.base import (
+    Answer,
+    Head,
+    Positive,
+    Shapes,
+    Sides,
+    TargetRange,
+    mean_over_known,
+    quantity_shapes,
+)
 
 # A scale lies within e^-6.9 … e^6.9 (1e-3 … 1e3) spreads: a likelihood must not reach infinity on a lucky example.
 LOG_SCALE = 6.9
@@ -75,6 +84,14 @@ class RealHead(Head, frozen=True, kw_only=True):
             return self
         spread = np.maximum(known.std(axis=0), 1e-6)
         return msgspec.structs.replace(self, centre=known.mean(axis=0).tolist(), spread=spread.tolist())
+
+    def target_ranges(self, targets: np.ndarray) -> list[TargetRange]:
+        ranges = []
+        for name, column in zip(self.names, targets.reshape(-1, self.size).T, strict=True):
+            known = column[np.isfinite(column)]
+            if len(known):
+                ranges.append(TargetRange(name, float(known.min()), float(known.max()), self.unit))
+        return ranges
 
     def to_location_scale(self, targets: np.ndarray) -> np.ndarray:
         """Transforms targets to the scale of the location: a logarithm for positive values, for example."""

@@ -9,13 +9,13 @@ import pytest
 from cases import BY_NAME
 
 from probrt.runtime.bundle.conformal import class_sets, intervals
-from probrt.trainer.calibration.calibrate import calibrated, predicted
-from probrt.trainer.calibration.conformal import COVERAGES, conformal, misses, quantile
-from probrt.trainer.calibration.risk import curve, of_examples
+from probrt.trainer.calibration.calibrate import calibrate_model, predict_examples
+from probrt.trainer.calibration.risk import example_errors, fit_curve
+from probrt.trainer.calibration.thresholds import COVERAGES, fit_thresholds, quantile
 from probrt.trainer.data import Examples
 from probrt.trainer.heads.bernoulli import BernoulliHead
 from probrt.trainer.heads.categorical import CategoricalHead
-from probrt.trainer.heads.real import NormalHead
+from probrt.trainer.heads.location_scale import NormalHead
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 
@@ -39,7 +39,7 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
         examples = Examples(tuple(map(str, range(4000))), images, {"digit": digit, "slant": slant})
         for weight in model.weights:  # next to no spread, so that the mean is the predictive distribution
             weight.parameters["rho"].assign(np.full(weight.shape, -12.0, np.float32))
-        found = {one.head: one for one in calibrated(model, examples, seed=0, draws=2).calibration}
+        found = {one.head: one for one in calibrate_model(model, examples, seed=0, draws=2).calibration}
         assert found["digit"].temperature == pytest.approx(1.0, abs=0.1)
         assert found["slant"].scale == pytest.approx(factor, rel=0.1)
 
@@ -49,9 +49,9 @@ def test_a_few_labels_without_a_mistake_do_not_make_it_sure_of_everything() -> N
     model = BY_NAME["conv2d_random_bias"].model()
     images = np.random.default_rng(0).normal(0, 3, (20, 8, 8, 2)).astype(np.float32)
     names = tuple(map(str, range(20)))
-    said = predicted(model, Examples(names, images, {}), seed=0)["digit"]["mean"]
+    said = predict_examples(model, Examples(names, images, {}), seed=0)["digit"]["mean"]
     targets = {"digit": said.argmax(1).astype(np.int32), "slant": np.full((20, 1), np.nan, np.float32)}
-    found = {one.head: one for one in calibrated(model, Examples(names, images, targets), seed=0).calibration}
+    found = {one.head: one for one in calibrate_model(model, Examples(names, images, targets), seed=0).calibration}
     assert 0.3 < found["digit"].temperature < 1
     assert found["slant"].scale == 1  # nothing is known of it
 
@@ -79,7 +79,7 @@ def test_conformal_sets_and_intervals_hold_on_fresh_data() -> None:
     heads = (CategoricalHead(name="kind", labels=list("abcd")), NormalHead(name="size", labels=["w", "h"]))
     for head in heads:
         answer, target = fresh[head.name]
-        found = conformal(head, *fitting[head.name])
+        found = fit_thresholds(head, *fitting[head.name])
         assert [one.coverage for one in found] == [0.5, 0.8, 0.9, 0.95] * (2 if head.name == "kind" else 1)
         for one in found:
             if head.name == "kind":
@@ -104,10 +104,10 @@ def test_the_quantile_is_that_of_a_finite_sample(count: int, coverage: float, ra
 def test_few_examples_promise_less() -> None:
     answer, target = _exchangeable(np.random.default_rng(0), 10)["kind"]
     head = CategoricalHead(name="kind", labels=list("abcd"))
-    assert [(one.method, one.coverage) for one in conformal(head, answer, target)] == [
+    assert [(one.method, one.coverage) for one in fit_thresholds(head, answer, target)] == [
         (method, coverage) for method in ("lac", "aps") for coverage in (0.5, 0.8, 0.9)
     ]
-    assert conformal(head, {name: values[:0] for name, values in answer.items()}, target[:0]) == []
+    assert fit_thresholds(head, {name: values[:0] for name, values in answer.items()}, target[:0]) == []
 
 
 @pytest.mark.parametrize(("count", "levels"), [(0, 1), (1, 1), (30, 1), (30, 7), (200, 1000), (3000, 10**6)])
@@ -116,7 +116,7 @@ def test_the_risk_curve_is_what_counting_says(count: int, levels: int) -> None:
     rng = np.random.default_rng(count + levels)
     uncertainty = rng.integers(0, levels, count) / levels
     wrong = rng.uniform(size=count) < uncertainty / 2
-    points = curve(uncertainty, wrong)
+    points = fit_curve(uncertainty, wrong)
     assert len(points) <= 50
     for point in points:
         kept = uncertainty <= point.threshold
@@ -138,14 +138,14 @@ def test_calibration_holds_thresholds_and_a_curve_of_the_targets_that_are_there(
     digit, slant = rng.integers(0, 3, 60).astype(np.int32), rng.normal(size=(60, 1)).astype(np.float32)
     digit[:10], slant[:50] = -1, np.nan
     examples = Examples(tuple(map(str, range(60))), images, {"digit": digit, "slant": slant})
-    model = calibrated(model, examples, seed=3, draws=4)
+    model = calibrate_model(model, examples, seed=3, draws=4)
     found = {one.head: one for one in model.calibration}
     both = [(method, c) for method in ("lac", "aps") for c in COVERAGES]
     assert [(one.method, one.coverage) for one in found["digit"].conformal] == both
     assert [(one.method, one.coverage) for one in found["slant"].conformal] == [("scaled", c) for c in COVERAGES[:3]]
-    answer = predicted(model, examples, seed=3, draws=4)["digit"]
+    answer = predict_examples(model, examples, seed=3, draws=4)["digit"]
     wrong = answer["mean"].argmax(1)[10:] != digit[10:]
-    assert found["digit"].risk == curve(answer["total"][10:], wrong)
+    assert found["digit"].risk == fit_curve(answer["total"][10:], wrong)
     assert found["digit"].risk[-1].kept == 1.0
     assert found["slant"].risk == []
 
@@ -180,22 +180,22 @@ def test_the_share_of_positions_missed_is_controlled_on_fresh_images(kind: str) 
     fitting, (answer, target) = _masks(rng, 400, kind), _masks(rng, 4000, kind)
     if kind == "ink":
         fitting[1][:, 0] = np.nan  # not labelled, not counted
-    found = conformal(head, *fitting)
+    found = fit_thresholds(head, *fitting)
     assert [(one.coverage, one.method) for one in found] == [
         (c, "scaled" if kind == "height" else "lac") for c in COVERAGES
     ]
     for one in found:
-        held = (misses(head, answer, target) <= one.threshold).mean()
+        held = (head.position_scores(answer, target) <= one.threshold).mean()
         assert held == pytest.approx(one.coverage, abs=4 * (0.25 / 20 + 0.004))
-    assert [one.coverage for one in conformal(head, *_masks(rng, 8, kind))] == [0.5, 0.8]
+    assert [one.coverage for one in fit_thresholds(head, *_masks(rng, 8, kind))] == [0.5, 0.8]
 
 
 def test_the_curve_of_a_mask_counts_its_known_pixels() -> None:
     rng = np.random.default_rng(0)
     answer, target = _masks(rng, 30, "ink")
     target[:, 0] = np.nan
-    uncertainty, wrong = of_examples(BernoulliHead(name="ink", per_position=True), answer, target)
+    uncertainty, wrong = example_errors(BernoulliHead(name="ink", per_position=True), answer, target)
     said, true = answer["mean"][:, 1:] > 0.5, target[:, 1:] > 0.5
     np.testing.assert_allclose(wrong, (said != true).mean((1, 2, 3)))
     np.testing.assert_allclose(uncertainty, answer["total"].mean((1, 2, 3)))
-    assert 0 < curve(uncertainty, wrong)[-1].risk == pytest.approx(wrong.mean())
+    assert 0 < fit_curve(uncertainty, wrong)[-1].risk == pytest.approx(wrong.mean())

@@ -15,7 +15,7 @@ from probrt.runtime.errors import ConfigError, DataError
 from probrt.trainer import data, heads
 from probrt.trainer.config.config import Config
 from probrt.trainer.config.settings import Augmentation, DataSettings
-from probrt.trainer.data.augment import augmented
+from probrt.trainer.data.augment import augment
 from probrt.trainer.data.examples import Examples
 
 GREY = Input(shape=[8, 8, 1], colour="grey", resize="bilinear", range=(0.0, 255.0))
@@ -72,7 +72,7 @@ def test_every_table_and_every_kind_of_picture_gives_the_same_examples(root: Pat
     found = config(
         KIND, heads.Poisson(name="many"), heads.Box(name="where"), heads.Normal(name="uv", labels=["u", "v"])
     )
-    read = data.read(found, root)
+    read = data.read_dataset(found, root)
     assert {split: examples.files for split, examples in read.splits.items()} == {
         "train": ("a.png", "b.bmp", "c.webp", "d.tif"), "validation": ("e.tiff", "f.npy"),
     }  # fmt: skip
@@ -84,7 +84,7 @@ def test_every_table_and_every_kind_of_picture_gives_the_same_examples(root: Pat
     np.testing.assert_array_equal(train["many"], [[0], [1], [2], [3]])
     np.testing.assert_array_equal(train["where"], np.float32([[0.1, 0.2, 0.5, 0.9]] * 4))
     np.testing.assert_array_equal(train["uv"], [[0, np.nan], [0.5, np.nan], [1, np.nan], [1.5, np.nan]])
-    lines = "\n".join(data.summary(read, found.heads))
+    lines = "\n".join(data.summarise(read, found.heads))
     for said in ("8 x 8 (6)", "kind, train: a 2, b 1, c 1", "many, validation: many 4 to 5", "v never known"):
         assert said in lines
 
@@ -109,7 +109,7 @@ def test_masks_are_colour_numbers_arrays_or_brightness_and_follow_the_image_s_si
         heads.Bernoulli(name="ink", per_position=True),
         heads.Normal(name="height", per_position=True),
     )
-    read = data.read(found, root)
+    read = data.read_dataset(found, root)
     targets = read.splits["train"].targets
     nearest = classes[1::2, 1::2]  # the middle of two pixels, rounded up
     np.testing.assert_array_equal(targets["part"][0], nearest)
@@ -137,14 +137,14 @@ def test_signals_volumes_and_feature_columns(root: Path) -> None:
     written(folder, "metadata.csv", rows)
     inside = heads.Bernoulli(name="inside", per_position=True)
     volumes = Input(shape=[2, 3, 4, 1], colour="none", resize="none")
-    read = data.read(config(inside, input=volumes), root).splits["train"]
+    read = data.read_dataset(config(inside, input=volumes), root).splits["train"]
     np.testing.assert_array_equal(read.targets["inside"] > 0.5, read.images > 0)
     features = Input(shape=[2], colour="none", resize="none")
-    read = data.read(config(heads.Normal(name="z"), input=features, features=["x", "y"]), root)
+    read = data.read_dataset(config(heads.Normal(name="z"), input=features, features=["x", "y"]), root)
     np.testing.assert_array_equal(read.splits["validation"].images, [[2, 0.5], [3, 0.5]])
     written(folder, "signals.csv", [{**row, "file_name": f"{n}.npy"} for n, row in enumerate(rows)])
     signals = Input(shape=[None, 1], colour="none", resize="none")
-    read = data.read(config(heads.Normal(name="z"), input=signals, table="signals.csv"), root)
+    read = data.read_dataset(config(heads.Normal(name="z"), input=signals, table="signals.csv"), root)
     assert read.splits["train"].images.shape == (2, 24, 1)
 
 
@@ -152,13 +152,13 @@ def test_class_named_folders_with_and_without_splits(root: Path) -> None:
     for path in ("train/a/1.png", "train/b/2.png", "validation/a/3.png", "test/c/4.png", "train/a/notes.txt"):
         (root / "data" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), len(path)).save(root / "data" / path, "PNG")
-    read = data.read(config(KIND), root)
+    read = data.read_dataset(config(KIND), root)
     assert {split: one.targets["kind"].tolist() for split, one in read.splits.items()} == {
         "train": [0, 1], "validation": [0], "test": [2],
     }  # fmt: skip
-    assert any("no training example of c" in line for line in data.summary(read, [KIND]))
+    assert any("no training example of c" in line for line in data.summarise(read, [KIND]))
     with pytest.raises(DataError, match=r"class 'train' is none of a, b, c"):
-        data.read(config(KIND), _moved(root))
+        data.read_dataset(config(KIND), _moved(root))
 
 
 def _moved(root: Path) -> Path:
@@ -188,15 +188,15 @@ def test_a_seeded_split_keeps_groups_together_and_hits_its_parts(root: Path) -> 
     grouped(root, 90, column=False)
     patients = {}
     for seed in (0, 1):
-        read = data.read(config(KIND, seed=seed, group="patient", validation=0.2, test=0.1), root)
+        read = data.read_dataset(config(KIND, seed=seed, group="patient", validation=0.2, test=0.1), root)
         assert {split: len(one) for split, one in read.splits.items()} == {"train": 63, "validation": 18, "test": 9}
         found = {split: {int(f[:-4]) // 3 for f in one.files} for split, one in read.splits.items()}
         assert sum(map(len, found.values())) == len(set.union(*found.values())) == 30
         patients[seed] = found
     assert patients[0] != patients[1]
-    again = data.read(config(KIND, seed=1, group="patient", validation=0.2, test=0.1), root)
+    again = data.read_dataset(config(KIND, seed=1, group="patient", validation=0.2, test=0.1), root)
     assert {split: {int(f[:-4]) // 3 for f in one.files} for split, one in again.splits.items()} == patients[1]
-    assert "test" not in data.read(config(KIND, test=0.0), root).splits
+    assert "test" not in data.read_dataset(config(KIND, test=0.0), root).splits
 
 
 def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
@@ -206,8 +206,8 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
     (folder / "5.png").unlink()
     text = (folder / "metadata.csv").read_text().replace("10.png,a", "10.png,z")
     (folder / "metadata.csv").write_text(text)
-    with pytest.raises(data.Faulty) as error:
-        data.read(config(KIND, group="patient"), root)
+    with pytest.raises(data.FaultyData) as error:
+        data.read_dataset(config(KIND, group="patient"), root)
     assert [fault.split(":")[0] for fault in error.value.faults] == ["row 5", "row 7", "row 9", "row 10", "row 12"]
     for said in (
         "5 faults",
@@ -221,15 +221,15 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
     for name in ("3", "5"):
         Image.new("L", (8, 8), int(name)).save(folder / f"{name}.png")
     (folder / "metadata.csv").write_text(text.replace("10.png,z", "10.png,a"))
-    read = data.read(config(KIND), root)
+    read = data.read_dataset(config(KIND), root)
     assert read.notes == (
         "1 files are byte for byte in two splits, such as 4.png (train) and 20.png (validation); use data.group to "
         "keep copies together",
     )
     none = [f"{n}.jpg,{'train' if n else 'validation'},a" for n in range(99)]
     (folder / "metadata.csv").write_text("\n".join(["file_name,split,kind", *none]))
-    with pytest.raises(data.Faulty) as error:
-        data.read(config(KIND), root)
+    with pytest.raises(data.FaultyData) as error:
+        data.read_dataset(config(KIND), root)
     assert len(error.value.faults) == 99
     assert "and 79 more" in str(error.value)
 
@@ -247,7 +247,7 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
 def test_a_table_that_is_none_is_refused(root: Path, text: str | bytes, said: str) -> None:
     (root / "data" / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=said):
-        data.read(config(KIND), root)
+        data.read_dataset(config(KIND), root)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_table_that_is_none_is_refused(root: Path, text: str | bytes, said: st
 )
 def test_an_augmentation_that_cannot_be_is_refused(root: Path, settings: dict, input: Input, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        data.read(config(KIND, input=input, **settings), root)
+        data.read_dataset(config(KIND, input=input, **settings), root)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,15 @@ def test_masks_and_boxes_move_with_the_image(settings: dict) -> None:
     ]
     lit = (images > 0).astype(np.float32)
     targets = {"where": boxes, "ink": lit, "part": lit[..., 0].astype(np.int32), "height": images / 2}
-    one = {"images": images, "targets": {name: tf.constant(value) for name, value in targets.items()}}
-    moved = augmented(one, Augmentation(**settings), found, GREY, tf.constant([3, 4]))
-    after, targets = moved["images"].numpy(), {name: value.numpy() for name, value in moved["targets"].items()}
+    after, moved = augment(
+        tf.constant(images),
+        {name: tf.constant(value) for name, value in targets.items()},
+        Augmentation(**settings),
+        heads=found,
+        input=GREY,
+        key=tf.constant([3, 4]),
+    )
+    after, targets = after.numpy(), {name: value.numpy() for name, value in moved.items()}
     assert len({image.tobytes() for image in after}) > (1 if "flip" in settings or "turn" in settings else 20)
     np.testing.assert_allclose(targets["height"], after / 2, atol=1e-4)  # both interpolated alike, to rounding
     np.testing.assert_array_equal(targets["part"], targets["ink"][..., 0])
@@ -321,19 +327,25 @@ def test_signals_and_volumes_shift_and_flip_and_colours_stay_in_range() -> None:
 
     rng = np.random.default_rng(1)
     volume = Input(shape=[4, 5, 5, 1], colour="none", resize="none", range=(0.0, 1.0))
-    inside = heads.Bernoulli(name="inside", per_position=True)
+    head = heads.Bernoulli(name="inside", per_position=True)
     images = rng.uniform(size=(32, 4, 5, 5, 1)).astype(np.float32)
-    one = {"images": images, "targets": {"inside": tf.constant((images > 0.5).astype(np.float32))}}
-    settings = Augmentation(shift=1, flip=["depth", "horizontal"], turn=True)
-    moved = augmented(one, settings, [inside], volume, tf.constant([1, 2]))
-    np.testing.assert_array_equal(moved["images"].numpy() > 0.5, moved["targets"]["inside"].numpy() > 0.5)
-    assert not np.array_equal(moved["images"], images)
+    inside = tf.constant((images > 0.5).astype(np.float32))
+
+    def change(settings: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+        key = tf.constant([1, 2])
+        changed, targets = augment(
+            tf.constant(images), {"inside": inside}, settings, heads=[head], input=volume, key=key
+        )
+        return changed.numpy(), targets["inside"].numpy()
+
+    moved, moved_inside = change(Augmentation(shift=1, flip=["depth", "horizontal"], turn=True))
+    np.testing.assert_array_equal(moved > 0.5, moved_inside > 0.5)
+    assert not np.array_equal(moved, images)
     bright = Augmentation(brightness=0.5, contrast=0.5, noise=0.1)
-    changed = augmented(one, bright, [inside], volume, tf.constant([1, 2]))
-    assert 0 <= changed["images"].numpy().min() < changed["images"].numpy().max() <= 1
-    np.testing.assert_array_equal(changed["targets"]["inside"], one["targets"]["inside"])
-    again = augmented(one, bright, [inside], volume, tf.constant([1, 2]))
-    np.testing.assert_array_equal(again["images"], changed["images"])
+    changed, unmoved_inside = change(bright)
+    assert 0 <= changed.min() < changed.max() <= 1
+    np.testing.assert_array_equal(unmoved_inside, inside)
+    np.testing.assert_array_equal(change(bright)[0], changed)
 
 
 def test_an_epoch_holds_every_example_once_in_a_seeded_order_and_can_begin_anywhere() -> None:
@@ -345,7 +357,9 @@ def test_an_epoch_holds_every_example_once_in_a_seeded_order_and_can_begin_anywh
 
     def epoch(number: int, first: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         steps = range(number * 4 + first, number * 4 + 4)
-        made = data.batches(examples, 64, 3, Augmentation(shift=2), [kind], GREY, steps)
+        made = data.training_batches(
+            examples, batch=64, seed=3, steps=steps, augmentation=Augmentation(shift=2), heads=[kind], input=GREY
+        )
         return [(one["images"].numpy(), one["targets"]["kind"].numpy()) for one in made]
 
     whole = epoch(0)

@@ -14,7 +14,7 @@ from probrt.runtime.bundle.manifest import Calibration, Conformal
 from probrt.trainer import heads
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
-from probrt.trainer.evaluate.measures import measured, risk_curve
+from probrt.trainer.evaluate.measures import measure_head, risk_curve
 
 
 def classes(count: int = 400, kinds: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def test_class_scores_are_those_of_scikit_learn_and_tfp() -> None:
     total = -(p * np.log(p)).sum(1)
     nll = -np.log(p[np.arange(len(p)), label])
     said = Answers(p, total, total * 0.7, total * 0.3, nll)
-    found = measured(head, said, label.astype(np.int32), None)
+    found = measure_head(head, said, label.astype(np.int32), None)
     value = {name: score(np.arange(len(p))) for name, score in found.scores.items()}
     assert value["accuracy"] == pytest.approx(metrics.accuracy_score(label, p.argmax(1)))
     assert value["NLL"] == pytest.approx(metrics.log_loss(label, p, labels=range(5)))
@@ -64,7 +64,7 @@ def test_sizes_of_sets_are_those_of_the_runtime(method: str, threshold: float) -
     head = heads.Categorical(name="kind", labels=list("abcde"))
     total = -(p * np.log(p)).sum(1)
     calibration = Calibration(head="kind", conformal=[one])
-    found = measured(head, Answers(p, total, total, total, total), label.astype(np.int32), calibration).scores
+    found = measure_head(head, Answers(p, total, total, total, total), label.astype(np.int32), calibration).scores
     assert found[f"size of 90% {method} sets"](np.arange(60)) == pytest.approx(class_sets(p, one).sum(axis=1).mean())
 
 
@@ -124,7 +124,7 @@ def test_masks_are_scored_over_their_known_pixels() -> None:
     target = (rng.uniform(size=p.shape) < p).astype(np.float32)
     target[:, 0] = np.nan
     known, yes, said = ~np.isnan(target[:, 1:]), target[:, 1:] > 0.5, p[:, 1:] > 0.5
-    found = measured(
+    found = measure_head(
         heads.Bernoulli(name="ink", per_position=True), Answers(p, p, p, p, np.ones(12)), target, None
     ).scores
     rows = np.arange(12)

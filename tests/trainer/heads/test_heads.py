@@ -27,10 +27,10 @@ def test_moments_are_those_of_the_likelihood(head: heads.AnyHead) -> None:
     given = channels(head)
     mean, aleatoric, extras = head.moments(given)
     likelihood = head.distribution(given)
-    if head.combine == "variance":
+    if head.kind == "real":
         np.testing.assert_allclose(mean, likelihood.mean(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(aleatoric, likelihood.variance(), rtol=2e-5)
-    elif isinstance(head, heads.Categorical | heads.Ordinal):
+    elif head.kind == "class":
         expected = class_probabilities(likelihood)
         np.testing.assert_allclose(mean, expected, atol=1e-6)
         np.testing.assert_allclose(aleatoric, -(expected * np.log(expected)).sum(-1), atol=1e-5)
@@ -60,16 +60,16 @@ def test_quantities_against_brute_force(head: heads.AnyHead) -> None:
     blocks, size = 20, 1000
     values = np.stack([head.distribution(one).sample(blocks * size, seed=(3, i)) for i, one in enumerate(drawn)])
     values = values.astype(np.float64).reshape(4, blocks, size, *values.shape[2:])
-    if isinstance(head, heads.Categorical | heads.Ordinal):
+    if head.kind == "class":
         values = (values[..., None] == np.arange(len(head.labels))).astype(np.float64)
 
     def uncertainty(of: np.ndarray) -> np.ndarray:
         """Over the axis of values, 0."""
-        if head.combine == "variance":
+        if head.kind == "real":
             return of.var(0)
         p = of.mean(0)
         terms = -p * np.log(np.maximum(p, 1e-12))
-        if isinstance(head, heads.Categorical | heads.Ordinal):
+        if head.kind == "class":
             return terms.sum(-1)
         return terms - (1 - p) * np.log(np.maximum(1 - p, 1e-12))
 
@@ -110,8 +110,8 @@ def test_moments_of_draws_along_the_batch_are_those_of_the_list(head: heads.AnyH
 def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
     given = channels(head)
     target = head.distribution(given).sample(seed=(1, 2))
-    target = tf.cast(target, tf.int32 if isinstance(head, heads.Categorical | heads.Ordinal) else tf.float32)
-    absent = head.missing(given.shape[1:-1])
+    target = tf.cast(target, tf.int32 if head.kind == "class" else tf.float32)
+    absent = head.missing_target(given.shape[1:-1])
     missing = tf.tensor_scatter_nd_update(target, [[2]], tf.constant(absent, target.dtype)[None])
     whole, dropped = head.log_prob(given, target), head.log_prob(given, missing)
     assert np.isfinite(whole).all()
@@ -127,10 +127,10 @@ def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
 @every_head
 def test_calibration_of_one_changes_nothing_and_of_two_spreads(head: heads.AnyHead) -> None:
     given = channels(head)
-    before, same = head.moments(given), head.moments(head.calibrated(given, 1.0, 1.0))
+    before, same = head.moments(given), head.moments(head.calibrate_channels(given, 1.0))
     np.testing.assert_allclose(same.mean, before.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(same.aleatoric, before.aleatoric, rtol=1e-5, atol=1e-6)
-    after = head.moments(head.calibrated(given, 2.0, 2.0))
+    after = head.moments(head.calibrate_channels(given, 2.0))
     if head.calibrates == "nothing":
         np.testing.assert_array_equal(after.aleatoric, before.aleatoric)
     elif isinstance(head, heads.Ordinal | heads.BernoulliMixture):
@@ -143,12 +143,12 @@ def test_calibration_of_one_changes_nothing_and_of_two_spreads(head: heads.AnyHe
 def test_stated_outputs_are_the_moments_shapes(head: heads.AnyHead) -> None:
     given = channels(head)
     mean, aleatoric, extras = head.moments(given)
-    stated = head.outputs(given.shape[1:-1])
+    stated = head.output_shapes(given.shape[1:-1])
     assert stated["mean"] == list(mean.shape[1:])
     assert all(stated[name] == list(aleatoric.shape[1:]) for name in ("total", "aleatoric", "epistemic"))
     assert set(stated) == {"mean", "total", "aleatoric", "epistemic", *extras}
     assert all(list(extras[name].shape[1:]) == stated[name] for name in extras)
-    assert len(head.names) == mean.shape[-1] or head.combine == "entropy"
+    assert len(head.names) == mean.shape[-1] or head.kind != "real"
 
 
 @pytest.mark.parametrize(
@@ -169,30 +169,30 @@ def test_stated_outputs_are_the_moments_shapes(head: heads.AnyHead) -> None:
 )
 def test_targets_out_of_the_support(name: str, cells: list[str], reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
-        BY_NAME[name].parse(cells)
+        BY_NAME[name].parse_cells(cells)
 
 
 @every_head
 def test_an_empty_cell_is_missing(head: heads.AnyHead) -> None:
     if not head.per_position:
-        np.testing.assert_array_equal(head.parse([""] * len(head.columns)), head.missing())
+        np.testing.assert_array_equal(head.parse_cells([""] * len(head.columns)), head.missing_target())
 
 
 def test_masks() -> None:
     """What a mask file's values mean."""
     tissue, ink, depth = BY_NAME["tissue"], BY_NAME["ink"], BY_NAME["depth_map"]
     picture = np.array([[[0], [1], [255]]], np.float32)
-    np.testing.assert_array_equal(tissue.from_map(picture, 255.0), [[0, 1, -1]])
+    np.testing.assert_array_equal(tissue.parse_mask(picture, 255.0), [[0, 1, -1]])
     with pytest.raises(ValueError, match="class number 7 is none of 0 to 1"):
-        tissue.from_map(np.full([2, 2, 1], 7.0), 255.0)
-    np.testing.assert_array_equal(ink.from_map(picture, 255.0)[..., 0], [[0, 0, 1]])
-    np.testing.assert_array_equal(ink.from_map(np.array([[[0], [1], [np.nan]]]), 1.0)[..., 0], [[0, 1, np.nan]])
-    np.testing.assert_array_equal(depth.from_map(picture, 255.0), picture)
+        tissue.parse_mask(np.full([2, 2, 1], 7.0), 255.0)
+    np.testing.assert_array_equal(ink.parse_mask(picture, 255.0)[..., 0], [[0, 0, 1]])
+    np.testing.assert_array_equal(ink.parse_mask(np.array([[[0], [1], [np.nan]]]), 1.0)[..., 0], [[0, 1, np.nan]])
+    np.testing.assert_array_equal(depth.parse_mask(picture, 255.0), picture)
 
 
 def test_boxes_and_metrics() -> None:
     box = BY_NAME["box"]
-    target = box.parse(["0", "0", "0.5", "0.5"])[None]
+    target = box.parse_cells(["0", "0", "0.5", "0.5"])[None]
     np.testing.assert_allclose(box.metric(tf.constant(target), target), [1.0])
     np.testing.assert_allclose(box.metric(tf.constant([[0.25, 0.0, 0.75, 0.5]]), target), [1 / 3], rtol=1e-6)
     with pytest.raises(ValueError, match="one per image"):
