@@ -48,8 +48,8 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
     for head in heads:
         limits += _list_class_limits(head, dataset)
         limits += [
-            f"{head.name}: {output} below {low:.4g} or above {high:.4g}{f' {unit}' if unit else ''}: outside the range of "
-            "the training data."
+            f"{head.name}: {output} below {low:.4g} or above {high:.4g}{f' {unit}' if unit else ''}: outside the range "
+            "of the training data."
             for output, low, high, unit in head.target_ranges(train.targets[head.name])
         ]
     if "test" not in dataset.splits:
