@@ -21,21 +21,27 @@ def rank_classes(probabilities: Floats) -> npt.NDArray[np.intp]:
     return np.argsort(-probabilities, axis=1, kind="stable")
 
 
-def class_sets(probabilities: Floats, conformal: Conformal) -> npt.NDArray[np.bool_]:
-    """Which classes are in each example's set, bool [n, classes]; the likeliest class always is.
+def rank_sets(probabilities: Floats, conformal: Conformal) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Ranks the classes of each example, [n, classes], and counts those in its set, [n].
 
-    lac: all classes with 1 - p at most the threshold. aps: the likeliest classes until their probabilities sum up to
-    the threshold.
+    probabilities: [n, classes]. A set holds the first classes of the ranking, the likeliest class always. lac: all
+    classes with 1 - p at most the threshold. aps: the likeliest classes until their probabilities sum up to it.
     """
     order = rank_classes(probabilities)
+    ranked = probabilities[np.arange(len(order))[:, np.newaxis], order]
     if conformal.method == "lac":
-        inside = 1.0 - probabilities <= conformal.threshold
+        sizes = (1.0 - ranked <= conformal.threshold).sum(axis=1)
     else:
-        ranked = np.take_along_axis(probabilities, order, axis=1)
-        before = np.concatenate([np.zeros((len(order), 1)), np.cumsum(ranked, axis=1)[:, :-1]], axis=1)
-        inside = np.empty(probabilities.shape, bool)
-        np.put_along_axis(inside, order, before < conformal.threshold, axis=1)
-    inside[np.arange(len(inside)), order[:, 0]] = True
+        likelier = np.cumsum(ranked[:, :-1], axis=1)  # of the second class and the following ones
+        sizes = 1 + (likelier < conformal.threshold).sum(axis=1)
+    return order, np.maximum(sizes, 1)
+
+
+def class_sets(probabilities: Floats, conformal: Conformal) -> npt.NDArray[np.bool_]:
+    """Whether each class is in the set of each example, bool [n, classes]; see `rank_sets`."""
+    order, sizes = rank_sets(probabilities, conformal)
+    inside = np.empty(probabilities.shape, bool)
+    inside[np.arange(len(order))[:, np.newaxis], order] = np.arange(order.shape[1]) < sizes[:, np.newaxis]
     return inside
 
 

@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,18 @@ from probrt.runtime.predict.predictor import cores, load_predictor
 
 SECONDS = 1.0
 MIN_CALLS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchJob:
+    """What one process times: an engine and a variant of the bundle at `path`, for `seconds` at each batch size."""
+
+    path: str
+    engine: str
+    variant: str
+    sizes: list[int]
+    threads: int | None
+    seconds: float
 
 
 def bench(
@@ -41,7 +53,14 @@ def bench(
         for variant in VARIANTS:
             if not timed_engine.installed or not _can_run(opened, timed_engine, variant):
                 continue
-            job = [str(opened.path), timed_engine.name, variant, sizes, threads, seconds]
+            job = BenchJob(
+                path=str(opened.path),
+                engine=timed_engine.name,
+                variant=variant,
+                sizes=sizes,
+                threads=threads,
+                seconds=seconds,
+            )
             for row in _measure_apart(job):
                 if variant == "mean" and "batch" in row:
                     mean_ms[row["batch"]] = row["ms"]
@@ -68,13 +87,13 @@ def _can_run(bundle: Bundle, engine: Engine, variant: str) -> bool:
     return True
 
 
-def _measure_apart(job: Sequence[Any]) -> list[dict[str, Any]]:
+def _measure_apart(job: BenchJob) -> list[dict[str, Any]]:
     """The rows of `measure` from a process of its own, or one row with its `fault`.
 
     In a fresh process the resident memory is that of one variant, and the threads of one engine disturb no other.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "probrt.runtime.commands.bench", json.dumps(job)],
+        [sys.executable, "-m", "probrt.runtime.commands.bench", json.dumps(asdict(job))],
         capture_output=True,
         text=True,
         check=False,
@@ -93,18 +112,16 @@ def _format(row: dict[str, Any], mean_ms: dict[int, float]) -> str:
     return f"{row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} {row['mb']:5.0f} {ratio}"
 
 
-def measure(
-    path: str, engine: str, variant: str, sizes: list[int], threads: int | None, seconds: float
-) -> list[dict[str, Any]]:
-    """A row per batch size for one engine and variant: batch, draws, median ms of a call, resident MB so far."""
-    bundle = Bundle.open(path)
+def measure(job: BenchJob) -> list[dict[str, Any]]:
+    """Times one engine and variant: a row per batch size with batch, draws, median ms of a call, resident MB so far."""
+    bundle = Bundle.open(job.path)
     rows = []
-    for size in sizes:
-        predictor = load_predictor(bundle, engine=engine, variant=variant, batch_size=size, threads=threads)
+    for size in job.sizes:
+        predictor = load_predictor(bundle, engine=job.engine, variant=job.variant, batch_size=size, threads=job.threads)
         images = sample_images(bundle.manifest, size)
         predictor(images)
         times: list[float] = []
-        while len(times) < MIN_CALLS or sum(times) < seconds:
+        while len(times) < MIN_CALLS or sum(times) < job.seconds:
             start = time.perf_counter()
             predictor(images)
             times.append(time.perf_counter() - start)
@@ -125,4 +142,4 @@ def resident_megabytes() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*json.loads(sys.argv[1]))))
+    print(json.dumps(measure(BenchJob(**json.loads(sys.argv[1])))))

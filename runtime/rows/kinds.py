@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.conformal import INTERVAL_METHODS, SET_METHODS, class_sets, intervals, rank_classes
+from probrt.runtime.bundle.conformal import INTERVAL_METHODS, SET_METHODS, intervals, rank_sets
 from probrt.runtime.bundle.manifest import QUANTITIES, Conformal, HeadRecord, Kind
 from probrt.runtime.rows.numbers import Row, round_number, to_numbers
 
@@ -93,8 +93,9 @@ class ClassKind(HeadKind):
         best = int(mean.argmax())
         row: Row = {"label": head.labels[best], "probability": round_number(mean[best])}
         if conformal is not None:
-            inside, ranked = class_sets(mean[np.newaxis], conformal)[0], rank_classes(mean[np.newaxis])[0]
-            row |= {"set": [head.labels[index] for index in ranked if inside[index]], "coverage": conformal.coverage}
+            order, sizes = rank_sets(mean[np.newaxis], conformal)
+            members = order[0, : sizes[0]].tolist()
+            row |= {"set": [head.labels[index] for index in members], "coverage": conformal.coverage}
         return row
 
     def summary_columns(self, head: HeadRecord) -> dict[str, Column]:

@@ -1,14 +1,13 @@
-"""The table of commands, help, exit codes, and the commands that read a bundle."""
+"""The table of commands, help, and how faults become a line and an exit code."""
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from probrt.runtime import cli
-from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.commands.faults import report_fault
 from probrt.runtime.commands.table import Command, list_commands
+from probrt.runtime.errors import StorageError, UsageError
 
 
 def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,40 +52,19 @@ def test_codes_and_one_line(
         assert ("Traceback" in capsys.readouterr().err) == bool(message)
 
 
-def test_inspect_and_verify(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.call(["verify", str(bundle.path)]) == 0
-    assert "all as exported" in capsys.readouterr().out
-    assert cli.call(["inspect", str(bundle.path.parent)]) == 0
-    out = capsys.readouterr().out
-    for word in ("shapes/1", "[12, 12, 1] grey, 0 to 255", "slant [rad]: normal", "draws-01.tflite", "bank of 8"):
-        assert word in out
-    copy = tmp_path / "1"
-    shutil.copytree(bundle.path, copy)
-    for name in ("mean.onnx", "draws-00.tflite"):
-        (copy / name).write_bytes((copy / name).read_bytes()[:-1])
-    assert cli.call(["verify", str(copy)]) == 2
-    err = capsys.readouterr().err
-    assert "mean.onnx: was altered" in err
-    assert "draws-00.tflite: was altered" in err
-    (copy / "extra").write_text("")
-    assert cli.call(["verify", str(copy)]) == 2
-    assert "not listed" in capsys.readouterr().err
-    manifest = json.loads((copy / "probrt.json").read_text())
-    (copy / "probrt.json").write_text(json.dumps({**manifest, "format": 9, "probrt": "7.1.0", "new": 1}))
-    assert cli.call(["inspect", str(copy)]) == 2
-    assert "install probrt 7.1.0 or newer" in capsys.readouterr().err
-
-
-def test_doctor_names_engines_and_times_them(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.call(["doctor", "--bundle", str(bundle.path)]) == 0
-    out = capsys.readouterr().out
-    for name in ("litert", "onnxruntime", "openvino", "tensorflow"):
-        assert name in out
-    assert out.count("first image") == 4
-
-
-def test_bench_prints_every_engine_and_variant(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
-    # A short call each: the test is about the table, not about the figures.
-    assert cli.call(["bench", str(bundle.path), "--batch", "1", "--seconds", "0", "--engine", "litert"]) == 0
-    lines = [line.split()[:4] for line in capfd.readouterr().out.splitlines()[2:]]
-    assert lines == [["litert", "mean", "0", "1"], ["litert", "draws", "8", "1"], ["litert", "sampled", "8", "1"]]
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UsageError("--out x: exists"), 2, "--out x: exists"),
+        (StorageError("x: the disk is full"), 3, "x: the disk is full"),
+        (OSError(28, "No space left on device", "x.csv"), 3, "x.csv: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ZeroDivisionError("a\nb"), 3, "internal fault (ZeroDivisionError: a b); run again with --debug for details"),
+        (UsageError(""), 2, "UsageError"),
+    ],
+)
+def test_every_fault_is_a_line_and_a_code(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report_fault(error, "predict", debug=False) == code
+    assert capsys.readouterr().err == f"probrt: {message}\n"

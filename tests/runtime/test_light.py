@@ -46,6 +46,7 @@ RUN = "import sys; from probrt.runtime.cli import call; assert call(sys.argv[1:]
         "images",
         "predict.predictor",
         "commands.predict",
+        "commands.predict_run",
         "commands.report",
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probrt.runtime.bundle.conformal import class_sets, intervals, rank_classes
+from probrt.runtime.bundle.conformal import class_sets, intervals, rank_sets
 from probrt.runtime.bundle.manifest import Conformal
 
 
@@ -25,9 +25,11 @@ def test_sets_follow_their_definition(method: str, threshold: float) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.4), 200)
     probabilities[0] = 0.2  # ties keep the order of the classes
     conformal = Conformal(coverage=0.9, method=method, threshold=threshold)
-    inside, ranked = class_sets(probabilities, conformal), rank_classes(probabilities)
-    for row, members, order in zip(probabilities, inside, ranked, strict=True):
-        assert [index for index in order if members[index]] == loop_set(row.tolist(), method, threshold)
+    inside, (order, sizes) = class_sets(probabilities, conformal), rank_sets(probabilities, conformal)
+    for index, row in enumerate(probabilities):
+        expected = loop_set(row.tolist(), method, threshold)
+        assert order[index, : sizes[index]].tolist() == expected
+        assert np.flatnonzero(inside[index]).tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize(("method", "half"), [("scaled", [1.0, 4.0]), ("absolute", [2.0, 2.0])])
