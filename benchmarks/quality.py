@@ -6,8 +6,8 @@ The benchmark fits each method on five folds over the 5,000 digits and pools the
 have the same LeNet-5 trunk (LeCun et al. 1998, with twice the filters), the same augmentation, batches and epochs, and
 Adam with the same schedule. The ensemble trains five networks, which is five times the budget. The deterministic
 network is its first member. A tenth of each fold's training digits is held out from training; methods with a
-temperature fit it to them. AUROC measures how well the entropy of the mean (total uncertainty) separates the digits from
-images of another kind; the figure after the slash is that of the epistemic part. The predictions of each fold are
+temperature fit it to them. AUROC measures how well the entropy of the mean (total uncertainty) separates the digits
+from images of another kind; the figure after the slash is that of the epistemic part. The predictions of each fold are
 stored in --out, so an interrupted run continues where it stopped.
 """
 
