@@ -28,10 +28,10 @@ def rank_sets(probabilities: Floats, conformal: Conformal) -> tuple[npt.NDArray[
     classes with 1 - p at most the threshold. aps: the likeliest classes until their probabilities sum up to it.
     """
     order = rank_classes(probabilities)
-    ranked = probabilities[np.arange(len(order))[:, np.newaxis], order]
     if conformal.method == "lac":
-        sizes = (1.0 - ranked <= conformal.threshold).sum(axis=1)
+        sizes = (1.0 - probabilities <= conformal.threshold).sum(axis=1)
     else:
+        ranked = probabilities[np.arange(len(order))[:, np.newaxis], order]
         likelier = np.cumsum(ranked[:, :-1], axis=1)  # of the second class and the following ones
         sizes = 1 + (likelier < conformal.threshold).sum(axis=1)
     return order, np.maximum(sizes, 1)
