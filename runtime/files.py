@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+_WINDOWS = os.name == "nt"
+
 
 def partial_path(path: Path) -> Path:
     """Where the content of `path` is written until it is whole: in the same folder, for a rename crosses no disks."""
@@ -47,7 +49,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def sync(path: Path) -> None:
     """Waits until the content of a file, or the entries of a folder, are on the disk. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY)
+    if _WINDOWS and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)  # Windows flushes only what is open for writing
     try:
         os.fsync(handle)
     finally:
