@@ -1,4 +1,4 @@
-"""A bundle on disk: its manifest, its files, and what they may hold."""
+"""Reads a bundle on disk: its manifest, its files, and the checks of both."""
 
 from probrt.runtime.bundle.bundle import Bundle
 

@@ -1,4 +1,4 @@
-"""A bundle on disk: found, opened, and every byte checked before it is used."""
+"""Finds and opens a bundle on disk, and checks every byte before it is used."""
 
 import hashlib
 import os
@@ -16,8 +16,8 @@ from probrt.runtime.errors import BundleError, UsageError
 class Bundle:
     """One exported model version: a folder with a manifest.
 
-    Opening reads and checks the manifest and the folder's listing; a file's digest is checked when
-    the file is read (`read`), all of them by `verify`.
+    `open` reads and checks the manifest and the list of files in the folder. `read` checks the digest of a file, and
+    the command `verify` those of all files.
     """
 
     path: Path
@@ -25,13 +25,12 @@ class Bundle:
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> "Bundle":
-        """The bundle in a version folder, or the newest version in a model folder.
+        """Opens the bundle in a version folder, or the newest version in a model folder.
 
-        Raises BundleError for a folder that is no bundle, and for links or files that the manifest
-        does not list.
+        Raises BundleError for a folder that is no bundle, and for links or files that the manifest does not list.
         """
-        folder = _version_folder(Path(path))
-        manifest = decode(_manifest_bytes(folder), str(folder / NAME))
+        folder = _find_version(Path(path))
+        manifest = decode(_read_manifest(folder), str(folder / NAME))
         bundle = Bundle(folder, manifest)
         bundle._check_listing()
         return bundle
@@ -42,13 +41,13 @@ class Bundle:
         return f"{self.manifest.model.name}/{self.manifest.model.version}"
 
     def files(self, format: str, variant: str | None = None, precision: str = "float32") -> list[FileRecord]:
-        """Files of one format (and variant) in the order of their draws."""
-        found = [
+        """The files of one format, and of one variant if it is given, in the order of their draws."""
+        matching = [
             file
             for file in self.manifest.files
             if file.format == format and variant in (None, file.variant) and file.precision == precision
         ]
-        return sorted(found, key=lambda file: file.draws[0] if file.draws else 0)
+        return sorted(matching, key=lambda file: file.draws[0] if file.draws else 0)
 
     def read(self, file: FileRecord) -> bytes:
         """Returns the bytes of a file; BundleError if their size or digest differs from the manifest's."""
@@ -79,7 +78,7 @@ class Bundle:
 
     def _check_listing(self) -> None:
         listed = {file.path for file in self.manifest.files}
-        for path in _walk(self.path):
+        for path in _walk_folder(self.path):
             name = path.relative_to(self.path).as_posix()
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise BundleError(f"{path}: a bundle holds plain files only, no links or devices")
@@ -88,8 +87,8 @@ class Bundle:
 
 
 def find_default_bundle(root: Path = Path("artifacts")) -> Path:
-    """The only model in `artifacts/`; UsageError if there is none, or several to choose from."""
-    models = sorted(path for path in root.iterdir() if _versions(path)) if root.is_dir() else []
+    """Returns the folder of the only model in `artifacts/`; UsageError if there are none or several."""
+    models = sorted(path for path in root.iterdir() if _list_versions(path)) if root.is_dir() else []
     if not models:
         raise UsageError(
             f"no bundle in {root.absolute()}: make one with `probrt export model/`, or name one with --bundle"
@@ -100,26 +99,26 @@ def find_default_bundle(root: Path = Path("artifacts")) -> Path:
     return models[0]
 
 
-def _versions(folder: Path) -> list[Path]:
-    """Version folders of a model folder, oldest first."""
+def _list_versions(folder: Path) -> list[Path]:
+    """Returns the version folders of a model folder, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
-    return sorted((path for path in found if (path / NAME).exists()), key=lambda path: int(path.name))
+    numbered = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+    return sorted((path for path in numbered if (path / NAME).exists()), key=lambda path: int(path.name))
 
 
-def _version_folder(path: Path) -> Path:
+def _find_version(path: Path) -> Path:
     if (path / NAME).exists():
         return path
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle folder")
-    versions = _versions(path)
+    versions = _list_versions(path)
     if not versions:
         raise BundleError(f"{path}: no bundle here (no {NAME}, no version folder with one)")
     return versions[-1]
 
 
-def _manifest_bytes(folder: Path) -> bytes:
+def _read_manifest(folder: Path) -> bytes:
     path = folder / NAME
     if not stat.S_ISREG(path.lstat().st_mode):
         raise BundleError(f"{path}: must be a plain file")
@@ -127,10 +126,10 @@ def _manifest_bytes(folder: Path) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is not itself a real folder; links are not followed."""
+def _walk_folder(folder: Path) -> Iterator[Path]:
+    """Yields every path below a folder that is not itself a folder; does not follow links."""
     waiting = [folder]
-    while waiting:  # not recursion: a hostile bundle may be nested deeper than Python's stack
+    while waiting:  # no recursion: a hostile bundle may be nested deeper than Python's stack
         for path in sorted(waiting.pop().iterdir()):
             if path.is_dir() and not path.is_symlink():
                 waiting.append(path)

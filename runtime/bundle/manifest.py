@@ -1,4 +1,4 @@
-"""The schema of `probrt.json`, read without any ML framework."""
+"""The schema of `probrt.json`; reading it needs no ML framework."""
 
 import re
 from collections import Counter
@@ -35,7 +35,7 @@ COMBINE_OF: Final[dict[Kind, Combine]] = {"class": "entropy", "binary": "entropy
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
-    """One strict object of the manifest: an unknown key is refused."""
+    """A strict object of the manifest: an unknown key is an error."""
 
 
 class ModelRecord(Record, frozen=True, kw_only=True):
@@ -44,13 +44,13 @@ class ModelRecord(Record, frozen=True, kw_only=True):
 
 
 class Input(Record, frozen=True, kw_only=True):
-    """What the graph's `images` takes: float32, batch first, channels last, raw values.
+    """The input `images` of a graph: raw values, float32, batch first, channels last.
 
-    shape: without the batch; `[height, width, channels]`, `[length, channels]`,
-        `[depth, height, width, channels]` or `[features]`; null is a side of any size.
+    shape: without the batch: `[height, width, channels]`, `[length, channels]`, `[depth, height, width, channels]` or
+        `[features]`; null marks a side of any size.
     colour: how pictures become channels; "none" for arrays that are no pictures.
     resize: "bilinear" stretches a picture to the shape (antialiased); "none" refuses another size.
-    range: lowest and highest raw value, e.g. [0, 255]; null where the unit has no bounds.
+    range: the lowest and the highest raw value, e.g. [0, 255]; null where the unit has no bounds.
     unit: of the raw values, e.g. "HU"; empty for pixel values.
     """
 
@@ -69,9 +69,9 @@ class HeadRecord(Record, frozen=True, kw_only=True):
         per entry; "real", expected values.
     combine: what its uncertainties are: "variance" for real heads, "entropy" (in nats) for the others.
     labels: class names (categorical), or the names of its outputs.
-    outputs: shape of each quantity without the batch; null is a side of any size. What is named beside the
-        four quantities (quantiles, weights of a mixture, ...) is an average over the draws, as `mean` is.
-    edges: of the output `bins`, the inner borders of each output's bins.
+    outputs: the shape of each quantity without the batch; null marks a side of any size. Outputs beside the four
+        quantities (quantiles, weights of a mixture, ...) are averages over the draws, as `mean` is.
+    edges: the inner borders of the bins of each output, where the head has the output `bins`.
     """
 
     name: HeadName
@@ -91,7 +91,7 @@ class HeadRecord(Record, frozen=True, kw_only=True):
 
 
 class FileRecord(Record, frozen=True, kw_only=True):
-    """One file of the bundle; `draws` is the first position of the bank it holds and how many."""
+    """One file of the bundle; `draws`: the first position of the bank that it holds, and the number of draws."""
 
     path: str
     bytes: Natural
@@ -103,11 +103,12 @@ class FileRecord(Record, frozen=True, kw_only=True):
 
 
 class BankError(Record, frozen=True, kw_only=True):
-    """How far the first draws of a bank are from the pool they were chosen from, on images not used for choosing.
+    """How far the first draws of a bank are from the pool that they were chosen from, on images not used for choosing.
 
-    mean: root mean square difference of the predictive mean, as a part of the standard deviation between draws
-        (1 / sqrt(n) for n independent draws), averaged over heads; spread: of the epistemic uncertainty, as a part
-        of its size. independent_mean, independent_spread: the same of as many independent draws.
+    mean: root mean square difference of the predictive mean, relative to the standard deviation between draws
+        (1 / sqrt(n) for n independent draws), averaged over heads.
+    spread: root mean square difference of the epistemic uncertainty, relative to its size, averaged over heads.
+    independent_mean, independent_spread: the same for as many independent draws.
     """
 
     draws: Positive
@@ -119,7 +120,11 @@ class BankError(Record, frozen=True, kw_only=True):
 
 
 class Selection(Record, frozen=True, kw_only=True):
-    """How the order of a bank was chosen: from how many draws, and whether it was better than plain order and kept."""
+    """How the order of a bank was chosen.
+
+    pool: the number of draws that it was chosen from.
+    kept: whether the chosen order was better than the plain order and is used.
+    """
 
     pool: Positive
     kept: bool
@@ -127,10 +132,12 @@ class Selection(Record, frozen=True, kw_only=True):
 
 
 class PosteriorRecord(Record, frozen=True, kw_only=True):
-    """Which draws the bundle gives.
+    """The draws that the bundle gives.
 
-    With this seed, position i means index `order[i]`, then the unused indices ascending; with any
-    other seed, index = position.
+    With this seed, position i means index `order[i]`, and after the bank the unused indices in ascending order. With
+    any other seed the index equals the position.
+
+    chunk: draws per file of the bank. samples: draws per image unless the user asks for another number.
     """
 
     seed: Seed
@@ -142,7 +149,7 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
 
 
 class Conformal(Record, frozen=True, kw_only=True):
-    """A threshold of split conformal prediction: sets or intervals that hold `coverage`."""
+    """A threshold of split conformal prediction, for sets or intervals that cover `coverage` of the targets."""
 
     coverage: Annotated[float, Meta(gt=0, lt=1)]
     method: str
@@ -150,10 +157,12 @@ class Conformal(Record, frozen=True, kw_only=True):
 
 
 class RiskPoint(Record, frozen=True, kw_only=True):
-    """On the validation split: of the examples whose total uncertainty, averaged over a head's outputs and
-    positions, is at most `threshold`, the share `kept` of all, the share `risk` was wrong.
+    """A point of a head's risk-coverage curve on the validation split.
 
-    Wrong is another likeliest class than the true one; of a head per position, the share of positions.
+    threshold: of the total uncertainty, averaged over the outputs and positions of the head.
+    kept: the share of the examples whose uncertainty is at most the threshold.
+    risk: the share of the kept examples that are wrong: the likeliest class is not the true one. Of a head per
+        position, the share of positions.
     """
 
     threshold: Annotated[float, Meta(ge=0)]
@@ -162,9 +171,10 @@ class RiskPoint(Record, frozen=True, kw_only=True):
 
 
 class Calibration(Record, frozen=True, kw_only=True):
-    """How a head was calibrated; temperature and scale already act inside the graphs.
+    """How a head was calibrated.
 
-    risk: the risk-coverage curve of a head; threshold, kept and risk rise from point to point.
+    temperature, scale: the graphs apply them already.
+    risk: the risk-coverage curve of the head; threshold, kept and risk rise from point to point.
     """
 
     head: HeadName
@@ -201,16 +211,16 @@ class ParityRecord(Record, frozen=True, kw_only=True):
 
 
 class Provenance(Record, frozen=True, kw_only=True):
-    """Where the bundle comes from: free-form, never needed to predict."""
+    """Where the bundle comes from; free-form, and predicting never needs it."""
 
     training: dict[str, Any]
     export: dict[str, Any]
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """What `probrt.json` holds.
+    """The content of `probrt.json`.
 
-    ops: the operations that the SavedModel may hold, a part of probrt's own list; null is all of that list.
+    ops: the operations that the SavedModel may hold, a subset of probrt's own list; null allows that whole list.
     """
 
     format: Literal[1] = FORMAT
@@ -239,7 +249,7 @@ class _Lenient(Struct):
 
 
 def decode(data: bytes, where: str) -> Manifest:
-    """The manifest in `data`; BundleError says what in `where` is wrong with it."""
+    """Decodes a manifest; BundleError says what is wrong, and names the file by `where`."""
     if len(data) > MAX_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
     try:
@@ -260,7 +270,7 @@ def decode(data: bytes, where: str) -> Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Stable, readable bytes of a manifest; `format` comes first."""
+    """Encodes a manifest as readable JSON, the same bytes for the same content; `format` comes first."""
     _check(manifest, NAME)
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     if len(data) > MAX_BYTES:
@@ -269,20 +279,20 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema that docs/manifest.schema.json holds."""
+    """Returns the JSON Schema of a manifest, the content of docs/manifest.schema.json."""
     return msgspec.json.schema(Manifest)
 
 
 def _check(manifest: Manifest, where: str) -> None:
-    """What the types alone cannot say."""
+    """Checks what the types alone cannot express."""
     for kind, names in (
         ("head", [head.name for head in manifest.heads]),
         ("file", [file.path for file in manifest.files]),
         ("draw", [str(index) for index in manifest.posterior.order] if manifest.posterior else []),
     ):
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        if twice:
-            raise BundleError(f"{where}: {kind} {twice[0]} is listed twice")
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+        if repeated:
+            raise BundleError(f"{where}: {kind} {repeated[0]} is listed twice")
     for head in manifest.heads:
         absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
         if absent:
@@ -304,8 +314,8 @@ def _check(manifest: Manifest, where: str) -> None:
         if bool(row.quantity) == bool(row.metric):
             raise BundleError(f"{where}: parity of {row.file}: a row of {row.head} names a quantity or a metric")
     for calibration in manifest.calibration:
-        for a, b in pairwise(calibration.risk):
-            if not (a.threshold < b.threshold and a.kept < b.kept and a.risk <= b.risk):
+        for low, high in pairwise(calibration.risk):
+            if not (low.threshold < high.threshold and low.kept < high.kept and low.risk <= high.risk):
                 raise BundleError(f"{where}: calibration of {calibration.head}: its risk curve does not rise")
     for file in manifest.files:
         fault = path_fault(file.path)
@@ -318,7 +328,7 @@ def _check(manifest: Manifest, where: str) -> None:
 
 
 def path_fault(path: str) -> str:
-    """Why a path may not stand in a manifest, or an empty string."""
+    """Returns why a manifest may not hold a path, or an empty string."""
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or re.match(r"^[A-Za-z]:", path):
         return "is not a relative path"

@@ -1,4 +1,4 @@
-"""Protocol Buffers' wire format, read without a schema: enough to look into a graph before anything loads it."""
+"""Reads the wire format of Protocol Buffers without a schema: enough to inspect a graph before anything loads it."""
 
 from collections.abc import Iterator
 
@@ -8,21 +8,22 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Field = tuple[int, int | memoryview]
 
 
-def fields(message: memoryview) -> Iterator[Field]:
-    """(number, value) of each field: an integer, or the bytes of a string, a message or a packed list.
+def read_fields(message: memoryview) -> Iterator[Field]:
+    """Yields (number, value) of each field.
 
-    Raises BundleError where the bytes are no message.
+    A value is an integer, or the bytes of a string, a message or a packed list. Raises BundleError where the bytes are
+    no message.
     """
     place, end = 0, len(message)
     while place < end:
-        key, place = _varint(message, place)
+        key, place = _read_varint(message, place)
         number, kind = key >> 3, key & 7
         if kind == VARINT:
-            value, place = _varint(message, place)
+            value, place = _read_varint(message, place)
             yield number, value
             continue
         if kind == BYTES:
-            size, place = _varint(message, place)
+            size, place = _read_varint(message, place)
         elif kind in (FIXED64, FIXED32):
             size = 8 if kind == FIXED64 else 4
         else:
@@ -33,26 +34,26 @@ def fields(message: memoryview) -> Iterator[Field]:
         place += size
 
 
-def inside(message: memoryview, *path: int) -> Iterator[memoryview]:
-    """The messages that lie under a path of field numbers."""
+def find_messages(message: memoryview, *path: int) -> Iterator[memoryview]:
+    """Yields the messages under a path of field numbers."""
     number, *rest = path
-    for found, value in fields(message):
-        if found == number and isinstance(value, memoryview):
+    for field, value in read_fields(message):
+        if field == number and isinstance(value, memoryview):
             if rest:
-                yield from inside(value, *rest)
+                yield from find_messages(value, *rest)
             else:
                 yield value
 
 
-def text(message: memoryview, number: int) -> str:
-    """A string field, the last one if it is there several times, as every parser reads it; empty if it is absent."""
-    found = ""
-    for value in inside(message, number):
-        found = bytes(value).decode("utf-8", "replace")
-    return found
+def read_text(message: memoryview, number: int) -> str:
+    """Returns a string field, or an empty string without it; of several the last one, as every parser does."""
+    string = ""
+    for value in find_messages(message, number):
+        string = bytes(value).decode("utf-8", "replace")
+    return string
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
+def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while place < len(message) and shift < 70:
         byte = message[place]

@@ -42,5 +42,5 @@ def _upgrade_parity(row: dict[str, Any]) -> dict[str, Any]:
     match = (_OUTPUT.fullmatch(output) or _SCORE.fullmatch(output)) if isinstance(output, str) else None
     if match is None:
         return row
-    kept = {key: value for key, value in row.items() if key != "output"}
-    return {name: value for name, value in match.groupdict().items() if value is not None} | kept
+    others = {key: value for key, value in row.items() if key != "output"}
+    return {name: value for name, value in match.groupdict().items() if value is not None} | others

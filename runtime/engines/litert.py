@@ -1,4 +1,4 @@
-"""LiteRT (TFLite files) on the CPU, or through its CompiledModel on a GPU."""
+"""LiteRT runs TFLite files: on the CPU by its interpreter, on a GPU by its CompiledModel."""
 
 import contextlib
 import ctypes.util
@@ -24,7 +24,7 @@ def version() -> str:
 
 
 def devices() -> tuple[str, ...]:
-    """`gpu` where the accelerator and a graphics driver are; whether it answers is known when a file is loaded."""
+    """Returns `gpu` too where an accelerator and a driver are installed; only loading a file shows that it works."""
     accelerator = next(Path(ai_edge_litert.__path__[0]).glob("libLiteRt*Accelerator.*"), None)
     driver = not sys.platform.startswith("linux") or (
         ctypes.util.find_library("vulkan") and any(Path(path).exists() for path in ("/dev/dri", "/dev/nvidia0"))
@@ -33,10 +33,10 @@ def devices() -> tuple[str, ...]:
 
 
 class LiteRT:
-    """One TFLite file."""
+    """One TFLite file, run by the interpreter."""
 
     def __init__(self, content: bytes, threads: int) -> None:
-        # From bytes whose digest was checked: loading by path crashes the process on truncated files.
+        # Loaded from bytes with a checked digest: a truncated file, loaded by its path, crashes the process.
         with hush():
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._runners = {}
@@ -53,14 +53,14 @@ class LiteRT:
 
 
 class Compiled:
-    """One TFLite file on an accelerator, in float32; compiled once, sized anew when the batch's size changes."""
+    """One TFLite file on an accelerator, in float32; compiled once, resized when the shape of the batch changes."""
 
     def __init__(self, content: bytes, accelerator: str) -> None:
         from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
 
-        # What the GPU cannot do runs on the CPU; half precision would not be the answer that was checked.
-        wanted = HardwareAccelerator[accelerator] | HardwareAccelerator.CPU
-        options = Options(hardware_accelerators=wanted, gpu_options=GpuOptions(enforce_f32=True))
+        # Operations that the GPU lacks run on the CPU. Half precision would not give the answers that export checked.
+        accelerators = HardwareAccelerator[accelerator] | HardwareAccelerator.CPU
+        options = Options(hardware_accelerators=accelerators, gpu_options=GpuOptions(enforce_f32=True))
         with hush():
             self._model = CompiledModel.from_buffer(content, options=options)
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -70,18 +70,18 @@ class Compiled:
         shapes = {name: values.shape for name, values in inputs.items()}
         with hush():
             if shapes != self._shapes:
-                self._size(signature, shapes)
-            given, taken = self._buffers
+                self._resize(signature, shapes)
+            input_buffers, output_buffers = self._buffers
             for name, values in inputs.items():
-                given[name].write(np.ascontiguousarray(values))
-            self._model.run_by_name(signature, given, taken)
+                input_buffers[name].write(np.ascontiguousarray(values))
+            self._model.run_by_name(signature, input_buffers, output_buffers)
             answer: Outputs = {}
             for name, details in self._model.get_output_tensor_details(signature).items():
                 shape = tuple(details["shape"])
-                answer[name] = taken[name].read(int(np.prod(shape)), np.float32).reshape(shape)
+                answer[name] = output_buffers[name].read(int(np.prod(shape)), np.float32).reshape(shape)
         return answer
 
-    def _size(self, signature: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    def _resize(self, signature: str, shapes: dict[str, tuple[int, ...]]) -> None:
         model = self._model
         for name, shape in shapes.items():
             if tuple(model.get_input_tensor_details(signature)[name]["shape"]) != shape:
@@ -95,19 +95,19 @@ class Compiled:
 
 
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph:
-    """A graph of the one file in `files`; MissingError if no GPU answers."""
+    """Loads the one file in `files`; MissingError if a GPU is asked for and none works."""
     if device not in devices():
         raise device_error("litert", device, devices())
     content = bundle.read(files[0])
     try:
         if device == "cpu":
             return LiteRT(content, threads)
-        LiteRT(content, threads)  # what is damaged is an error here; CompiledModel would end the process
+        LiteRT(content, threads)  # raises on a damaged file, where CompiledModel would end the process
     except (ValueError, RuntimeError) as error:
         raise load_error(files[0], error) from None
     with hush():
         try:
             return Compiled(content, "GPU")
         except (ValueError, RuntimeError):
-            pass  # not raised from here: it would hold what prints its end
+            pass  # not raised here: the exception would keep alive an object that prints when it is freed
     raise device_error("litert", device, ("cpu",))

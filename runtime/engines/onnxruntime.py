@@ -1,4 +1,4 @@
-"""ONNX Runtime (ONNX files) on the CPU, CUDA, DirectML or CoreML."""
+"""ONNX Runtime runs ONNX files on the CPU, CUDA, DirectML or CoreML."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def version() -> str:
 
 
 def devices() -> tuple[str, ...]:
-    """What the build names; whether a GPU really answers is known when a file is loaded."""
+    """Returns the devices of this build; only loading a file shows that a GPU works."""
     return tuple(device for device, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
 
@@ -33,7 +33,7 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Faults arrive as exceptions; its logs, the session's and the process's, would stand beside our one line.
+        # Errors arrive as exceptions; logs of the session and the process would print beside the one line of an error.
         options.log_severity_level = 4
         ort.set_default_logger_severity(4)
         self._session = ort.InferenceSession(content, options, providers=[provider])
@@ -46,18 +46,18 @@ class OnnxRuntime:
 
 
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OnnxRuntime:
-    """A graph of the one file in `files`; MissingError if the device's provider does not start."""
+    """Loads the one file in `files`; MissingError if the provider of the device does not start."""
     if device not in devices():
         raise device_error("onnxruntime", device, devices())
     if device == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds CUDA's libraries where pip puts them
+        ort.preload_dlls()  # finds CUDA's libraries where pip installs them
     content = bundle.read(files[0])
     vet_onnx(content, files[0].path)
     try:
         graph = OnnxRuntime(content, PROVIDERS[device], threads)
-    except Exception as error:  # the library has an exception class for every status, none with a public base
+    except Exception as error:  # the library has an exception class per status, without a public base class
         raise load_error(files[0], error) from None
-    if graph.provider != PROVIDERS[device]:  # it falls back to the CPU with a line in its log at most
-        here = tuple(name for name, provider in PROVIDERS.items() if provider == graph.provider)
-        raise device_error("onnxruntime", device, here)
+    if graph.provider != PROVIDERS[device]:  # it falls back to the CPU without an error
+        available = tuple(name for name, provider in PROVIDERS.items() if provider == graph.provider)
+        raise device_error("onnxruntime", device, available)
     return graph

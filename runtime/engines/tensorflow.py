@@ -1,4 +1,4 @@
-"""TensorFlow (the SavedModel) on the CPU or CUDA."""
+"""TensorFlow runs the SavedModel on the CPU or CUDA."""
 
 import contextlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def devices() -> tuple[str, ...]:
 
 
 class TensorFlow:
-    """A SavedModel; `signature` names which of its graphs answers."""
+    """A SavedModel; a call names the signature that answers."""
 
     def __init__(self, path: str, device: str) -> None:
         self._device = f"/{_DEVICES[device]}:0"
@@ -40,7 +40,7 @@ class TensorFlow:
 
 
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> TensorFlow:
-    """The bundle's SavedModel, after the digest of each of its files was checked."""
+    """Checks the digest of each file of the SavedModel, and loads it."""
     if device not in devices():
         raise device_error("tensorflow", device, devices())
     for file in files:

@@ -1,1 +1,1 @@
-"""Prediction: which engine and files answer, and how their draws combine."""
+"""Chooses the engine and files that answer a request, runs them, and combines their draws."""

@@ -72,10 +72,10 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
 
     Raises UsageError, which says what is possible, or MissingError, which says what to install.
     """
-    _check(bundle, request)
+    _check_request(bundle, request)
     reasons: list[str] = []
     missing: list[Engine] = []
-    for engine in _candidates(request):
+    for engine in _list_candidates(request):
         try:
             source, calls = _find_calls(bundle, engine, request)
         except CannotAnswer as error:
@@ -86,7 +86,7 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
             continue
         device = _find_device(engine, request.device)
         if device is not None:
-            return Plan(engine, device, source, calls, _why(request, reasons, missing))
+            return Plan(engine, device, source, calls, _explain(request, reasons, missing))
         reasons.append(f"{engine.name}: no device {request.device} here")
     if missing:
         raise MissingError(
@@ -98,7 +98,7 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
     raise UsageError(f"{bundle.label}: nothing can do this: {'; '.join(reasons)}")
 
 
-def _why(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
+def _explain(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
     if request.engine != "auto":
         return "as asked"
     first = "starts soonest, for few images" if request.few else "the fastest that can"
@@ -110,7 +110,7 @@ def _posterior(bundle: Bundle) -> PosteriorRecord | None:
     return bundle.manifest.posterior if any(file.variant != "mean" for file in bundle.manifest.files) else None
 
 
-def _check(bundle: Bundle, request: PredictRequest) -> None:
+def _check_request(bundle: Bundle, request: PredictRequest) -> None:
     posterior = _posterior(bundle)
     if request.samples is not None and request.samples < 1:
         raise UsageError(f"--samples {request.samples}: a number of draws, at least 1")
@@ -123,9 +123,9 @@ def _check(bundle: Bundle, request: PredictRequest) -> None:
         if value is not None and value not in allowed:
             raise UsageError(f"{name} {value}: choose one of {', '.join(allowed)}")
     if request.samples is not None and (posterior is None or request.variant == "mean"):
-        what = "--variant mean" if posterior else f"{bundle.label}"
+        mean = "--variant mean" if posterior else f"{bundle.label}"
         raise UsageError(
-            f"{what} holds no draws and so no epistemic uncertainty: --samples {request.samples} has no meaning there"
+            f"{mean} holds no draws and so no epistemic uncertainty: --samples {request.samples} has no meaning there"
         )
     if posterior is None and request.variant not in (None, "mean"):
         raise UsageError(f"{bundle.label} holds no draws: only --variant mean can be had")
@@ -133,7 +133,7 @@ def _check(bundle: Bundle, request: PredictRequest) -> None:
         raise UsageError(f"--samples {request.samples}: {bundle.label} gives at most {posterior.max_samples}")
 
 
-def _candidates(request: PredictRequest) -> Sequence[Engine]:
+def _list_candidates(request: PredictRequest) -> Sequence[Engine]:
     if request.engine != "auto":
         table = BUILT_IN if request.engine in {engine.name for engine in BUILT_IN} else engines()
         matching = [engine for engine in table if engine.name == request.engine]

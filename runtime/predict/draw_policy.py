@@ -1,4 +1,4 @@
-"""How a run gets its answers: all draws for every image, or draws added only where they are still needed."""
+"""Decides how many draws each image of a run takes: all of them, or more only while an image needs them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,24 @@ from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.combine import Combiner, stack_combiners, standard_error
 from probrt.runtime.predict.predictor import Predictor, make_prediction
 
+# An image, a prediction, and the position of the image in the prediction's batch.
 AnsweredImage = tuple[LoadedImage, Prediction, int]
 
 
 class DrawPolicy(Protocol):
-    """Takes full batches; gives answers, as the place of an image in a prediction, when they are final."""
+    """Takes full batches and yields each image once its answer is final."""
 
-    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]: ...
+    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
+        """Takes a batch of images of one shape; `last`: no batch follows."""
+        ...
 
-    def flush(self) -> Iterator[AnsweredImage]: ...
+    def flush(self) -> Iterator[AnsweredImage]:
+        """Yields the images that still wait, after the last batch or to free memory."""
+        ...
 
 
 class FixedDraws:
-    """The plan's number of draws for every image."""
+    """Takes the plan's number of draws for every image."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -50,7 +55,8 @@ class _Waiting:
 class AdaptiveDraws:
     """Adds draws, call by call, to the images whose standard error is above the tolerance.
 
-    Regroups the images that go on into full batches, so that the engine always gets full batches.
+    Regroups the images that need more draws, so that the engine gets full batches.
+
     tolerance: for each head the largest standard error of the predictive mean (`combine.standard_error`).
     """
 
@@ -77,8 +83,14 @@ class AdaptiveDraws:
     def _step(self, level: int, images: list[LoadedImage], combiners: list[Combiner]) -> Iterator[AnsweredImage]:
         """Makes call number `level` for a batch; yields the images that have enough draws, keeps the others."""
         self._predictor.add(combiners, stack_pixels(images), self._calls[level])
-        prediction = make_prediction(combiners, len(images))
-        enough = self._have_enough(level, combiners, len(images))
+        draws, quantities = combiners[0].draws, {combiner.head.name: combiner.combine() for combiner in combiners}
+        prediction = make_prediction(quantities, draws, len(images))
+        enough = np.ones(len(images), bool)
+        if level < len(self._calls) - 1:
+            for head in self._predictor.bundle.manifest.heads:
+                if head.name in self._tolerance:
+                    error = standard_error(head.kind, quantities[head.name]["epistemic"], draws)
+                    enough &= error <= self._tolerance[head.name]
         for index in np.flatnonzero(enough):
             yield images[index], prediction, int(index)
         for index in np.flatnonzero(~enough):
@@ -89,36 +101,25 @@ class AdaptiveDraws:
             if len(pool) == self._predictor.batch_size:
                 yield from self._continue(key)
 
-    def _have_enough(self, level: int, combiners: list[Combiner], count: int) -> npt.NDArray[np.bool_]:
-        """Whether each image has enough draws: [count]."""
-        enough = np.ones(count, bool)
-        if level < len(self._calls) - 1:
-            for combiner in combiners:
-                head = combiner.head
-                if head.name in self._tolerance:
-                    error = standard_error(head.kind, combiner.combine()["epistemic"], combiner.draws)
-                    enough &= error <= self._tolerance[head.name]
-        return enough
-
 
 def stack_pixels(images: list[LoadedImage]) -> npt.NDArray[np.float32]:
-    """The images of a batch as one array."""
+    """Returns the images of a batch as one array, [batch, *input.shape]."""
     return np.stack([image.pixels for image in images if image.pixels is not None])
 
 
 def parse_tolerances(text: str, manifest: Manifest) -> dict[str, float]:
-    """`0.01` for every head, or `digit=0.01,slant=0.02`; UsageError for anything else."""
+    """Reads `0.01`, for every head, or `digit=0.01,slant=0.02`; UsageError for anything else."""
     names = [head.name for head in manifest.heads]
-    found = {}
+    tolerances: dict[str, float] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         try:
-            number = float(value if equals else name)
+            limit = float(value if equals else name)
         except ValueError:
-            number = -1.0
-        if not 0 < number < np.inf or (equals and name not in names):
+            limit = -1.0
+        if not 0 < limit < np.inf or (equals and name not in names):
             raise UsageError(
                 f"--tolerance {text}: a positive number, or HEAD=NUMBER,... with heads of {', '.join(names)}"
             )
-        found.update({name: number} if equals else dict.fromkeys(names, number))
-    return found
+        tolerances |= {name: limit} if equals else dict.fromkeys(names, limit)
+    return tolerances

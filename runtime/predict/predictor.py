@@ -1,6 +1,7 @@
 """Runs the graphs of a plan on arrays and combines what they answer."""
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
 from probrt.runtime.images.decode import Pixels, format_shape, matches_shape
 from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
-from probrt.runtime.predict.combine import Combiner, LatestAnswer, combine_chunks
+from probrt.runtime.predict.combine import Combiner, LatestAnswer, Quantities, combine_chunks
 
 BATCH = 64
 BATCH_VALUES = 1 << 20
@@ -52,7 +53,8 @@ class Predictor:
         combiners = self.start()
         for call in self.plan.calls:
             self.add(combiners, images, call, last)
-        return make_prediction(combiners, len(images))
+        quantities = {combiner.head.name: combiner.combine() for combiner in combiners}
+        return make_prediction(quantities, combiners[0].draws, len(images))
 
     def start(self) -> list[Combiner]:
         """Returns an empty combiner for each head."""
@@ -101,10 +103,10 @@ def load_predictor(
     return Predictor(bundle, plan, batch_size, threads)
 
 
-def make_prediction(combiners: list[Combiner], count: int) -> Prediction:
-    """Returns what the combiners of all heads answer for a batch of `count` images."""
-    heads = {combiner.head.name: make_answer(combiner.combine()) for combiner in combiners}
-    return Prediction(heads, np.full(count, combiners[0].draws, np.int32))
+def make_prediction(quantities: Mapping[str, Quantities], draws: int, count: int) -> Prediction:
+    """Returns the prediction for a batch of `count` images from the quantities of each head, over `draws` draws."""
+    heads = {head: make_answer(values) for head, values in quantities.items()}
+    return Prediction(heads, np.full(count, draws, np.int32))
 
 
 def best_batch(shape: list[int | None]) -> int:

@@ -17,7 +17,7 @@ from tensorflow.core.framework import tensor_pb2
 
 from probrt.exporter import tf_serving, triton
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.protobuf import inside, text
+from probrt.runtime.bundle.protobuf import find_messages, read_text
 from probrt.runtime.errors import ParityError, UsageError
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
@@ -118,18 +118,20 @@ def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: SavedMode
     folder = bundle.bundle.path / tf_serving.FOLDER
     replayed = []
     for record in tf.data.TFRecordDataset(str(folder / tf_serving.WARMUP)):
-        (request,) = inside(memoryview(record.numpy()), 6, 1)
-        (spec,) = inside(request, 1)
+        (request,) = find_messages(memoryview(record.numpy()), 6, 1)
+        (spec,) = find_messages(request, 1)
         tensors = {
-            text(entry, 1): tf.make_ndarray(tensor_pb2.TensorProto.FromString(bytes(next(inside(entry, 2)))))
-            for entry in inside(request, 2)
+            read_text(entry, 1): tf.make_ndarray(
+                tensor_pb2.TensorProto.FromString(bytes(next(find_messages(entry, 2))))
+            )
+            for entry in find_messages(request, 2)
         }
-        assert text(spec, 1) == "digits"
-        assert set(tensors) == set(served.signatures[text(spec, 3)].inputs)
+        assert read_text(spec, 1) == "digits"
+        assert set(tensors) == set(served.signatures[read_text(spec, 3)].inputs)
         (count,) = {len(value) for value in tensors.values()}
-        answer = served(text(spec, 3), tensors)
+        answer = served(read_text(spec, 3), tensors)
         assert all(len(value) == count and np.isfinite(value).all() for value in answer.values())
-        replayed.append((text(spec, 3), count))
+        replayed.append((read_text(spec, 3), count))
     signatures = ("serving_default", "mean", "sample", "encoded")
     assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
     assert "max_batch_size { value: 64 }" in (folder / tf_serving.BATCHING).read_text()

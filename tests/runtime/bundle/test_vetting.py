@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.protobuf import fields, inside, text
+from probrt.runtime.bundle.protobuf import find_messages, read_fields, read_text
 from probrt.runtime.bundle.vetting import ALLOWED, saved_model_ops, vet, vet_onnx, vet_saved_model
 from probrt.runtime.errors import BundleError
 
@@ -139,5 +139,5 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 def test_the_reader_against_a_real_parser() -> None:
     model = onnx.load_from_string(onnx_of([helper.make_node("Neg", ["x"], ["y"], "name")], []))
     message = memoryview(model.SerializeToString())
-    assert [number for number, _ in fields(message)] == [field.number for field, _ in model.ListFields()]
-    assert [text(node, 4) for node in inside(message, 7, 1)] == ["Neg"]
+    assert [number for number, _ in read_fields(message)] == [field.number for field, _ in model.ListFields()]
+    assert [read_text(node, 4) for node in find_messages(message, 7, 1)] == ["Neg"]
