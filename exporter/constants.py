@@ -12,7 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from probrt.exporter.graphs import GraphFunction, Outputs, compile_function
+from probrt.exporter.graphs import GraphFunction, NamedTensors, compile_function
 
 
 def freeze_variables(function: GraphFunction) -> GraphFunction:
@@ -22,7 +22,7 @@ def freeze_variables(function: GraphFunction) -> GraphFunction:
     names = sorted(concrete.structured_outputs)
     shapes = {name: concrete.structured_outputs[name].shape for name in names}
 
-    def answer(*inputs: tf.Tensor) -> Outputs:
+    def answer(*inputs: tf.Tensor) -> NamedTensors:
         outputs = constant(*inputs)
         return {
             name: tf.ensure_shape(value, shapes[name]) if value.shape != shapes[name] else value

@@ -14,7 +14,7 @@ from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.heads import Moments
 from probrt.trainer.variational.handlers import Handler, use_handler
 
-Outputs = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>`
+NamedTensors = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>`
 
 
 class GraphFunction(Protocol):
@@ -27,11 +27,11 @@ class GraphFunction(Protocol):
     def get_concrete_function(self) -> Any:
         """Returns the function traced for its input signature."""
 
-    def __call__(self, *inputs: tf.Tensor) -> Outputs:
+    def __call__(self, *inputs: tf.Tensor) -> NamedTensors:
         """Runs the graph."""
 
 
-def compile_function(function: Callable[..., Outputs], input_signature: Sequence[tf.TensorSpec]) -> GraphFunction:
+def compile_function(function: Callable[..., NamedTensors], input_signature: Sequence[tf.TensorSpec]) -> GraphFunction:
     """Compiles a Python function as a tf.function with one input signature."""
     compiled: GraphFunction = tf.function(function, input_signature=input_signature, autograph=False)
     return compiled
@@ -42,21 +42,21 @@ def images_spec(model: Exportable) -> tf.TensorSpec:
     return tf.TensorSpec([None, *model.input.shape], tf.float32, name="images")
 
 
-def name_moments(moments: Mapping[str, Moments]) -> Outputs:
+def name_moments(moments: Mapping[str, Moments]) -> NamedTensors:
     """Returns one draw's `mean`, `aleatoric` and extras of every head by name; one draw has nothing epistemic."""
-    outputs: Outputs = {}
+    outputs: NamedTensors = {}
     for head, values in moments.items():
         outputs |= {f"{head}.mean": values.mean, f"{head}.aleatoric": values.aleatoric}
         outputs |= {f"{head}.{extra}": value for extra, value in values.extras.items()}
     return outputs
 
 
-def name_quantities(heads: Mapping[str, Mapping[str, tf.Tensor]]) -> Outputs:
+def name_quantities(heads: Mapping[str, Mapping[str, tf.Tensor]]) -> NamedTensors:
     """Returns {head: {quantity: value}} by name."""
     return {f"{head}.{quantity}": value for head, values in heads.items() for quantity, value in values.items()}
 
 
-def combine_named(model: Exportable, handlers: Sequence[Handler], images: tf.Tensor) -> Outputs:
+def combine_named(model: Exportable, handlers: Sequence[Handler], images: tf.Tensor) -> NamedTensors:
     """Computes all quantities of every head over the draws of some handlers, unrolled in one graph."""
     return name_quantities(model.combine_draws(images, handlers))
 
@@ -65,7 +65,7 @@ def make_mean_function(model: Exportable) -> GraphFunction:
     """Makes the `mean` variant: every weight is a constant at its posterior mean."""
     handler = model.constant_mean_handler()
 
-    def mean(images: tf.Tensor) -> Outputs:
+    def mean(images: tf.Tensor) -> NamedTensors:
         with use_handler(handler):
             return name_moments(model.moments(images))
 
@@ -76,7 +76,7 @@ def make_draws_function(model: Exportable, seed: int, indices: Sequence[int]) ->
     """Makes one chunk of the `draws` variant: the weights of these draws are constants."""
     handlers = [model.constant_draw_handler(seed, index) for index in indices]
 
-    def draws(images: tf.Tensor) -> Outputs:
+    def draws(images: tf.Tensor) -> NamedTensors:
         return combine_named(model, handlers, images)
 
     return compile_function(draws, [images_spec(model)])
@@ -90,7 +90,7 @@ def make_sampled_function(model: Exportable, posterior: PosteriorRecord) -> Grap
     """
     chunk, table = posterior.chunk, tf.constant(index_table(posterior), tf.int32)
 
-    def sampled(images: tf.Tensor, seed: tf.Tensor, start: tf.Tensor) -> Outputs:
+    def sampled(images: tf.Tensor, seed: tf.Tensor, start: tf.Tensor) -> NamedTensors:
         positions = start[0] + tf.range(chunk)
         bank_indices = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
         in_table = (seed[0] == posterior.seed) & (positions < posterior.max_samples)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import BY_PRECISION
-from probrt.exporter.graphs import Outputs, name_moments
+from probrt.exporter.graphs import NamedTensors, name_moments
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import ParityError
 from probrt.runtime.predict.combine import combine_chunks
@@ -70,7 +70,7 @@ class Reference:
                 whole, shared = self._whole_draw(images, *draw), self._draw_from(features, *draw)
                 self._compare(f"in draw ({seed}, {index})", whole, shared)
 
-    def _compare(self, where: str, whole: Outputs, shared: Outputs) -> None:
+    def _compare(self, where: str, whole: NamedTensors, shared: NamedTensors) -> None:
         answers = _to_arrays(shared)
         for name, expected in _to_arrays(whole).items():
             largest = np.max(np.abs(expected), where=np.isfinite(expected), initial=1.0)
@@ -104,16 +104,16 @@ class Reference:
         return _compile(_under_draw(self.model.moments))
 
 
-def _under_mean(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any], Outputs]:
-    def evaluate_mean(inputs: Any) -> Outputs:
+def _under_mean(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any], NamedTensors]:
+    def evaluate_mean(inputs: Any) -> NamedTensors:
         with use_handler(MeanHandler()):
             return name_moments(evaluate(inputs))
 
     return evaluate_mean
 
 
-def _under_draw(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any, tf.Tensor, tf.Tensor], Outputs]:
-    def evaluate_draw(inputs: Any, seed: tf.Tensor, index: tf.Tensor) -> Outputs:
+def _under_draw(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any, tf.Tensor, tf.Tensor], NamedTensors]:
+    def evaluate_draw(inputs: Any, seed: tf.Tensor, index: tf.Tensor) -> NamedTensors:
         with use_handler(DrawHandler(seed, index)):
             return name_moments(evaluate(inputs))
 
@@ -129,5 +129,5 @@ def _to_scalars(seed: int, index: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(seed, tf.int32), tf.constant(index, tf.int32)
 
 
-def _to_arrays(outputs: Outputs) -> NamedArrays:
+def _to_arrays(outputs: NamedTensors) -> NamedArrays:
     return {name: value.numpy() for name, value in outputs.items()}

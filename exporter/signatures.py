@@ -17,7 +17,7 @@ import tensorflow as tf
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.graphs import (
     GraphFunction,
-    Outputs,
+    NamedTensors,
     combine_named,
     compile_function,
     images_spec,
@@ -56,7 +56,7 @@ def make_signatures(model: Exportable, posterior: PosteriorRecord | None) -> dic
 def make_mean_signature(model: Exportable) -> GraphFunction:
     """Makes the signature of one pass at the posterior mean."""
 
-    def mean(images: tf.Tensor) -> Outputs:
+    def mean(images: tf.Tensor) -> NamedTensors:
         rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(model, images))
         good = _finite_rows(images)
         with use_handler(MeanHandler()):
@@ -76,7 +76,7 @@ def make_encoded_signature(model: Exportable, default: GraphFunction) -> GraphFu
         resized = tf.image.resize(tf.cast(pixels, tf.float32), [height, width], antialias=True)
         return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
 
-    def encoded(image_bytes: tf.Tensor) -> Outputs:
+    def encoded(image_bytes: tf.Tensor) -> NamedTensors:
         shape = tf.TensorSpec([height, width, channels], tf.float32)
         return default(tf.map_fn(decode, image_bytes, fn_output_signature=shape))
 
@@ -94,7 +94,7 @@ class SamplingSignatures:
         """Makes the signature of all heads over the bundle's draws and seed, unrolled: the fastest plain form."""
         bank = self.posterior.order[: self.posterior.samples]
 
-        def serving_default(images: tf.Tensor) -> Outputs:
+        def serving_default(images: tf.Tensor) -> NamedTensors:
             rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
             good = _finite_rows(images)
             handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
@@ -106,7 +106,7 @@ class SamplingSignatures:
     def sample(self) -> GraphFunction:
         """Makes the signature of all heads for any number of draws and any seed, per row."""
 
-        def sample(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
+        def sample(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
             rows = tf.shape(images)[0]
             images = _pad_empty(_ensure_sides(self.model, images))
             counts, seeds = _expand_to_rows(num_samples, images), _expand_to_rows(seed, images)
@@ -123,7 +123,7 @@ class SamplingSignatures:
         The number of draws and the seed hold for the whole request.
         """
 
-        def draws(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
+        def draws(images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
             count = _check_scalar(num_samples, "num_samples", 1, self.posterior.max_samples)
             seed = _check_scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
@@ -145,7 +145,7 @@ class SamplingSignatures:
 
         return self._with_defaults(draws)
 
-    def _with_defaults(self, function: Callable[..., Outputs]) -> GraphFunction:
+    def _with_defaults(self, function: Callable[..., NamedTensors]) -> GraphFunction:
         """Compiles a function with the bundle's number of draws and seed as signature defaults.
 
         TensorFlow writes SignatureDef.defaults where the default of a Python parameter is a tensor.
@@ -170,7 +170,7 @@ class SamplingSignatures:
         table = tf.constant(index_table(self.posterior), tf.int32)
         return tf.where(seed == self.posterior.seed, tf.gather(table, position), position)
 
-    def _combine_by_seed(self, images: tf.Tensor, counts: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+    def _combine_by_seed(self, images: tf.Tensor, counts: tf.Tensor, seeds: tf.Tensor) -> NamedTensors:
         """Combines `counts` [rows] draws of `seeds` [rows]: a loop over the distinct seeds around a loop over draws."""
         groups, group_of_row = tf.unique(seeds)
         group_count = tf.size(groups)
@@ -201,7 +201,7 @@ class SamplingSignatures:
             for name, array in arrays.items()
         }
 
-    def _combine_running(self, images: tf.Tensor, counts: tf.Tensor, seed: tf.Tensor) -> Outputs:
+    def _combine_running(self, images: tf.Tensor, counts: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
         """Combines `counts` [rows] draws of one seed; the memory does not grow with the number of draws."""
         features = self.model.shared_features(images)
 
@@ -266,7 +266,7 @@ def _pad_empty(values: tf.Tensor) -> tf.Tensor:
     return tf.pad(values, [[0, missing], *[[0, 0]] * (len(values.shape) - 1)])
 
 
-def _first_rows(outputs: Outputs, rows: tf.Tensor) -> Outputs:
+def _first_rows(outputs: NamedTensors, rows: tf.Tensor) -> NamedTensors:
     return {name: value[:rows] for name, value in outputs.items()}
 
 
@@ -280,7 +280,7 @@ def _clear_rows(images: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
     return _where_rows(good, images, tf.zeros_like(images))
 
 
-def _set_nan_rows(outputs: Outputs, good: tf.Tensor) -> Outputs:
+def _set_nan_rows(outputs: NamedTensors, good: tf.Tensor) -> NamedTensors:
     """Sets the rows that are not good to NaN."""
     nan = tf.constant(np.nan, tf.float32)
     return {name: _where_rows(good, value, nan * tf.ones_like(value)) for name, value in outputs.items()}

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from probrt.exporter.constants import freeze_variables
-from probrt.exporter.graphs import GraphFunction, Outputs, compile_function, images_spec, name_moments
+from probrt.exporter.graphs import GraphFunction, NamedTensors, compile_function, images_spec, name_moments
 from probrt.runtime.errors import UsageError
 from probrt.trainer.keras_internals import producer
 from probrt.trainer.layers.split import HeadSplit
@@ -41,12 +41,12 @@ def split_before_final_layers(model: Model) -> SplitNetwork:
     tail_model = dataclasses.replace(model, network=keras.Model(features, model.network.output))
     values = compute_weights(model.network, MeanHandler())
 
-    def body(images: tf.Tensor) -> Outputs:
+    def body(images: tf.Tensor) -> NamedTensors:
         with use_handler(ConstantHandler(values)):
             tensors = tf.nest.flatten(body_network(images, training=False))
         return {name: tf.cast(tensor, tf.float32) for name, tensor in zip(names, tensors, strict=True)}
 
-    def tail(*tensors: tf.Tensor) -> Outputs:
+    def tail(*tensors: tf.Tensor) -> NamedTensors:
         with use_handler(ConstantHandler(values)):
             return name_moments(tail_model.moments(list(tensors)))
 
