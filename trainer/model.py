@@ -195,11 +195,13 @@ def map_draws(
 def compile_answer(model: Model, seed: int, draws: int) -> Callable[[tf.Tensor], dict[str, dict[str, tf.Tensor]]]:
     """Compiles a function of raw images that returns each head's quantities over `draws` draws of a seed."""
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def answer(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
         return model.combine_draws(images, model.draw_handlers(seed, tf.range(draws), draws))
 
-    return answer
+    compiled: Callable[[tf.Tensor], dict[str, dict[str, tf.Tensor]]] = tf.function(
+        answer, reduce_retracing=True, autograph=False
+    )
+    return compiled
 
 
 def own_layer_name(head: AnyHead, part: str) -> str:

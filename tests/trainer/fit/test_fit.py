@@ -1,8 +1,7 @@
-"""A fit that is killed, stopped, out of disk space or diverging keeps its checkpoints and reports what happened."""
+"""A fit that is killed or stopped continues bit for bit; one that diverges reports where; patience takes the best."""
 
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
@@ -17,10 +16,9 @@ import pytest
 from cases import BY_NAME
 from PIL import Image
 
-from probrt.runtime.errors import DataError, Fault, StorageError
+from probrt.runtime.errors import Fault
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data import Examples
-from probrt.trainer.fit.checkpoints import Checkpoints, FitState
 from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.model import Model
 
@@ -148,39 +146,6 @@ def test_a_killed_and_resumed_fit_gives_the_weights_of_an_uninterrupted_fit(
         assert text in card
     assert "Tempered" not in card
     assert any((folder / "model" / "logs").iterdir())
-
-
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """A limit on the size of files acts as a full disk."""
-    lines: list[str] = []
-    checkpoints = Checkpoints(tmp_path / "checkpoints", lines.append)
-    arrays = {"variable": [np.arange(1000.0)]}
-    for step in (1, 2, 3):
-        checkpoints.save(FitState(run="a", step=step), arrays)
-    before = checkpoints.paths()
-    assert [path.name for path in before] == ["00000003.npz", "00000002.npz"]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
-    try:
-        with pytest.raises(StorageError, match="the checkpoint of step 3 is kept; make room and go on with --resume"):
-            checkpoints.save(FitState(run="a", step=4), arrays)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(checkpoints.folder.iterdir(), reverse=True) == before
-    state, loaded = checkpoints.load_newest("a")
-    assert (state.step, loaded["variable"][0].tolist()) == (3, arrays["variable"][0].tolist())
-    with np.load(before[0]) as archive:
-        assert archive.files == ["state", "variable_00000"]
-    data = before[0].read_bytes()
-    for damaged in (data[: len(data) // 2], data[:-1], data[:300] + b"\xff" + data[301:], b""):
-        before[0].write_bytes(damaged)
-        assert checkpoints.load_newest("a")[0].step == 2
-    assert len(lines) == 4
-    with pytest.raises(DataError, match="another config or other data"):
-        checkpoints.load_newest("b")
-    before[1].write_bytes(b"PK")
-    with pytest.raises(DataError, match="every checkpoint is damaged"):
-        checkpoints.load_newest("a")
 
 
 def test_the_error_for_a_nonfinite_loss_names_step_head_and_layer() -> None:
