@@ -59,7 +59,7 @@ def test_trains_on_a_few_rows(root: Path, tmp_path: Path, name: str, config: str
     read = data.read_dataset(settings, path.parent)
     train_rows, validation = read.splits["train"], read.splits["validation"]
     heads = data.standardise_heads(settings.heads, train_rows)
-    backbone = settings.backbone.located(path.parent)
+    backbone = settings.backbone.resolve_paths(path.parent)
     model = build_model(settings.name, settings.input, heads, backbone=backbone, weights=settings.weights)
     fit_settings = msgspec.structs.replace(settings.fit, epochs=1, batch=4)
     (epoch,) = fit_model(model, train_rows, validation, settings=fit_settings, run=FitRun(settings.seed, settings.data))

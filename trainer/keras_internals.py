@@ -22,7 +22,7 @@ def flatten_layers(operation: keras.Operation) -> list[keras.Layer]:
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Whether a model has a graph of nodes: Functional, or a built Sequential."""
+    """Returns whether a model has a graph of nodes: Functional, or a built Sequential."""
     return hasattr(model, "_nodes_by_depth")
 
 
@@ -45,7 +45,8 @@ def producer(tensor: keras.KerasTensor) -> GraphNode:
 def call_layers(network: keras.Model, inputs: Any) -> Mapping[str, keras.KerasTensor]:
     """Calls the layers of a functional network on new inputs one by one, so that they become the caller's nodes."""
 
-    def same(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def keep(operation: Callable[..., Any]) -> Callable[..., Any]:
         return operation
 
-    return network._run_through_graph(inputs, same)
+    outputs: Mapping[str, keras.KerasTensor] = network._run_through_graph(inputs, keep)
+    return outputs

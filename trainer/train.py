@@ -35,7 +35,7 @@ from probrt.trainer.fit.validation import make_metrics
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 from probrt.trainer.store import save_model
-from probrt.trainer.variational.kl_report import WeightReport, kl_lines, kl_report
+from probrt.trainer.variational.kl_report import WeightReport, format_kl_report, kl_report
 
 # How many training images the model directory holds, for checks at export.
 _KEPT_IMAGES = 512
@@ -59,7 +59,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     train = dataset.splits["train"]
     heads = data.standardise_heads(config.heads, train)
     # The paths in a config are relative to its folder.
-    located = msgspec.structs.replace(config, backbone=config.backbone.located(path.parent))
+    located = msgspec.structs.replace(config, backbone=config.backbone.resolve_paths(path.parent))
     with strategy.scope():
         try:
             model = _build(located, heads, config.fit.precision)
@@ -88,7 +88,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         model = calibrate_model(model, dataset.splits["validation"], config.seed)
     console.print("calibrated: " + ", ".join(_describe_calibration(calibration) for calibration in model.calibration))
     weight_reports = kl_report(model.network, config.seed, draws=16)
-    for line in kl_lines(weight_reports):
+    for line in format_kl_report(weight_reports):
         console.print(line, soft_wrap=True)
     compute_metrics = make_metrics(model)
     provenance = _make_provenance(

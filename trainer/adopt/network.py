@@ -11,7 +11,7 @@ from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer import layers
 from probrt.trainer.adopt.distributions import convert_posterior, convert_prior, strip_independent
 from probrt.trainer.layers.base import ProbabilisticLayer
-from probrt.trainer.variational.parameters import rho_of
+from probrt.trainer.variational.parameters import to_rho
 from probrt.trainer.variational.random_weight import RandomWeight
 
 # Our estimators by the ending of the name of TFP's layer. LocalReparameterization is the first, because its name ends
@@ -134,4 +134,4 @@ def _assign(weight: RandomWeight | keras.Variable, distribution: Any) -> None:
         weight.assign(loc)
         return
     weight.parameters["loc"].assign(loc)
-    weight.parameters["rho"].assign(rho_of(np.asarray(single.scale, np.float32)))
+    weight.parameters["rho"].assign(to_rho(np.asarray(single.scale, np.float32)))

@@ -1,4 +1,4 @@
-"""A backbone of the user's own."""
+"""A backbone that the user's own function builds."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
-    """A function that makes the features: `function(images, weights, **arguments)`.
+    """A function that builds the features: `function(images, weights, **arguments)`.
 
-    It gets the scaled images, a Keras tensor [batch, *space, channels], and the [weights] of the config, whose
-    `conv(rank, filters, kernel, name)` makes layers as asked for there. It gives the features, a Keras tensor, or
-    {stage name: features} with the last for the heads. Only layers that Keras or probrt knows come back after
-    saving.
+    images: the scaled images, a Keras tensor [batch, *space, channels]. weights: the [weights] of the config, whose
+    `conv(rank, filters, kernel, name)` makes layers with these settings. Returns the features, a Keras tensor, or
+    {stage name: features}, of which the last feeds the heads. A saved model loads only layers that Keras or probrt
+    knows.
 
     function: module:function; the module lies beside the config, or is installed.
-    arguments: handed on as they are.
+    arguments: of the function, as they are.
     """
 
     function: str
     arguments: dict[str, Any] = {}
     folder: str = ""
 
-    def located(self, folder: Path) -> Self:
+    def resolve_paths(self, folder: Path) -> Self:
         return msgspec.structs.replace(self, folder=str(folder.resolve()))
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
-        made = self._function()(images, weights, **self.arguments)
+        made = self._load_function()(images, weights, **self.arguments)
         found = made if isinstance(made, Mapping) else {"features": made}
         stages = {}
         for name, features in found.items():
@@ -48,7 +48,7 @@ class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
             stages[name] = Stage(features, 1 if pooled else round(sides[0] / sides[1]))
         return stages
 
-    def _function(self) -> Any:
+    def _load_function(self) -> Any:
         try:
             return load_function(self.function, Path(self.folder) if self.folder else Path.cwd())
         except (ImportError, AttributeError, ValueError) as error:

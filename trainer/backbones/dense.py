@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Stage, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Stage, Widths, check_rank
 from probrt.trainer.layers.weight_settings import WeightSettings
 
 
@@ -19,9 +19,9 @@ class DenseStack(ConvBackbone, frozen=True, kw_only=True, tag="dense"):
     widths: Widths = (64, 64)
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
-        space_of(images, "dense", (0,))
-        features, found = images, {}
-        for number, width in enumerate(self.widths, start=1):
-            features = self.convolved(features, weights, width, f"stage{number}_dense")
-            found[f"stage{number}"] = Stage(features)
-        return found
+        check_rank(images, "dense", (0,))
+        features, stages = images, {}
+        for level, width in enumerate(self.widths, start=1):
+            features = self.convolve(features, weights, width, f"stage{level}_dense")
+            stages[f"stage{level}"] = Stage(features)
+        return stages

@@ -1,4 +1,4 @@
-"""Any network of keras.applications, with weights of its own training."""
+"""Any network of keras.applications, with its trained weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.errors import ConfigError, one_line
-from probrt.trainer.backbones.base import Backbone, Stage, space_of
+from probrt.trainer.backbones.base import Backbone, Stage, check_rank
 from probrt.trainer.keras_internals import call_layers
 from probrt.trainer.layers.from_keras import to_bayesian
 from probrt.trainer.layers.weight_settings import WeightSettings
@@ -25,10 +25,10 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
     """A network of keras.applications by its name, without its classifier; 2-D images of three channels.
 
     model: such as "MobileNetV2" or "EfficientNetB0". weights: "none", "imagenet" (fetched by Keras), or a file,
-        relative to the config; it must change every kernel. frozen: not fitted further, but for the Bayesian layers.
-    bayesian_last: so many of the last layers become Bayesian around their weights (MOPED), with the posterior and
-        the estimator of [weights]; delta: their standard deviation as a share of each weight.
-    taps: names of layers that are stages too, for heads that ask for one.
+        relative to the config; it must change every kernel. frozen: the fit changes the Bayesian layers alone.
+    bayesian_last: the number of last layers that become Bayesian around their weights (MOPED), with the posterior
+        and the estimator of [weights]. delta: their standard deviation as a share of each weight.
+    taps: names of layers that are further stages, for heads that name one.
     """
 
     model: str
@@ -38,18 +38,18 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
     delta: Annotated[float, Meta(gt=0)] = 0.1
     taps: tuple[str, ...] = ()
 
-    def located(self, folder: Path) -> Self:
+    def resolve_paths(self, folder: Path) -> Self:
         if self.weights in ("none", "imagenet"):
             return self
         return msgspec.structs.replace(self, weights=str(folder / self.weights))
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
-        space_of(images, "keras", (2,))
+        check_rank(images, "keras", (2,))
         if images.shape[-1] != 3:
             raise ConfigError(
                 'backbone: keras networks take three channels: set input.colour = "rgb" and shape [.., .., 3]'
             )
-        network = self._network(list(images.shape[1:]))
+        network = self._make_network(list(images.shape[1:]))
         names = [layer.name for layer in network.layers]
         for tap in self.taps:
             if tap not in names:
@@ -64,14 +64,14 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
             )
         wanted = {**{tap: network.get_layer(tap).output for tap in self.taps}, "top": network.output}
         tapped = keras.Model(network.input, wanted)
-        # Laid out in the whole network rather than as one layer in it: what no draw changes can then be run once.
+        # Its layers become nodes of the whole network, so that the part that all draws share can run once.
         features = call_layers(tapped, Prepared(self.model, name="prepared")(images))
-        return {name: Stage(one, _stride(images, one)) for name, one in features.items()}
+        return {name: Stage(tensor, _compute_stride(images, tensor)) for name, tensor in features.items()}
 
-    def _network(self, shape: list[int | None]) -> keras.Model:
-        make = applications().get(self.model)
+    def _make_network(self, shape: list[int | None]) -> keras.Model:
+        make = list_applications().get(self.model)
         if make is None:
-            raise ConfigError(f"backbone.model: no network {self.model!r}; keras has {', '.join(applications())}")
+            raise ConfigError(f"backbone.model: no network {self.model!r}; keras has {', '.join(list_applications())}")
         try:
             network = make(
                 include_top=False, weights="imagenet" if self.weights == "imagenet" else None, input_shape=shape
@@ -89,9 +89,9 @@ class Pretrained(Backbone, frozen=True, kw_only=True, tag="keras"):
 
 @keras.saving.register_keras_serializable(package="probrt")
 class Prepared(keras.Layer):
-    """Images scaled to [0, 1] as a network of keras.applications takes them.
+    """Transforms images in [0, 1] to the input that a network of keras.applications was trained on.
 
-    model: the network's name; its own `preprocess_input` of values from 0 to 255 is applied.
+    model: the network's name, whose own `preprocess_input` takes values from 0 to 255.
     """
 
     def __init__(self, model: str, **kwargs: Any) -> None:
@@ -99,7 +99,7 @@ class Prepared(keras.Layer):
         self.model = model
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        module = getattr(keras.applications, applications()[self.model].__module__.rsplit(".", 1)[1])
+        module = getattr(keras.applications, list_applications()[self.model].__module__.rsplit(".", 1)[1])
         return module.preprocess_input(images * 255.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -109,23 +109,24 @@ class Prepared(keras.Layer):
         return {**super().get_config(), "model": self.model}
 
 
-def applications() -> dict[str, Any]:
-    """The networks of keras.applications by name."""
-    found = vars(keras.applications)
-    return {name: make for name, make in sorted(found.items()) if name[0].isupper() and callable(make)}
+def list_applications() -> dict[str, Any]:
+    """Returns the constructors of keras.applications by name."""
+    members = vars(keras.applications)
+    return {name: make for name, make in sorted(members.items()) if name[0].isupper() and callable(make)}
 
 
 def load_weights(network: keras.Model, file: Path) -> None:
-    """Loads a weights file; ConfigError if it does not fit, or leaves a kernel as it was."""
-    before = {one.path: np.array(one) for one in network.weights if "kernel" in one.name}
+    """Loads a weights file; raises ConfigError if it does not fit, or leaves a kernel unchanged."""
+    before = {weight.path: np.array(weight) for weight in network.weights if "kernel" in weight.name}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what did not load is found below
+            warnings.simplefilter("ignore")  # the check below finds what did not load
             network.load_weights(file)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"backbone.weights: {file}: {one_line(error)[:300]}") from None
     # Loading by name can succeed and change nothing.
-    same = [one.path for one in network.weights if one.path in before and np.array_equal(before[one.path], one)]
+    by_path = {weight.path: weight for weight in network.weights}
+    same = [path for path, weight in by_path.items() if path in before and np.array_equal(before[path], weight)]
     if same:
         raise ConfigError(
             f"backbone.weights: {file}: {len(same)} of {len(before)} kernels were not changed, {same[0]} among them: "
@@ -133,7 +134,7 @@ def load_weights(network: keras.Model, file: Path) -> None:
         )
 
 
-def _stride(images: keras.KerasTensor, features: keras.KerasTensor) -> int:
-    """How many pixels each position spans; 1 where a side is not known."""
+def _compute_stride(images: keras.KerasTensor, features: keras.KerasTensor) -> int:
+    """Returns the pixels that each position spans; 1 where a side is not known."""
     sides = images.shape[1], features.shape[1]
     return 1 if None in sides or len(features.shape) < 3 else round(sides[0] / sides[1])

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, space_of
+from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, check_rank
 from probrt.trainer.layers.weight_settings import WeightSettings
 
 
 class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
-    """Residual blocks of two convolutions (He et al. 2016), each stage but the first begun with stride 2; 1-D to 3-D.
+    """Residual blocks of two convolutions (He et al. 2016), each stage after the first with stride 2; 1-D to 3-D.
 
     widths: filters per stage. blocks: per stage.
     """
@@ -22,20 +22,20 @@ class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
     normalisation: Literal["none", "batch", "group"] = "batch"
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
-        space_of(images, "residual", (1, 2, 3))
-        features = self.convolved(self.entered(images), weights, self.widths[0], "stem")
-        found = {}
-        for number, width in enumerate(self.widths, start=1):
+        check_rank(images, "residual", (1, 2, 3))
+        features = self.convolve(self.prepare_images(images), weights, self.widths[0], "stem")
+        stages = {}
+        for level, width in enumerate(self.widths, start=1):
             for block in range(1, self.blocks + 1):
-                strides = 2 if number > 1 and block == 1 else 1
-                features = self._block(features, weights, width, f"stage{number}_block{block}", strides)
-            found[f"stage{number}"] = Stage(features, 2 ** (number - 1))
-        return found
+                strides = 2 if level > 1 and block == 1 else 1
+                features = self._block(features, weights, width, f"stage{level}_block{block}", strides)
+            stages[f"stage{level}"] = Stage(features, 2 ** (level - 1))
+        return stages
 
     def _block(self, features: Any, weights: WeightSettings, width: int, name: str, strides: int) -> Any:
-        inner = self.convolved(features, weights, width, f"{name}_conv1", strides=strides)
-        inner = self.convolved(inner, weights, width, f"{name}_conv2", activated=False)
+        inner = self.convolve(features, weights, width, f"{name}_conv1", strides=strides)
+        inner = self.convolve(inner, weights, width, f"{name}_conv2", activated=False)
         if strides > 1 or features.shape[-1] != width:
             rank = len(features.shape) - 2
             features = weights.conv(rank, width, 1, f"{name}_shortcut", strides=strides)(features)
-        return self.activated(keras.layers.Add(name=f"{name}_add")([features, inner]), name)
+        return self.activate(keras.layers.Add(name=f"{name}_add")([features, inner]), name)

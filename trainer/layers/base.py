@@ -1,10 +1,10 @@
-"""What every probabilistic layer shares: random weights, their ids, and saving."""
+"""The base class of probabilistic layers: random weights, their ids, and saving."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ from probrt.trainer.variational.priors.base import Prior
 from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 from probrt.trainer.variational.resolve import PosteriorLike, PriorLike, resolve_posterior, resolve_prior, to_record
 
-Weight = RandomWeight | keras.Variable
+Weight: TypeAlias = RandomWeight | keras.Variable
 
 
 class ProbabilisticLayer(keras.Layer):
@@ -81,19 +81,21 @@ class ProbabilisticLayer(keras.Layer):
         return weight
 
     def add_bias(self, channels: int, fan_in: int) -> Weight | None:
-        """The bias [channels], or None without `use_bias`."""
+        """Adds the bias [channels]; returns None without `use_bias`."""
         if not self.use_bias:
             return None
         return self.add_posterior_weight("bias", (channels,), fan_in, self.bias_posterior, self.bias_prior)
 
-    def settle_estimator(self, once: bool, why: str) -> None:
-        """Fixes the estimator in use, now that the input's shape is known.
+    def choose_estimator(self, once: bool, condition: str) -> None:
+        """Chooses the estimator in use, now that the input's shape is known.
 
-        once: whether each kernel weight meets an example once; why: what it would take, for the refusal.
+        once: whether each kernel weight meets an example once. condition: the inputs for which it does, for the
+        error.
         """
         if self.estimator == "local_reparameterization" and self.kernel_posterior is not None and not once:
             raise ValueError(
-                f"{self.name}: local_reparameterization is exact only for {why}; use estimator 'flipout' or 'auto'"
+                f"{self.name}: local_reparameterization is exact only for {condition}; "
+                "use estimator 'flipout' or 'auto'"
             )
         self.estimator_in_use = resolve_estimator(self.estimator, self.kernel_posterior, once)
 
@@ -131,6 +133,6 @@ class ProbabilisticLayer(keras.Layer):
             raise ValueError(f"{self.name}: bias_posterior: {family} needs inputs and outputs; use Normal for a bias")
 
 
-def fan_in(shape: tuple[int, ...]) -> int:
-    """Inputs that each output of a kernel [*window, in, out] sums over."""
+def compute_fan_in(shape: tuple[int, ...]) -> int:
+    """Returns the number of inputs that each output of a kernel [*window, in, out] sums over."""
     return max(1, math.prod(shape[:-1]))

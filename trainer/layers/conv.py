@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import ProbabilisticLayer, fan_in
-from probrt.trainer.layers.windows import convolved, length
+from probrt.trainer.layers.base import ProbabilisticLayer, compute_fan_in
+from probrt.trainer.layers.windows import convolve, output_length
 from probrt.trainer.variational.handlers import apply_linear
 
 
@@ -31,9 +31,9 @@ class Window(ProbabilisticLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = _per_side(kernel_size, self.rank, f"{self.name}: kernel_size")
-        self.strides = _per_side(strides, self.rank, f"{self.name}: strides")
-        self.dilation_rate = _per_side(dilation_rate, self.rank, f"{self.name}: dilation_rate")
+        self.kernel_size = _expand_per_side(kernel_size, self.rank, f"{self.name}: kernel_size")
+        self.strides = _expand_per_side(strides, self.rank, f"{self.name}: strides")
+        self.dilation_rate = _expand_per_side(dilation_rate, self.rank, f"{self.name}: dilation_rate")
         self.padding = padding
         if padding not in self.paddings:
             raise ValueError(f"{self.name}: padding {padding!r} is none of {', '.join(map(repr, self.paddings))}")
@@ -42,8 +42,8 @@ class Window(ProbabilisticLayer):
                 f"{self.name}: strides {self.strides} and dilation_rate {self.dilation_rate} cannot both pass 1"
             )
 
-    def channels_of(self, input_shape: tuple[int | None, ...]) -> int:
-        """The input's channels; ValueError if they are unknown or the input has another rank."""
+    def input_channels(self, input_shape: tuple[int | None, ...]) -> int:
+        """Returns the input's channels; raises ValueError if they are unknown or the input has another rank."""
         if len(input_shape) != self.rank + 2 or input_shape[-1] is None:
             raise ValueError(
                 f"{self.name}: the input must be [batch, {self.rank} sides, channels] with known channels, "
@@ -51,14 +51,14 @@ class Window(ProbabilisticLayer):
             )
         return input_shape[-1]
 
-    def settle(self, input_shape: tuple[int | None, ...]) -> None:
-        """Fixes the estimator: a window of size 1 on a map of size 1 meets an example once."""
-        self.settle_estimator(
-            self.once(input_shape),
+    def choose_window_estimator(self, input_shape: tuple[int | None, ...]) -> None:
+        """Chooses the estimator: the weights of a window of size 1 on a map of size 1 meet an example once."""
+        self.choose_estimator(
+            self.uses_weights_once(input_shape),
             f"windows of size 1 on maps of size 1, not {self.kernel_size} on {tuple(input_shape[1:-1])}",
         )
 
-    def once(self, input_shape: tuple[int | None, ...]) -> bool:
+    def uses_weights_once(self, input_shape: tuple[int | None, ...]) -> bool:
         """Whether each weight meets an example once."""
         return all(side == 1 for side in (*self.kernel_size, *input_shape[1:-1]))
 
@@ -80,32 +80,32 @@ class Conv(Window):
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, ...], groups: int = 1, **kwargs: Any) -> None:
         super().__init__(kernel_size, **kwargs)
-        self.filters = at_least_one(filters, f"{self.name}: filters")
-        self.groups = at_least_one(groups, f"{self.name}: groups")
+        self.filters = check_count(filters, f"{self.name}: filters")
+        self.groups = check_count(groups, f"{self.name}: groups")
         if filters % groups:
             raise ValueError(f"{self.name}: groups {groups} does not divide the {filters} filters")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self.channels_of(input_shape)
+        channels = self.input_channels(input_shape)
         if channels % self.groups:
             raise ValueError(f"{self.name}: groups {self.groups} does not divide the input's {channels} channels")
-        self.settle(input_shape)
+        self.choose_window_estimator(input_shape)
         shape = (*self.kernel_size, channels // self.groups, self.filters)
         self.kernel = self.add_posterior_weight(
-            "kernel", shape, fan_in(shape), self.kernel_posterior, self.kernel_prior
+            "kernel", shape, compute_fan_in(shape), self.kernel_posterior, self.kernel_prior
         )
-        self.bias = self.add_bias(self.filters, fan_in(shape))
+        self.bias = self.add_bias(self.filters, compute_fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(apply_linear(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution itself, linear in inputs and kernel."""
-        return convolved(inputs, kernel, self.strides, self.dilation_rate, self.padding)
+        return convolve(inputs, kernel, self.strides, self.dilation_rate, self.padding)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        return (input_shape[0], *(length(*side, self.padding) for side in sides), self.filters)
+        return (input_shape[0], *(output_length(*side, self.padding) for side in sides), self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "groups": self.groups}
@@ -133,14 +133,14 @@ class Conv3D(Conv):
     rank = 3
 
 
-def at_least_one(value: int, where: str) -> int:
-    """The value; ValueError below 1."""
+def check_count(value: int, where: str) -> int:
+    """Returns the value; raises ValueError below 1."""
     if value < 1:
         raise ValueError(f"{where} is {value}, must be at least 1")
     return value
 
 
-def _per_side(value: int | tuple[int, ...], rank: int, where: str) -> tuple[int, ...]:
+def _expand_per_side(value: int | tuple[int, ...], rank: int, where: str) -> tuple[int, ...]:
     sides = (value,) * rank if isinstance(value, int) else tuple(value)
     if len(sides) != rank or any(side < 1 for side in sides):
         raise ValueError(f"{where} is {value}, must be a positive number or {rank} of them")

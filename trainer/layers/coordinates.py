@@ -1,4 +1,4 @@
-"""Where each position is, as channels."""
+"""Coordinate channels: the position of each pixel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="probrt")
 class Coordinates(keras.Layer):
-    """[batch, *space, channels] with one more channel per dimension: the position from -1 to 1.
+    """Adds one channel per dimension to [batch, *space, channels]: the position from -1 to 1.
 
-    A network that averages over positions can tell where something is only so (Liu et al. 2018).
+    Global pooling discards location; coordinate channels restore it (Liu et al. 2018).
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -24,4 +24,5 @@ class Coordinates(keras.Layer):
         return tf.concat(channels, axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], input_shape[-1] + len(input_shape) - 2)
+        channels = input_shape[-1]
+        return (*input_shape[:-1], None if channels is None else channels + len(input_shape) - 2)

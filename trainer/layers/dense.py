@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from probrt.trainer.layers.base import ProbabilisticLayer
-from probrt.trainer.layers.conv import at_least_one
+from probrt.trainer.layers.conv import check_count
 from probrt.trainer.variational.handlers import apply_linear
 
 
@@ -18,14 +18,14 @@ class Dense(ProbabilisticLayer):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = at_least_one(units, f"{self.name}: units")
+        self.units = check_count(units, f"{self.name}: units")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]
         if inputs is None:
             raise ValueError(f"{self.name}: the input's last side must be known, got shape {input_shape}")
         once = all(side == 1 for side in input_shape[1:-1])
-        self.settle_estimator(once, f"inputs [batch, channels], not shape {tuple(input_shape)}")
+        self.choose_estimator(once, f"inputs [batch, channels], not shape {tuple(input_shape)}")
         self.kernel = self.add_posterior_weight(
             "kernel", (inputs, self.units), inputs, self.kernel_posterior, self.kernel_prior
         )

@@ -8,39 +8,39 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from probrt.trainer.layers.base import fan_in
-from probrt.trainer.layers.conv import Window, at_least_one
-from probrt.trainer.layers.windows import convolved, depthwise, length
+from probrt.trainer.layers.base import compute_fan_in
+from probrt.trainer.layers.conv import Window, check_count
+from probrt.trainer.layers.windows import convolve, convolve_depthwise, output_length
 from probrt.trainer.variational.estimators import explain_refusal, resolve_estimator
 from probrt.trainer.variational.handlers import apply_linear
 from probrt.trainer.variational.resolve import PosteriorLike, PriorLike, resolve_posterior, resolve_prior, to_record
 
 
 class _Depthwise(Window):
-    """depth_multiplier: channels that each input channel gives; both strides must be equal."""
+    """A depthwise window; depth_multiplier: output channels per input channel. Both strides must be equal."""
 
     rank = 2
 
     def __init__(self, kernel_size: int | tuple[int, int], depth_multiplier: int = 1, **kwargs: Any) -> None:
         super().__init__(kernel_size, **kwargs)
-        self.depth_multiplier = at_least_one(depth_multiplier, f"{self.name}: depth_multiplier")
+        self.depth_multiplier = check_count(depth_multiplier, f"{self.name}: depth_multiplier")
         if self.strides[0] != self.strides[1]:
             raise ValueError(f"{self.name}: strides {self.strides} must be equal for a depthwise convolution")
 
     def add_depthwise(self, name: str, channels: int) -> Any:
-        """The kernel [*window, 1, channels * depth_multiplier]."""
+        """Adds the kernel [*window, 1, channels * depth_multiplier]."""
         shape = (*self.kernel_size, 1, channels * self.depth_multiplier)
         window = math.prod(self.kernel_size)
         return self.add_posterior_weight(name, shape, window, self.kernel_posterior, self.kernel_prior)
 
     def depthwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The depthwise convolution, linear in inputs and kernel."""
-        return depthwise(inputs, kernel, self.strides, self.dilation_rate, self.padding)
+        return convolve_depthwise(inputs, kernel, self.strides, self.dilation_rate, self.padding)
 
-    def sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
-        """The output's height and width."""
-        each = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        return [length(*side, self.padding) for side in each]
+    def output_sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        """Returns the output's height and width."""
+        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return [output_length(*side, self.padding) for side in sides]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
@@ -51,8 +51,8 @@ class DepthwiseConv2D(_Depthwise):
     """[batch, height, width, in] → [batch, height, width, in * depth_multiplier], each channel on its own."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self.channels_of(input_shape)
-        self.settle(input_shape)
+        channels = self.input_channels(input_shape)
+        self.choose_window_estimator(input_shape)
         self.kernel = self.add_depthwise("kernel", channels)
         self.bias = self.add_bias(channels * self.depth_multiplier, math.prod(self.kernel_size))
 
@@ -60,7 +60,8 @@ class DepthwiseConv2D(_Depthwise):
         return self.activation(apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use, self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self.sides(input_shape), input_shape[-1] * self.depth_multiplier)
+        channels = self.input_channels(input_shape) * self.depth_multiplier
+        return (input_shape[0], *self.output_sides(input_shape), channels)
 
 
 @keras.saving.register_keras_serializable(package="probrt")
@@ -80,24 +81,26 @@ class SeparableConv2D(_Depthwise):
         **kwargs: Any,
     ) -> None:
         super().__init__(kernel_size, **kwargs)
-        self.filters = at_least_one(filters, f"{self.name}: filters")
+        self.filters = check_count(filters, f"{self.name}: filters")
         family = self.kernel_posterior if pointwise_posterior == "kernel" else pointwise_posterior
         self.pointwise_posterior = resolve_posterior(family, f"{self.name}: pointwise_posterior")
-        over = kwargs.get("kernel_prior") if pointwise_prior == "kernel" else pointwise_prior
-        self.pointwise_prior = resolve_prior(over, self.pointwise_posterior, f"{self.name}: pointwise_prior")
+        prior = kwargs.get("kernel_prior") if pointwise_prior == "kernel" else pointwise_prior
+        self.pointwise_prior = resolve_prior(prior, self.pointwise_posterior, f"{self.name}: pointwise_prior")
         if reason := explain_refusal(self.estimator, self.pointwise_posterior):
             raise ValueError(f"{self.name}: pointwise_posterior: {reason}")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self.channels_of(input_shape)
-        self.settle(input_shape)
-        self.pointwise_estimator = resolve_estimator(self.estimator, self.pointwise_posterior, self.once(input_shape))
+        channels = self.input_channels(input_shape)
+        self.choose_window_estimator(input_shape)
+        self.pointwise_estimator = resolve_estimator(
+            self.estimator, self.pointwise_posterior, self.uses_weights_once(input_shape)
+        )
         self.kernel = self.add_depthwise("depthwise", channels)
         shape = (1, 1, channels * self.depth_multiplier, self.filters)
         self.pointwise = self.add_posterior_weight(
-            "pointwise", shape, fan_in(shape), self.pointwise_posterior, self.pointwise_prior
+            "pointwise", shape, compute_fan_in(shape), self.pointwise_posterior, self.pointwise_prior
         )
-        self.bias = self.add_bias(self.filters, fan_in(shape))
+        self.bias = self.add_bias(self.filters, compute_fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         features = apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
@@ -107,10 +110,10 @@ class SeparableConv2D(_Depthwise):
 
     def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The 1x1 convolution, linear in inputs and kernel."""
-        return convolved(inputs, kernel, (1, 1), (1, 1), "valid")
+        return convolve(inputs, kernel, (1, 1), (1, 1), "valid")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self.sides(input_shape), self.filters)
+        return (input_shape[0], *self.output_sides(input_shape), self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Dropout of whole channels, in draws too if asked for."""
+"""Dropout of whole channels, while fitting and, if `in_draws`, in draws."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 
 @keras.saving.register_keras_serializable(package="probrt")
 class ChannelDropout(keras.Layer):
-    """[batch, *space, channels] with a share of the channels set to 0 and the rest scaled up.
+    """Sets a share of the channels of [batch, *space, channels] to 0 and scales up the rest.
 
-    While fitting, each example has a mask of its own. in_draws: every draw has one mask too, shared by batch and
-    positions, so that a draw is one network (Gal and Ghahramani 2016); else draws and the mean drop nothing.
-    rate: share dropped, above 0 and below 1.
+    While fitting, each example has a mask of its own.
+    rate: share of dropped channels, above 0 and below 1.
+    in_draws: every draw has one mask, shared by batch and positions, so that a draw is one network (Gal and
+        Ghahramani 2016); else draws and the mean drop nothing.
     """
 
     def __init__(self, rate: float, in_draws: bool = False, noise_ids: dict[str, int] | None = None, **kw: Any) -> None:
@@ -32,12 +33,13 @@ class ChannelDropout(keras.Layer):
         self.noise_ids = dict(noise_ids or {})
         self.random_weights: list[RandomWeight] = []
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        self.posterior = DropoutPosterior(self.rate)
         self.mask = RandomWeight(
             id=self.noise_ids.setdefault("mask", make_noise_id(self.name, "mask")),
             name=f"{self.name}/mask",
             shape=(input_shape[-1],),
-            posterior=DropoutPosterior(self.rate),
+            posterior=self.posterior,
             prior=NormalPrior(),
             parameters={
                 "mean": self.add_weight(name="mean", shape=input_shape[-1:], initializer="ones", trainable=False)
@@ -51,16 +53,14 @@ class ChannelDropout(keras.Layer):
         handler = active_handler()
         if isinstance(handler, TrainingHandler):
             channels = self.mask.shape[0]
-            made = philox.row_normals(
-                handler.seed, self.mask.id, handler.step, handler.first_row, tf.shape(inputs)[0], channels
-            )
-            kept = self.mask.posterior.from_normal(made)
-            kept = tf.reshape(kept, [-1, *[1] * (len(inputs.shape) - 2), channels])
+            stream = philox.RowStream(handler.seed, self.mask.id, handler.step, handler.first_row, tf.shape(inputs)[0])
+            mask = self.posterior.from_normal(philox.row_normals(stream, channels))
+            mask = tf.reshape(mask, [-1, *[1] * (len(inputs.shape) - 2), channels])
         elif self.in_draws:
-            kept = handler.value(self.mask)
+            mask = handler.value(self.mask)
         else:
             return inputs
-        return inputs * tf.cast(kept, inputs.dtype)
+        return inputs * tf.cast(mask, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

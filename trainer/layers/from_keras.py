@@ -1,4 +1,4 @@
-"""Deterministic Keras models made Bayesian, by MOPED (Krishnan, Subedar and Tickoo 2020)."""
+"""Makes deterministic Keras models Bayesian, by MOPED (Krishnan, Subedar and Tickoo 2020)."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def to_bayesian(
     bias: bool = False,
     estimator: str = "auto",
 ) -> keras.Model:
-    """The same network with probabilistic layers, each kernel's posterior around its trained weight w.
+    """Returns the same network with probabilistic layers, each kernel's posterior around its trained weight w.
 
     Posterior mean w and standard deviation delta |w|; prior Normal(w, 1) unless another is given.
-    Regularizers and constraints of the layers are left out: the prior takes their place.
+    Regularizers and constraints of the layers are left out; the prior takes their place.
 
     model: Functional or Sequential, keras.applications included; nested models are followed.
     pattern: only layers whose name matches this regular expression. last: only the last k of them.
@@ -55,13 +55,13 @@ def to_bayesian(
         raise ValueError(f"delta is {delta}, must be above 0: the standard deviation is delta |w|")
     if not (isinstance(model, keras.Sequential) or is_functional(model)):
         raise ValueError(f"{model.name} is neither Functional nor Sequential; rebuild it as one of the two")
-    found = [layer for layer in flatten_layers(model) if type(layer) in _KINDS]
-    if not found:
+    candidates = [layer for layer in flatten_layers(model) if type(layer) in _KINDS]
+    if not candidates:
         kinds = ", ".join(kind.__name__ for kind in _KINDS)
         raise ValueError(f"{model.name} has no layer that can become Bayesian ({kinds})")
-    chosen = [layer for layer in found if pattern is None or re.search(pattern, layer.name)]
+    chosen = [layer for layer in candidates if pattern is None or re.search(pattern, layer.name)]
     if not chosen:
-        raise ValueError(f"pattern {pattern!r} matches none of {', '.join(layer.name for layer in found)}")
+        raise ValueError(f"pattern {pattern!r} matches none of {', '.join(layer.name for layer in candidates)}")
     chosen = chosen[-last:] if last else chosen
     families = {
         "kernel_posterior": posterior,
@@ -70,24 +70,27 @@ def to_bayesian(
         "bias_prior": prior if bias else None,
         "estimator": estimator,
     }
-    names = {id(layer) for layer in chosen}
+    chosen_ids = {id(layer) for layer in chosen}
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
 
-    def replaced(layer: keras.Layer) -> keras.Layer:
-        new = _probabilistic(layer, families) if id(layer) in names else layer.__class__.from_config(layer.get_config())
+    def replace(layer: keras.Layer) -> keras.Layer:
+        if id(layer) in chosen_ids:
+            new = _make_probabilistic(layer, families)
+        else:
+            new = layer.__class__.from_config(layer.get_config())
         pairs.append((layer, new))
         return new
 
-    made = keras.models.clone_model(model, clone_function=replaced, recursive=True)
+    bayesian = keras.models.clone_model(model, clone_function=replace, recursive=True)
     for old, new in pairs:
-        if id(old) in names:
-            _moped(old, new, delta)
+        if id(old) in chosen_ids:
+            _transfer_weights(old, new, delta)
         elif old.weights:
             new.set_weights(old.get_weights())
-    return made
+    return bayesian
 
 
-def _probabilistic(layer: keras.Layer, families: Mapping[str, Any]) -> keras.Layer:
+def _make_probabilistic(layer: keras.Layer, families: Mapping[str, Any]) -> keras.Layer:
     kind, options = _KINDS[type(layer)]
     config = layer.get_config()
     if config.get("data_format") == "channels_first":
@@ -102,31 +105,31 @@ def _probabilistic(layer: keras.Layer, families: Mapping[str, Any]) -> keras.Lay
     return kind(name=layer.name, activation=activation, dtype=layer.dtype_policy, **settings, **families)
 
 
-def _moped(old: keras.Layer, new: keras.Layer, delta: float) -> None:
+def _transfer_weights(old: keras.Layer, new: keras.Layer, delta: float) -> None:
     if isinstance(old, keras.layers.SeparableConv2D):
-        _set(new.kernel, _depthwise(old.depthwise_kernel), delta)
-        _set(new.pointwise, np.asarray(old.pointwise_kernel), delta)
+        _set_weight(new.kernel, _flatten_depthwise(old.depthwise_kernel), delta)
+        _set_weight(new.pointwise, np.asarray(old.pointwise_kernel), delta)
     elif isinstance(old, keras.layers.DepthwiseConv2D):
-        _set(new.kernel, _depthwise(old.kernel), delta)
+        _set_weight(new.kernel, _flatten_depthwise(old.kernel), delta)
     else:
         kernel = np.asarray(old.kernel)
-        _set(new.kernel, np.swapaxes(kernel, -1, -2) if "Transpose" in type(old).__name__ else kernel, delta)
+        _set_weight(new.kernel, np.swapaxes(kernel, -1, -2) if "Transpose" in type(old).__name__ else kernel, delta)
     if new.bias is not None:
-        _set(new.bias, np.asarray(old.bias), delta)
+        _set_weight(new.bias, np.asarray(old.bias), delta)
 
 
-def _set(weight: RandomWeight | keras.Variable, trained: np.ndarray, delta: float) -> None:
+def _set_weight(weight: RandomWeight | keras.Variable, trained: np.ndarray, delta: float) -> None:
     if not isinstance(weight, RandomWeight):
         weight.assign(trained)
         return
     # A weight of exactly 0 (a fresh bias) would have no spread at all.
     scale = np.maximum(delta * np.abs(trained), 1e-3 * delta)
-    for name, value in weight.posterior.at(trained, scale).items():
+    for name, value in weight.posterior.parameters_at(trained, scale).items():
         weight.parameters[name].assign(value)
     weight.anchor_prior(trained)
 
 
-def _depthwise(kernel: keras.Variable) -> np.ndarray:
-    """[height, width, in, multiplier] as [height, width, 1, in * multiplier]."""
+def _flatten_depthwise(kernel: keras.Variable) -> np.ndarray:
+    """Reshapes [height, width, in, multiplier] to [height, width, 1, in * multiplier]."""
     values = np.asarray(kernel)
     return values.reshape(*values.shape[:2], 1, -1)

@@ -1,4 +1,4 @@
-"""Halving and doubling feature maps of one, two and three dimensions, in ops that every format has."""
+"""Halves and doubles feature maps of one, two and three dimensions, in ops that every format has."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ class MaxPool(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="probrt")
 class UpTo(keras.Layer):
-    """[low, high] → `low` doubled along every dimension, each value repeated, and cut to the sides of `high`."""
+    """[low, high] → `low` doubled along every dimension by repeating values, and cut to the sides of `high`."""
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         low, high = inputs
         _, *wanted, _ = _sides(high)
         if len(wanted) == 1:
-            return _repeated(low[:, :, None], (2, 1), (wanted[0], 1))[:, :, 0]
+            return _repeat(low[:, :, None], (2, 1), (wanted[0], 1))[:, :, 0]
         if len(wanted) == 2:
-            return _repeated(low, (2, 2), wanted)
+            return _repeat(low, (2, 2), wanted)
         # Resizing knows two dimensions only: height and width first, then depth.
         _, depth, height, width, channels = _sides(low)
-        planes = _repeated(tf.reshape(low, [-1, height, width, channels]), (2, 2), wanted[1:])
+        planes = _repeat(tf.reshape(low, [-1, height, width, channels]), (2, 2), wanted[1:])
         area = wanted[1] * wanted[2]
         columns = tf.reshape(planes, [-1, depth, area, channels])
-        larger = tf.reshape(_repeated(columns, (2, 1), (wanted[0], area)), [-1, *wanted, channels])
+        larger = tf.reshape(_repeat(columns, (2, 1), (wanted[0], area)), [-1, *wanted, channels])
         return _with_channels(larger, low)
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
@@ -69,8 +69,8 @@ class UpTo(keras.Layer):
         return (*high[:-1], low[-1])
 
 
-def _repeated(low: tf.Tensor, factors: Sequence[int], wanted: Sequence[Any]) -> tf.Tensor:
-    """[batch, height, width, channels] with each value repeated, cut to the wanted height and width."""
+def _repeat(low: tf.Tensor, factors: Sequence[int], wanted: Sequence[Any]) -> tf.Tensor:
+    """Repeats each value of [batch, height, width, channels] and cuts to the wanted height and width."""
     sides = [side * factor for side, factor in zip(_sides(low)[1:3], factors, strict=True)]
     larger = tf.image.resize(low, sides, "nearest")
     known = all(isinstance(side, int) for side in (*sides, *wanted))
@@ -78,12 +78,12 @@ def _repeated(low: tf.Tensor, factors: Sequence[int], wanted: Sequence[Any]) -> 
 
 
 def _with_channels(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """The same values, with the number of channels that reshaping by tensors has forgotten."""
+    """Restores the static number of channels, which reshaping by tensors loses."""
     values.set_shape([None] * (len(like.shape) - 1) + [like.shape[-1]])
     return values
 
 
 def _sides(values: tf.Tensor) -> list[Any]:
-    """Sides as numbers where they are known, else as tensors."""
+    """Returns the sides as numbers where they are known, else as tensors."""
     dynamic = tf.shape(values)
     return [dynamic[axis] if side is None else side for axis, side in enumerate(values.shape)]

@@ -1,4 +1,4 @@
-"""Splitting one final convolution among the heads."""
+"""Splits one final convolution among the heads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tensorflow as tf
 class HeadSplit(keras.Layer):
     """[batch, *positions, channels] → {head: its channels}.
 
-    slices: per head its name, its channels, and its upsampling: 0 averages over positions and gives
-        [batch, channels]; 1 leaves [batch, *positions, channels]; r > 1 turns r^2 channels per
+    slices: per head its name, its channels, and its upsampling: 0 averages over positions and returns
+        [batch, channels]; 1 keeps [batch, *positions, channels]; r > 1 turns r^2 channels per
         position into r by r positions (sub-pixel convolution, Shi et al. 2016; two dimensions only).
-    learned: per head that has some, the initial values of trained channels that are the same for every image;
-        they follow the head's channels of the convolution.
+    learned: by head, the initial values of trained channels that are the same for every image; they follow the
+        head's channels of the convolution.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from probrt.trainer.layers.conv import Conv
-from probrt.trainer.layers.windows import transposed, transposed_length
+from probrt.trainer.layers.windows import convolve_transposed, transposed_output_length
 
 
 class ConvTranspose(Conv):
@@ -29,11 +29,11 @@ class ConvTranspose(Conv):
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The transposed convolution itself, linear in inputs and kernel."""
-        return transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self.output_padding)
+        return convolve_transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self.output_padding)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        lengths = (transposed_length(*side, self.padding, self.output_padding) for side in sides)
+        lengths = (transposed_output_length(*side, self.padding, self.output_padding) for side in sides)
         return (input_shape[0], *lengths, self.filters)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the layers of a network get their weights: `[weights]` of a config."""
+"""The settings of a network's weights: `[weights]` of a config."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"estimator: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
             raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
-        # Filled in, so that --print-config and the model card show it.
+        # The default is stored, so that --print-config and the model card show it.
         force_setattr(self, "prior", resolve_prior(self.prior, self.posterior, "prior"))
         force_setattr(self, "bias_prior", resolve_prior(self.bias_prior, self.bias_posterior, "bias_prior"))
 
     def conv(
         self, rank: int, filters: int, kernel: int, name: str, activation: str | None = None, strides: int = 1
     ) -> keras.Layer:
-        """A same-padded convolution of that many dimensions with these weights; with 0, a dense layer."""
+        """Returns a same-padded convolution of `rank` dimensions with these weights; for rank 0, a dense layer."""
         families: dict[str, Any] = {"kernel_posterior": None}
-        if self._random(name):
+        if self._is_random(name):
             families = {
                 "kernel_posterior": self.posterior,
                 "kernel_prior": self.prior,
@@ -66,7 +66,7 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
         kind = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1]
         return kind(filters, kernel, strides=strides, activation=activation, name=name, **families)
 
-    def _random(self, name: str) -> bool:
+    def _is_random(self, name: str) -> bool:
         if self.bayesian in ("all", "none"):
             return self.bayesian == "all"
         return re.search(self.bayesian, name) is not None

@@ -1,4 +1,4 @@
-"""Convolutions in one, two and three dimensions, out of plain ops that every export format has.
+"""Convolutions in one, two and three dimensions, in plain ops that every export format has.
 
 Kernels are always [*window, in / groups, out]. Grouped kernels are split and the results joined:
 grouped 3-D convolutions exist neither on the CPU nor in TFLite.
@@ -6,54 +6,60 @@ grouped 3-D convolutions exist neither on the CPU nor in TFLite.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 Sides = tuple[int, ...]
 
 
-def convolved(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
     """[batch, *space, in] and [*window, in / groups, out] → [batch, *space, out]; "causal" pads before."""
     if padding == "causal":
         reach = dilation[0] * (kernel.shape[0] - 1)
         inputs, padding = tf.pad(inputs, [[0, 0], [reach, 0], [0, 0]]), "valid"
-    inputs, padding = _padded(inputs, kernel, dilation, padding)
+    inputs, padding = _pad_dilated(inputs, kernel, dilation, padding)
     groups = inputs.shape[-1] // kernel.shape[-2]
     if groups == 1:
-        return _one(inputs, kernel, strides, dilation, padding.upper())
+        return _convolve_group(inputs, kernel, strides, dilation, padding.upper())
     parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
-    return tf.concat([_one(part, own, strides, dilation, padding.upper()) for part, own in parts], -1)
+    return tf.concat([_convolve_group(part, own, strides, dilation, padding.upper()) for part, own in parts], -1)
 
 
-def transposed(
+def convolve_transposed(
     inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str, extra: int | None
 ) -> tf.Tensor:
-    """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; see `transposed_length`."""
+    """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; see `transposed_output_length`."""
     groups = inputs.shape[-1] // kernel.shape[-2]
     parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
     if any(side > 1 for side in dilation):
-        made = [_flipped(part, own, dilation, padding) for part, own in parts]
+        outputs = [_transpose_dilated(part, own, dilation, padding) for part, own in parts]
     else:
-        made = [_strided_transpose(part, own, strides, padding, extra) for part, own in parts]
-    return made[0] if groups == 1 else tf.concat(made, -1)
+        outputs = [_transpose_strided(part, own, strides, padding, extra) for part, own in parts]
+    return outputs[0] if groups == 1 else tf.concat(outputs, -1)
 
 
-def depthwise(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+def convolve_depthwise(
+    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str
+) -> tf.Tensor:
     """[batch, height, width, in] and [*window, 1, in * multiplier] → [batch, height, width, in * multiplier]."""
-    inputs, padding = _padded(inputs, kernel, dilation, padding)
+    inputs, padding = _pad_dilated(inputs, kernel, dilation, padding)
     channels = inputs.shape[-1]
     shaped = tf.reshape(kernel, [*kernel.shape[:2], channels, kernel.shape[-1] // channels])
     return tf.nn.depthwise_conv2d(inputs, shaped, [1, *strides, 1], padding.upper(), dilations=list(dilation))
 
 
-def length(size: int | None, window: int, stride: int, dilation: int, padding: str) -> int | None:
-    """Positions along one side after a convolution."""
+def output_length(size: int | None, window: int, stride: int, dilation: int, padding: str) -> int | None:
+    """Returns the positions along one side after a convolution; None if size is None."""
     if size is None:
         return None
     return -(-size // stride) if padding != "valid" else (size - dilation * (window - 1) - 1) // stride + 1
 
 
-def transposed_length(size, window: int, stride: int, dilation: int, padding: str, extra: int | None):
-    """Positions along one side after a transposed convolution; size is a number, a tensor or None.
+def transposed_output_length(
+    size: Any, window: int, stride: int, dilation: int, padding: str, extra: int | None
+) -> Any:
+    """Returns the positions along one side after a transposed convolution; size is a number, a tensor or None.
 
     extra: Keras's output_padding.
     """
@@ -65,8 +71,8 @@ def transposed_length(size, window: int, stride: int, dilation: int, padding: st
     return (size - 1) * stride + reach - (2 * (reach // 2) if padding == "same" else 0) + extra
 
 
-def _padded(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tuple[tf.Tensor, str]:
-    """A dilated "same" padded beforehand: on maps of dynamic size ONNX Runtime refuses to do it itself."""
+def _pad_dilated(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tuple[tf.Tensor, str]:
+    """Pads a dilated "same" convolution beforehand: ONNX Runtime refuses to on maps of dynamic size."""
     if padding != "same" or max(dilation) == 1:
         return inputs, padding
     reaches = [by * (side - 1) for by, side in zip(dilation, kernel.shape, strict=False)]
@@ -74,7 +80,7 @@ def _padded(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str)
     return tf.pad(inputs, [[0, 0], *pads, [0, 0]]), "valid"
 
 
-def _one(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+def _convolve_group(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
     if len(strides) == 1:
         return tf.nn.conv1d(inputs, kernel, strides[0], padding, dilations=dilation[0])
     if len(strides) == 2:
@@ -82,7 +88,7 @@ def _one(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, 
     return tf.nn.conv3d(inputs, kernel, [1, *strides, 1], padding, dilations=[1, *dilation, 1])
 
 
-def _strided_transpose(
+def _transpose_strided(
     inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, padding: str, extra: int | None
 ) -> tf.Tensor:
     rank = len(strides)
@@ -90,25 +96,25 @@ def _strided_transpose(
     swapped = tf.transpose(kernel, [*range(rank), rank + 1, rank])
     dynamic = tf.shape(inputs)
     sizes = [dynamic[i + 1] if size is None else size for i, size in enumerate(inputs.shape[1:-1])]
-    # No input reaches the extra positions of a valid transpose; ONNX Runtime refuses to be asked for them.
+    # No input reaches the extra positions of a valid transpose; ONNX Runtime refuses to compute them.
     window = kernel.shape[:rank]
     if padding == "valid":
         pads = [max(step - side, 0) if extra is None else extra for side, step in zip(window, strides, strict=True)]
         lengths = [(size - 1) * step + side for size, side, step in zip(sizes, window, strides, strict=True)]
     else:
         pads = [0] * rank
-        each = zip(sizes, window, strides, strict=True)
-        lengths = [transposed_length(size, side, step, 1, padding, extra) for size, side, step in each]
+        sides = zip(sizes, window, strides, strict=True)
+        lengths = [transposed_output_length(size, side, step, 1, padding, extra) for size, side, step in sides]
     outputs = op(inputs, swapped, tf.stack([dynamic[0], *lengths, kernel.shape[-1]]), list(strides), padding.upper())
     return tf.pad(outputs, [[0, 0], *([0, pad] for pad in pads), [0, 0]]) if any(pads) else outputs
 
 
-def _flipped(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tf.Tensor:
-    """At stride 1 the transpose is a convolution with the kernel reversed, which converts when dilated."""
+def _transpose_dilated(inputs: tf.Tensor, kernel: tf.Tensor, dilation: Sides, padding: str) -> tf.Tensor:
+    """Transposes at stride 1, as a convolution with the kernel reversed, which converts when dilated."""
     rank = len(dilation)
     pads = [[0, 0]]
     for side, by in zip(kernel.shape[:rank], dilation, strict=True):
         reach = by * (side - 1)
         pads.append([reach, reach] if padding == "valid" else [reach - reach // 2, reach // 2])
     padded = tf.pad(inputs, [*pads, [0, 0]])
-    return _one(padded, tf.reverse(kernel, list(range(rank))), (1,) * rank, dilation, "VALID")
+    return _convolve_group(padded, tf.reverse(kernel, list(range(rank))), (1,) * rank, dilation, "VALID")

@@ -1,4 +1,4 @@
-"""Training: the handler of one gradient step, and the estimators that say how a layer uses its draw.
+"""Training: the handler of one gradient step, and the estimators, which define how a layer uses its draw.
 
 An estimator takes `op`, linear in both its arguments; `affine`, which is `op` plus the layer's bias; the inputs
 [batch, …, channels]; the weight and the training handler. It returns the outputs [batch, …, channels].
@@ -19,7 +19,7 @@ from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 
 @dataclass(frozen=True)
 class TrainingHandler(Handler):
-    """One training step: uses draw (seed, step) as each layer's estimator says.
+    """One training step: uses draw (seed, step) with each layer's estimator.
 
     first_row: global position of the batch's first row, so that Flipout's signs do not depend on
         how a batch is split among replicas.
@@ -71,9 +71,9 @@ def flipout(
     centre, deviation = weight.split(handler.noise(weight))
     outputs = affine(inputs, tf.cast(centre, inputs.dtype))
     channels_in, channels_out = inputs.shape[-1], outputs.shape[-1]
-    drawn = philox.row_signs(*_stream(weight, inputs, handler), channels_in + channels_out)
-    turned = op(_times(inputs, drawn[:, :channels_in]), tf.cast(deviation, inputs.dtype))
-    return outputs + _times(turned, drawn[:, channels_in:])
+    signs = philox.row_signs(_row_stream(weight, inputs, handler), channels_in + channels_out)
+    flipped = op(_multiply_channels(inputs, signs[:, :channels_in]), tf.cast(deviation, inputs.dtype))
+    return outputs + _multiply_channels(flipped, signs[:, channels_in:])
 
 
 def local_reparameterization(
@@ -86,13 +86,13 @@ def local_reparameterization(
     outputs = affine(inputs, tf.cast(weight.mean(), inputs.dtype))
     wide = tf.cast(inputs, tf.float32)
     variance = op(tf.square(wide), tf.square(weight.scale()))
-    normals = philox.row_normals(*_stream(weight, wide, handler), outputs.shape[-1])
+    normals = philox.row_normals(_row_stream(weight, wide, handler), outputs.shape[-1])
     # The square root has no gradient at 0, where an example's inputs are all 0.
-    return outputs + tf.cast(_times(tf.sqrt(variance + 1e-12), normals), outputs.dtype)
+    return outputs + tf.cast(_multiply_channels(tf.sqrt(variance + 1e-12), normals), outputs.dtype)
 
 
 def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -> str:
-    """The estimator that `auto` stands for; any other stands for itself.
+    """Returns the estimator that `auto` stands for; any other stands for itself.
 
     once: whether each weight meets an example once (dense rows, 1 x 1 windows on a 1 x 1 map).
     """
@@ -104,7 +104,7 @@ def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -
 
 
 def explain_refusal(estimator: str, posterior: Posterior | None) -> str | None:
-    """Why a posterior cannot be fitted with an estimator, and what would work; None if it can."""
+    """Returns why a posterior cannot be fitted with an estimator, and what would work; None if it can."""
     if estimator not in (*ESTIMATORS, "auto"):
         return f"estimator {estimator!r} is none of {', '.join((*ESTIMATORS, 'auto'))}"
     if posterior is None:
@@ -120,15 +120,16 @@ def explain_refusal(estimator: str, posterior: Posterior | None) -> str | None:
     return None
 
 
-def _stream(weight: RandomWeight, inputs: tf.Tensor, handler: TrainingHandler) -> tuple:
-    """Where the examples' own noise comes from: keyed by the global example, apart from the weight's."""
-    return handler.seed, make_noise_id(str(weight.id), "examples"), handler.step, handler.first_row, tf.shape(inputs)[0]
+def _row_stream(weight: RandomWeight, inputs: tf.Tensor, handler: TrainingHandler) -> philox.RowStream:
+    """Returns the stream of the examples' own noise, apart from the weight's."""
+    noise_id = make_noise_id(str(weight.id), "examples")
+    return philox.RowStream(handler.seed, noise_id, handler.step, handler.first_row, tf.shape(inputs)[0])
 
 
-def _times(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """[batch, *space, channels] times [batch, channels].
+def _multiply_channels(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """Multiplies [batch, *space, channels] by [batch, channels].
 
-    By whole lines, for a product broadcast over the channels alone takes half as long again.
+    Works on whole lines: a product broadcast over the channels alone takes half as long again.
     """
     factors = tf.cast(factors, values.dtype)
     if len(values.shape) == 2:

@@ -87,7 +87,7 @@ def use_handler(handler: Handler) -> Iterator[Handler]:
 
 
 def active_handler() -> Handler:
-    """Returns the active handler; raises RuntimeError if there is none, for a default would be a silent choice."""
+    """Returns the active handler; raises RuntimeError if there is none: a default would be a silent choice."""
     try:
         return _active.get()
     except LookupError:

@@ -1,4 +1,4 @@
-"""What each layer's weights cost and know: the KL report of a training log."""
+"""The KL report of a training log: what each random weight costs, and how sure it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Struct
 
-from probrt.trainer.variational.random_weight import find_random_weights
+from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights
 
 
 class WeightReport(Struct, frozen=True):
@@ -26,31 +26,31 @@ class WeightReport(Struct, frozen=True):
 
 
 def kl_report(model: keras.Layer, seed: int = 0, draws: int = 64) -> list[WeightReport]:
-    """One report per random weight, in the order of the layers.
+    """Returns one report per random weight, in the order of the layers.
 
-    draws: how many give the standard deviations (each to 1 part in sqrt(2 draws)) and the open KLs.
+    draws: the number of draws that give the standard deviations (each to 1 part in sqrt(2 draws)) and the open KLs.
     """
-    return [_report(weight, seed, draws) for weight in find_random_weights(model)]
+    return [_report_weight(weight, seed, draws) for weight in find_random_weights(model)]
 
 
-def kl_lines(reports: list[WeightReport]) -> list[str]:
-    """The reports as aligned lines of text."""
-    width = max((len(one.name) for one in reports), default=0)
+def format_kl_report(reports: list[WeightReport]) -> list[str]:
+    """Formats the reports as aligned lines of text."""
+    width = max((len(report.name) for report in reports), default=0)
     return [
-        f"{one.name:<{width}}  {one.nats:12.1f} nats  {one.nats_per_weight:8.4f} per weight  "
-        f"signal to noise {one.signal_to_noise:.3g}"
-        for one in reports
+        f"{report.name:<{width}}  {report.nats:12.1f} nats  {report.nats_per_weight:8.4f} per weight  "
+        f"signal to noise {report.signal_to_noise:.3g}"
+        for report in reports
     ]
 
 
-def _report(weight, seed: int, draws: int) -> WeightReport:
+def _report_weight(weight: RandomWeight, seed: int, draws: int) -> WeightReport:
     @tf.function(autograph=False)
-    def one(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        made = weight.noise(seed, index)
-        value = weight.from_noise(made)
-        return value, weight.kl(value, made)
+    def draw(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        noise = weight.noise(seed, index)
+        value = weight.from_noise(noise)
+        return value, weight.kl(value, noise)
 
-    values, nats = zip(*(one(tf.constant(index)) for index in range(draws)), strict=True)
+    values, nats = zip(*(draw(tf.constant(index)) for index in range(draws)), strict=True)
     spread = np.std(np.stack(values), axis=0)
     size = int(np.prod(weight.shape))
     total = float(np.mean(nats))

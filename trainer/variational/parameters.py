@@ -1,4 +1,4 @@
-"""Parameters of posteriors and priors: shapes, initial values, and scales that stay positive."""
+"""Parameters of posteriors and priors: their shapes, initial values, and positive scales."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ class Parameter(Struct, frozen=True):
     trainable: bool = True
 
 
-def positive(rho: tf.Tensor) -> tf.Tensor:
-    """softplus(rho) + 1e-5, a scale."""
+def to_scale(rho: tf.Tensor) -> tf.Tensor:
+    """Returns the positive scale softplus(rho) + 1e-5."""
     return tf.math.softplus(rho) + 1e-5
 
 
 def softplus_inverse(value: float) -> float:
-    """x with softplus(x) = value, for value > 0."""
+    """Returns x with softplus(x) = value, for value > 0."""
     return value + math.log(-math.expm1(-value))
 
 
-def rho_of(scale: np.ndarray) -> np.ndarray:
-    """rho with `positive(rho)` = scale, for scales above 1e-5 (smaller ones are raised to 1.1e-5)."""
+def to_rho(scale: np.ndarray) -> np.ndarray:
+    """Inverts `to_scale`; scales below 1.1e-5 are raised to it."""
     above = np.maximum(np.asarray(scale, np.float64) - 1e-5, 1e-6)
     return (above + np.log(-np.expm1(-above))).astype(np.float32)
 
 
-def he(fan_in: int) -> float:
-    """The scale that keeps a rectified layer's variance (He et al. 2015, eq. 10)."""
+def compute_he_scale(fan_in: int) -> float:
+    """Returns sqrt(2 / fan_in), the scale that keeps a rectified layer's variance (He et al. 2015, eq. 10)."""
     return math.sqrt(2.0 / fan_in)
 
 
 def normal_start(scale: float, loc: float = 0.0) -> Callable[[tuple[int, ...]], tf.Tensor]:
-    """Truncated normal around `loc`."""
+    """Returns an initializer: a truncated normal around `loc`."""
     return lambda shape: loc + scale * tf.random.truncated_normal(shape)
 
 
 def constant_start(value: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
-    """One value everywhere."""
+    """Returns an initializer: one value everywhere."""
     return lambda shape: tf.fill(shape, tf.constant(value, tf.float32))

@@ -17,7 +17,10 @@ PriorLike = Prior | Mapping[str, Any] | None
 
 def resolve_posterior(given: PosteriorLike, where: str) -> Posterior | None:
     """Returns the posterior that a family or its record stands for; ValueError, headed by `where`, if it is invalid."""
-    return None if given is None else _convert(given, POSTERIORS, where)
+    if given is None:
+        return None
+    posterior: Posterior = _convert(given, POSTERIORS, where)
+    return posterior
 
 
 def resolve_prior(given: PriorLike, family: Posterior | None, where: str) -> Prior | None:
@@ -29,15 +32,18 @@ def resolve_prior(given: PriorLike, family: Posterior | None, where: str) -> Pri
         return None
     if given is None:
         return family.usual_prior()
-    resolved = _convert(given, PRIORS, where)
+    resolved: Prior = _convert(given, PRIORS, where)
     if misfit := family.explain_misfit(resolved):
         raise ValueError(f"{where}: {misfit}")
     return resolved
 
 
 def to_record(family: msgspec.Struct | None) -> dict[str, Any] | None:
-    """Returns what a layer's config stores of a family."""
-    return None if family is None else msgspec.to_builtins(family)
+    """Returns the record of a family that a layer's config stores."""
+    if family is None:
+        return None
+    record: dict[str, Any] = msgspec.to_builtins(family)
+    return record
 
 
 def _convert(given: msgspec.Struct | Mapping[str, Any], point: ExtensionPoint, where: str) -> Any:

@@ -1,8 +1,8 @@
 """The noise of a draw: Threefry-2x32 out of plain integer ops, the same bits in every format.
 
 Source: Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", 20 rounds.
-A draw's key is (seed, weight id), its counter (index, element). Only ops that reach TFLite builtins
-and ONNX opset 18 are used: a left shift is a multiplication, an or of disjoint bits an xor.
+A draw's key is (seed, weight id), its counter (index, element). All ops are TFLite builtins and
+in ONNX opset 18: a multiplication replaces a left shift, an xor replaces an or of disjoint bits.
 """
 
 import math
@@ -21,7 +21,7 @@ Pair = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two words of random bits for each counter.
+    """Returns two words of random bits for each counter.
 
     Args: key and counter, pairs of uint32 tensors of shapes that broadcast.
     Returns: two uint32 tensors of the broadcast shape.
@@ -31,14 +31,14 @@ def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tens
     for group in range(_GROUPS):
         for rotation in _ROTATIONS[group % 2]:
             first = first + second
-            second = tf.bitwise.bitwise_xor(_rotated(second, rotation), first)
+            second = tf.bitwise.bitwise_xor(_rotate(second, rotation), first)
         first = first + keys[(group + 1) % 3]
         second = second + keys[(group + 2) % 3] + tf.constant(group + 1, tf.uint32)
     return first, second
 
 
 def normal(seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
-    """Standard normal noise of draw (seed, index) for weights of these ids and shapes.
+    """Generates standard normal noise of draw (seed, index) for weights of these ids and shapes.
 
     Returns: by id float32 `shape`, or [draws, *shape] for index [draws].
 
@@ -47,66 +47,68 @@ def normal(seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Ten
     """
 
     def pair(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        radius = tf.sqrt(-2.0 * tf.math.log(_unit(first)))
-        angle = (2.0 * math.pi) * _unit(second)
+        radius = tf.sqrt(-2.0 * tf.math.log(_to_unit(first)))
+        angle = (2.0 * math.pi) * _to_unit(second)
         return radius * tf.cos(angle), radius * tf.sin(angle)
 
-    return _made(pair, seed, shapes, index)
+    return _generate(pair, seed, shapes, index)
 
 
 def uniform(seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
-    """Uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index) for weights of these ids and shapes.
+    """Generates uniform noise in [2^-24, 1 - 2^-24] of draw (seed, index) for weights of these ids and shapes.
 
     Returns: by id float32 `shape`, or [draws, *shape] for index [draws].
     """
-    return _made(lambda first, second: (_unit(first), _unit(second)), seed, shapes, index)
+    return _generate(lambda first, second: (_to_unit(first), _to_unit(second)), seed, shapes, index)
 
 
-def _made(pair: Pair, seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor) -> dict[int, tf.Tensor]:
-    """What `pair` makes of each weight's words, the first halves before the second ones."""
-    index = _word(index)
+def _generate(
+    pair: Pair, seed: tf.Tensor, shapes: Mapping[int, tuple[int, ...]], index: tf.Tensor
+) -> dict[int, tf.Tensor]:
+    """Transforms each weight's words by `pair` and joins the first halves and the second halves."""
+    index = _to_word(index)
     index, draws = (index[:, None], [-1]) if index.shape.rank else (index, [])
-    found = {}
-    for weights in _passes(shapes):
-        halves = [_half(shapes[weight]) for weight in weights]
+    noise = {}
+    for weights in _group_passes(shapes):
+        halves = [_half_size(shapes[weight]) for weight in weights]
         elements = np.concatenate([np.arange(half, dtype=np.uint32) for half in halves])
         ids = np.uint32(weights[0]) if len(weights) == 1 else np.repeat(np.array(weights, np.uint32), halves)
-        words = threefry((_word(seed), tf.constant(ids)), (index, tf.constant(elements)))
+        words = threefry((_to_word(seed), tf.constant(ids)), (index, tf.constant(elements)))
         parts = (tf.split(values, halves, axis=-1) if len(halves) > 1 else [values] for values in pair(*words))
         for weight, *both in zip(weights, *parts, strict=True):
             size = math.prod(shapes[weight])
-            found[weight] = tf.reshape(tf.concat(both, axis=-1)[..., :size], [*draws, *shapes[weight]])
-    return found
+            noise[weight] = tf.reshape(tf.concat(both, axis=-1)[..., :size], [*draws, *shapes[weight]])
+    return noise
 
 
-def _passes(shapes: Mapping[int, tuple[int, ...]]) -> list[list[int]]:
-    """The ids in groups that one pass of the generator serves: fewer operations, and no larger tensors for it."""
+def _group_passes(shapes: Mapping[int, tuple[int, ...]]) -> list[list[int]]:
+    """Groups the ids so that one pass of the generator serves each group: fewer operations, and no larger tensors."""
     passes: list[list[int]] = []
     room = 0
     for weight, shape in shapes.items():
-        if not passes or _half(shape) > room:
+        if not passes or _half_size(shape) > room:
             passes.append([])
             room = _PASS
         passes[-1].append(weight)
-        room -= _half(shape)
+        room -= _half_size(shape)
     return passes
 
 
-def _half(shape: tuple[int, ...]) -> int:
+def _half_size(shape: tuple[int, ...]) -> int:
     return max(1, -(-math.prod(shape) // 2))
 
 
-def _word(value: tf.Tensor) -> tf.Tensor:
+def _to_word(value: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(value, tf.int32), tf.uint32)
 
 
-def _rotated(word: tf.Tensor, by: int) -> tf.Tensor:
+def _rotate(word: tf.Tensor, by: int) -> tf.Tensor:
     left = word * tf.constant(1 << by, tf.uint32)
     right = tf.bitwise.right_shift(word, tf.constant(32 - by, tf.uint32))
     return tf.bitwise.bitwise_xor(left, right)
 
 
-def _unit(word: tf.Tensor) -> tf.Tensor:
-    """The middle of one of 2^23 equal cells of (0, 1): exact in float32, never 0, never 1."""
+def _to_unit(word: tf.Tensor) -> tf.Tensor:
+    """Returns the middle of one of 2^23 equal cells of (0, 1): exact in float32, never 0, never 1."""
     cell = tf.cast(tf.cast(tf.bitwise.right_shift(word, tf.constant(9, tf.uint32)), tf.int32), tf.float32)
     return cell * 2.0**-23 + 2.0**-24

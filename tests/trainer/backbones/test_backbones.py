@@ -192,7 +192,7 @@ def test_pretrained_weights_from_a_file(tmp_path: Path) -> None:
     donor = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
     donor.save_weights(tmp_path / "donor.weights.h5")
     backbone = backbones.Pretrained(model="MobileNetV2", weights="donor.weights.h5", frozen=True, bayesian_last=1)
-    made = model([32, 32, 3], [DIGIT], backbone.located(tmp_path), colour="rgb")
+    made = model([32, 32, 3], [DIGIT], backbone.resolve_paths(tmp_path), colour="rgb")
     np.testing.assert_array_equal(
         made.network.get_layer("Conv1").get_weights()[0], donor.get_layer("Conv1").get_weights()[0]
     )

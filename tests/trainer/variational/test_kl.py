@@ -10,7 +10,7 @@ from probrt.trainer import layers
 from probrt.trainer.variational import posteriors, priors
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import use_handler
-from probrt.trainer.variational.kl_report import kl_lines, kl_report
+from probrt.trainer.variational.kl_report import format_kl_report, kl_report
 from probrt.trainer.variational.posteriors.base import log_prob
 from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights
 
@@ -110,7 +110,7 @@ def test_the_report_counts_each_weight_once():
     assert kernel.nats_per_weight == pytest.approx(kernel.nats / 16)
     exact = np.median(np.abs(one.mean().numpy()) / one.scale().numpy())
     assert kernel.signal_to_noise == pytest.approx(exact, rel=0.25)  # sd of 64 draws: 9% each
-    assert [line.split()[0] for line in kl_lines([kernel, bias])] == ["twice/kernel", "twice/bias"]
+    assert [line.split()[0] for line in format_kl_report([kernel, bias])] == ["twice/kernel", "twice/bias"]
 
 
 def test_a_linear_model_reaches_its_exact_mean_field_posterior():

@@ -1,4 +1,4 @@
-"""What every posterior family states."""
+"""The interface of posterior families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probrt.trainer.variational.priors.families import NormalPrior
 
 
 class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
-    """What every family states.
+    """Base class of posterior families.
 
     noise: the distribution of the noise that `from_noise` takes, standard normal or uniform on (0, 1).
     symmetric: each weight is, given the centre that `split` names, independent and symmetric about it, as
@@ -38,7 +38,7 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
 
     @property
     def support(self) -> tuple[float, float]:
-        """The interval that holds every weight."""
+        """The interval (low, high) that holds every weight."""
         return -math.inf, math.inf
 
     def usual_prior(self) -> Prior:
@@ -60,47 +60,50 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
         )
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        """The trained parameters of a weight of that shape."""
-        raise TypeError(f"{type(self).__name__} states no parameters")
+        """Returns the trained parameters of a weight of that shape, by name; fan_in: inputs per output."""
+        raise TypeError(f"{type(self).__name__} must define parameters")
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the noise of one draw."""
+        """Returns the shape of one draw's noise."""
         return shape
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        """A draw of the weight's shape from noise of `noise_shape`."""
-        raise TypeError(f"{type(self).__name__} makes no draws")
+        """Transforms noise of `noise_shape` into a draw of the weight, in ops that every export format has."""
+        raise TypeError(f"{type(self).__name__} must define from_noise")
 
     def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        """The value of `from_noise`, with a gradient for every parameter; only fitting needs it."""
+        """Returns the value of `from_noise` with a gradient for every parameter; only fitting needs it."""
         return self.from_noise(parameters, noise)
 
     def split(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(centre, deviation) of a draw of a symmetric family: flipping any weight's deviation leaves the law."""
-        raise TypeError(f"{type(self).__name__} is not symmetric")
+        """Splits a draw of a symmetric family into (centre, deviation).
+
+        Flipping the sign of any weight's deviation leaves the distribution as it is.
+        """
+        raise TypeError(f"{type(self).__name__} is not symmetric: it defines no split")
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
-        """The posterior mean, of the weight's shape."""
-        raise TypeError(f"{type(self).__name__} states no mean")
+        """Returns the posterior mean, of the weight's shape."""
+        raise TypeError(f"{type(self).__name__} must define mean")
 
     def distribution(self, parameters: Parameters) -> Any:
-        """The TFP distribution over the weight, for its KL."""
-        raise TypeError(f"{type(self).__name__} states no distribution")
+        """Returns the TFP distribution over the weight, for its KL."""
+        raise TypeError(f"{type(self).__name__} must define distribution")
 
     def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        """KL(posterior || prior) in nats, a scalar; `value` and `noise` are those of the draw in use.
+        """Returns KL(posterior || prior) in nats, a scalar; `value` and `noise` are those of the draw in use.
 
         Closed form where TFP registers one, else Monte Carlo on that draw.
         """
-        return divergence(self.distribution(parameters), prior, value)
+        return compute_kl(self.distribution(parameters), prior, value)
 
-    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
-        """The parameter values with that mean and standard deviation, by name."""
+    def parameters_at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the parameter values with that mean and standard deviation, by name; ValueError if there are none."""
         raise ValueError(f"{self.title} cannot be centred on given weights; use Normal, Laplace or LowRankNormal")
 
 
-def divergence(posterior: Any, prior: Any, value: tf.Tensor) -> tf.Tensor:
-    """KL of TFP distributions, summed: closed form where TFP registers one, else log density ratio at `value`."""
+def compute_kl(posterior: Any, prior: Any, value: tf.Tensor) -> tf.Tensor:
+    """Returns the summed KL of TFP distributions: closed form, or a log density ratio at `value` if TFP has none."""
     try:
         return tf.reduce_sum(posterior.kl_divergence(prior))
     except NotImplementedError:
@@ -108,15 +111,15 @@ def divergence(posterior: Any, prior: Any, value: tf.Tensor) -> tf.Tensor:
 
 
 def log_prob(prior: Any, value: tf.Tensor) -> tf.Tensor:
-    """A prior's log density at a weight, summed over its elements."""
+    """Returns a prior's log density at a weight, summed over its elements."""
     if prior.batch_shape.rank == 0:
         # Mixtures add dimensions of their own, and some kernels stop at rank 5.
         value = tf.reshape(value, [-1])
     return tf.reduce_sum(prior.log_prob(value))
 
 
-def implicit(value: tf.Tensor, distribution: Any) -> tf.Tensor:
-    """`value`, a draw of `distribution`, with gradients for its parameters by its distribution function.
+def attach_implicit_gradient(value: tf.Tensor, distribution: Any) -> tf.Tensor:
+    """Returns `value`, a draw of `distribution`, with gradients for its parameters by its distribution function.
 
     Figurnov, Mohamed and Mnih (2018), eq. 5: dz/dtheta = -(dF(z)/dtheta) / p(z).
     """

@@ -1,9 +1,9 @@
 """Families on an interval or on the positive numbers, drawn from Gamma variates.
 
-Gamma variates come from the rejection scheme of Marsaglia and Tsang (2000), unrolled to four candidates
-of fixed noise, so that a draw is a plain function of its noise in every format. The last candidate is
-kept unasked: all three before it are refused in fewer than 1 of 8,000 draws near concentration 0, 1 of
-140,000 at 1 and never seen above 10, and then its law is still within a few percent.
+Gamma variates come from the rejection scheme of Marsaglia and Tsang (2000), unrolled to four candidates of fixed
+noise, so that a draw is a plain function of its noise in every format. The last candidate is accepted without a
+test. The scheme rejects the three before it in fewer than 1 of 8,000 draws near concentration 0 and 1 of 140,000 at 1;
+above 10 it was never seen. Even then the distribution of the last candidate is right within a few percent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
+    compute_he_scale,
     constant_start,
-    he,
     normal_start,
     softplus_inverse,
 )
@@ -27,10 +27,10 @@ from probrt.trainer.variational.posteriors.base import Posterior
 _ROWS = 9
 
 
-def gamma_variate(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    """Gamma(concentration, 1) from uniforms [9, *shape], without a gradient.
+def draw_gamma(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+    """Draws Gamma(concentration, 1) from uniforms [9, *shape], without a gradient.
 
-    In flat rows, all candidates at once: few operations, and none of more dimensions than TFLite's have.
+    Computes all candidates at once in flat rows: few operations, and no more dimensions than TFLite's take.
     """
     shape = concentration.shape
     concentration, rows = tf.reshape(concentration, [-1]), tf.reshape(uniforms, [_ROWS, -1])
@@ -39,22 +39,22 @@ def gamma_variate(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     radii, angles = tf.sqrt(-2.0 * tf.math.log(rows[:2])), 2.0 * math.pi * rows[2:4]
     normals = tf.reshape(tf.stack([tf.cos(angles) * radii, tf.sin(angles) * radii], axis=1), [4, -1])
     y = tf.math.rsqrt(9.0 * d) * normals
-    candidates = _clamped(y)
-    taken = (y[:3] > -1.0) & (tf.math.log(rows[4:7]) < d * _margin(candidates[:3]))
+    candidates = _clamp(y)
+    accepted = (y[:3] > -1.0) & (tf.math.log(rows[4:7]) < d * _compute_margin(candidates[:3]))
     chosen = candidates[3]
-    for number in (2, 1, 0):
-        chosen = tf.where(taken[number], candidates[number], chosen)
+    for index in (2, 1, 0):
+        chosen = tf.where(accepted[index], candidates[index], chosen)
     cubed = (1.0 + chosen) * (1.0 + chosen) * (1.0 + chosen)
-    made = tf.maximum(d * cubed * tf.exp(tf.math.log(rows[8]) / concentration), 1e-30)
-    return tf.reshape(made, shape)
+    variates = tf.maximum(d * cubed * tf.exp(tf.math.log(rows[8]) / concentration), 1e-30)
+    return tf.reshape(variates, shape)
 
 
-def _clamped(y: tf.Tensor) -> tf.Tensor:
+def _clamp(y: tf.Tensor) -> tf.Tensor:
     return tf.maximum(y, -0.999)
 
 
-def _margin(y: tf.Tensor) -> tf.Tensor:
-    """3 (log(1 + y) - y + y^2 / 2) - y^3, by its series near 0 where the terms cancel."""
+def _compute_margin(y: tf.Tensor) -> tf.Tensor:
+    """Computes 3 (log(1 + y) - y + y^2 / 2) - y^3, by its series near 0 where the terms cancel."""
     direct = 3.0 * (tf.math.log(1.0 + y) - y + 0.5 * y * y) - y * y * y
     small = tf.clip_by_value(y, -0.25, 0.25)
     series = tf.zeros_like(y)
@@ -63,9 +63,9 @@ def _margin(y: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.abs(y) < 0.25, series * small * small * small * small, direct)
 
 
-def _reparameterised(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    """`gamma_variate` with the implicit gradient for its concentration (Figurnov et al. 2018)."""
-    value = gamma_variate(tf.stop_gradient(concentration), uniforms)
+def _draw_gamma_with_gradient(concentration: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+    """Draws as `draw_gamma`, with the implicit gradient for its concentration (Figurnov et al. 2018)."""
+    value = draw_gamma(tf.stop_gradient(concentration), uniforms)
     slope = tf.raw_ops.RandomGammaGrad(alpha=tf.stop_gradient(concentration), sample=value)
     return value + tf.stop_gradient(slope) * (concentration - tf.stop_gradient(concentration))
 
@@ -85,20 +85,20 @@ class GammaPosterior(Posterior, frozen=True, tag="gamma"):
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         return {
-            "log_mean": Parameter(shape, normal_start(0.5, math.log(he(fan_in)))),
-            "rho": Parameter(shape, constant_start(_raw(self.initial_scale**-2))),
+            "log_mean": Parameter(shape, normal_start(0.5, math.log(compute_he_scale(fan_in)))),
+            "rho": Parameter(shape, constant_start(_to_gamma_rho(self.initial_scale**-2))),
         }
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (_ROWS, *shape)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        concentration = _concentration(parameters["rho"])
-        return gamma_variate(concentration, noise) * self.mean(parameters) / concentration
+        concentration = _to_concentration(parameters["rho"])
+        return draw_gamma(concentration, noise) * self.mean(parameters) / concentration
 
     def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        concentration = _concentration(parameters["rho"])
-        return _reparameterised(concentration, noise) * self.mean(parameters) / concentration
+        concentration = _to_concentration(parameters["rho"])
+        return _draw_gamma_with_gradient(concentration, noise) * self.mean(parameters) / concentration
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return tf.exp(parameters["log_mean"])
@@ -106,7 +106,7 @@ class GammaPosterior(Posterior, frozen=True, tag="gamma"):
     def distribution(self, parameters: Parameters) -> Any:
         import tensorflow_probability as tfp
 
-        concentration = _concentration(parameters["rho"])
+        concentration = _to_concentration(parameters["rho"])
         return tfp.distributions.Gamma(concentration, concentration / self.mean(parameters))
 
 
@@ -131,21 +131,21 @@ class BetaPosterior(Posterior, frozen=True, tag="beta"):
         return self.low, self.high
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        scale = min(he(fan_in) / (self.high - self.low), 0.25)
+        scale = min(compute_he_scale(fan_in) / (self.high - self.low), 0.25)
         total = max(0.25 / (self.initial_scale * scale) ** 2 - 1.0, 4.0)
         return {
             "logit": Parameter(shape, normal_start(4.0 * scale)),
-            "rho": Parameter(shape, constant_start(_raw(total))),
+            "rho": Parameter(shape, constant_start(_to_gamma_rho(total))),
         }
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2 * _ROWS, *shape)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._stretched(gamma_variate(*self._parts(parameters, noise)))
+        return self._stretch(draw_gamma(*self._gamma_arguments(parameters, noise)))
 
     def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._stretched(_reparameterised(*self._parts(parameters, noise)))
+        return self._stretch(_draw_gamma_with_gradient(*self._gamma_arguments(parameters, noise)))
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return self.low + (self.high - self.low) * tf.sigmoid(parameters["logit"])
@@ -154,26 +154,28 @@ class BetaPosterior(Posterior, frozen=True, tag="beta"):
         import tensorflow_probability as tfp
 
         stretch = tfp.bijectors.Shift(self.low)(tfp.bijectors.Scale(self.high - self.low))
-        return tfp.distributions.TransformedDistribution(tfp.distributions.Beta(*_concentrations(parameters)), stretch)
+        return tfp.distributions.TransformedDistribution(
+            tfp.distributions.Beta(*_compute_concentrations(parameters)), stretch
+        )
 
-    def _parts(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The concentrations [2, *shape] and the uniforms [9, 2, *shape] of both Gamma variates."""
-        return tf.stack(_concentrations(parameters)), tf.stack([noise[:_ROWS], noise[_ROWS:]], axis=1)
+    def _gamma_arguments(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the concentrations [2, *shape] and the uniforms [9, 2, *shape] of both Gamma variates."""
+        return tf.stack(_compute_concentrations(parameters)), tf.stack([noise[:_ROWS], noise[_ROWS:]], axis=1)
 
-    def _stretched(self, variates: tf.Tensor) -> tf.Tensor:
+    def _stretch(self, variates: tf.Tensor) -> tf.Tensor:
         first, second = tf.unstack(variates)
-        # Off the ends by more than rounding, for the density may be infinite there.
+        # Away from the ends by more than rounding: the density may be infinite there.
         return self.low + (self.high - self.low) * tf.clip_by_value(first / (first + second), 1e-6, 1.0 - 1e-6)
 
 
-def _concentration(rho: tf.Tensor) -> tf.Tensor:
+def _to_concentration(rho: tf.Tensor) -> tf.Tensor:
     return tf.math.softplus(rho) + 0.01
 
 
-def _concentrations(parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-    total = _concentration(parameters["rho"])
+def _compute_concentrations(parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    total = _to_concentration(parameters["rho"])
     return total * tf.sigmoid(parameters["logit"]), total * tf.sigmoid(-parameters["logit"])
 
 
-def _raw(concentration: float) -> float:
+def _to_gamma_rho(concentration: float) -> float:
     return softplus_inverse(max(concentration - 0.01, 1e-3))

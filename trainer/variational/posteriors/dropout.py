@@ -29,12 +29,12 @@ class DropoutPosterior(Posterior, frozen=True, tag="dropout"):
         return tf.cast(noise > self.rate, tf.float32) / (1.0 - self.rate)
 
     def from_normal(self, noise: tf.Tensor) -> tf.Tensor:
-        """The mask that standard normal noise makes."""
+        """Returns the mask that standard normal noise makes."""
         return tf.cast(noise > NormalDist().inv_cdf(self.rate), tf.float32) / (1.0 - self.rate)
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return parameters["mean"]
 
     def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        """0: nothing is trained. Dropout's KL is a constant plus weight decay (Gal and Ghahramani 2016)."""
+        """Returns 0: nothing is trained. Dropout's KL is a constant plus weight decay (Gal and Ghahramani 2016)."""
         return tf.constant(0.0)

@@ -12,12 +12,12 @@ from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
+    compute_he_scale,
     constant_start,
-    he,
     normal_start,
-    positive,
-    rho_of,
     softplus_inverse,
+    to_rho,
+    to_scale,
 )
 from probrt.trainer.variational.posteriors.base import Posterior
 
@@ -34,15 +34,15 @@ class NormalPosterior(Posterior, frozen=True, tag="normal"):
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         return {
-            "loc": Parameter(shape, normal_start(he(fan_in))),
-            "rho": Parameter(shape, constant_start(softplus_inverse(self.initial_scale * he(fan_in)))),
+            "loc": Parameter(shape, normal_start(compute_he_scale(fan_in))),
+            "rho": Parameter(shape, constant_start(softplus_inverse(self.initial_scale * compute_he_scale(fan_in)))),
         }
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return parameters["loc"] + positive(parameters["rho"]) * noise
+        return parameters["loc"] + to_scale(parameters["rho"]) * noise
 
     def split(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return parameters["loc"], positive(parameters["rho"]) * noise
+        return parameters["loc"], to_scale(parameters["rho"]) * noise
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return parameters["loc"]
@@ -50,10 +50,10 @@ class NormalPosterior(Posterior, frozen=True, tag="normal"):
     def distribution(self, parameters: Parameters) -> Any:
         import tensorflow_probability as tfp
 
-        return tfp.distributions.Normal(parameters["loc"], positive(parameters["rho"]))
+        return tfp.distributions.Normal(parameters["loc"], to_scale(parameters["rho"]))
 
-    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
-        return {"loc": mean, "rho": rho_of(scale)}
+    def parameters_at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+        return {"loc": mean, "rho": to_rho(scale)}
 
 
 class LaplacePosterior(Posterior, frozen=True, tag="laplace"):
@@ -77,7 +77,7 @@ class LaplacePosterior(Posterior, frozen=True, tag="laplace"):
         # Noise is the middle of a cell of width 2^-23, so the logarithm's argument is never 0.
         away = noise - 0.5
         standard = -tf.sign(away) * tf.math.log(1.0 - 2.0 * tf.abs(away))
-        return parameters["loc"], positive(parameters["rho"]) * standard
+        return parameters["loc"], to_scale(parameters["rho"]) * standard
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return parameters["loc"]
@@ -85,10 +85,10 @@ class LaplacePosterior(Posterior, frozen=True, tag="laplace"):
     def distribution(self, parameters: Parameters) -> Any:
         import tensorflow_probability as tfp
 
-        return tfp.distributions.Laplace(parameters["loc"], positive(parameters["rho"]))
+        return tfp.distributions.Laplace(parameters["loc"], to_scale(parameters["rho"]))
 
-    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
-        return {"loc": mean, "rho": rho_of(np.asarray(scale) / math.sqrt(2.0))}
+    def parameters_at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+        return {"loc": mean, "rho": to_rho(np.asarray(scale) / math.sqrt(2.0))}
 
 
 class LogNormalPosterior(Posterior, frozen=True, tag="log_normal"):
@@ -105,17 +105,17 @@ class LogNormalPosterior(Posterior, frozen=True, tag="log_normal"):
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         return {
-            "loc": Parameter(shape, normal_start(0.5, math.log(he(fan_in)))),
+            "loc": Parameter(shape, normal_start(0.5, math.log(compute_he_scale(fan_in)))),
             "rho": Parameter(shape, constant_start(softplus_inverse(self.initial_scale))),
         }
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return tf.exp(parameters["loc"] + positive(parameters["rho"]) * noise)
+        return tf.exp(parameters["loc"] + to_scale(parameters["rho"]) * noise)
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
-        return tf.exp(parameters["loc"] + 0.5 * tf.square(positive(parameters["rho"])))
+        return tf.exp(parameters["loc"] + 0.5 * tf.square(to_scale(parameters["rho"])))
 
     def distribution(self, parameters: Parameters) -> Any:
         import tensorflow_probability as tfp
 
-        return tfp.distributions.LogNormal(parameters["loc"], positive(parameters["rho"]))
+        return tfp.distributions.LogNormal(parameters["loc"], to_scale(parameters["rho"]))

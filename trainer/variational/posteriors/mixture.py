@@ -13,12 +13,12 @@ from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
+    compute_he_scale,
     constant_start,
-    he,
-    positive,
     softplus_inverse,
+    to_scale,
 )
-from probrt.trainer.variational.posteriors.base import Posterior, implicit, log_prob
+from probrt.trainer.variational.posteriors.base import Posterior, attach_implicit_gradient, log_prob
 
 
 class NormalMixturePosterior(Posterior, frozen=True, tag="normal_mixture"):
@@ -31,10 +31,10 @@ class NormalMixturePosterior(Posterior, frozen=True, tag="normal_mixture"):
     carries its own implicit gradient.
 
     The weights' gradient grows with the gap between components that are several scales apart, where a draw
-    is rare and has far to go (its size is 1 / density); start them within two or three scales, as here.
+    is rare and has far to go (its size is 1 / density). The defaults start them within two or three scales.
 
-    components: how many. spread: of the locations at the start, and initial_scale: of each component, as
-    parts of the He scale.
+    components: the number of components. spread: of the locations at the start, as a part of the He scale.
+    initial_scale: of each component at the start, likewise.
     """
 
     noise: ClassVar[Literal["normal", "uniform"]] = "uniform"
@@ -44,32 +44,32 @@ class NormalMixturePosterior(Posterior, frozen=True, tag="normal_mixture"):
     initial_scale: Positive = 0.1
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        each = (*shape, self.components)
-        scale = self.initial_scale * he(fan_in)
+        sizes = (*shape, self.components)
+        scale = self.initial_scale * compute_he_scale(fan_in)
         return {
-            "logits": Parameter(each, constant_start(0.0)),
-            "loc": Parameter(each, _fanned(he(fan_in), self.spread * he(fan_in))),
-            "rho": Parameter(each, constant_start(softplus_inverse(scale))),
+            "logits": Parameter(sizes, constant_start(0.0)),
+            "loc": Parameter(sizes, _spread_start(compute_he_scale(fan_in), self.spread * compute_he_scale(fan_in))),
+            "rho": Parameter(sizes, constant_start(softplus_inverse(scale))),
         }
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (3, *shape)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        centre, deviation = self._chosen(parameters, noise)
+        centre, deviation = self._choose_component(parameters, noise)
         return centre + deviation
 
     def sample(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._implicit(parameters, self.from_noise(parameters, noise))
+        return self._attach_gradient(parameters, self.from_noise(parameters, noise))
 
     def split(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        centre, deviation = self._chosen(parameters, noise)
-        above = self._implicit(parameters, centre + deviation)
-        below = self._implicit(parameters, centre - deviation)
+        centre, deviation = self._choose_component(parameters, noise)
+        above = self._attach_gradient(parameters, centre + deviation)
+        below = self._attach_gradient(parameters, centre - deviation)
         return 0.5 * (above + below), 0.5 * (above - below)
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
-        flat = self._flat(parameters)
+        flat = self._flatten(parameters)
         mean = tf.reduce_sum(tf.nn.softmax(flat["logits"]) * flat["loc"], axis=-1)
         return tf.reshape(mean, parameters["loc"].shape[:-1])
 
@@ -77,36 +77,36 @@ class NormalMixturePosterior(Posterior, frozen=True, tag="normal_mixture"):
         import tensorflow_probability as tfp
 
         tfd = tfp.distributions
-        normals = tfd.Normal(parameters["loc"], positive(parameters["rho"]))
+        normals = tfd.Normal(parameters["loc"], to_scale(parameters["rho"]))
         return tfd.MixtureSameFamily(tfd.Categorical(logits=parameters["logits"]), normals)
 
     def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        mixtures = self.distribution(self._flat(parameters))
+        mixtures = self.distribution(self._flatten(parameters))
         return tf.reduce_sum(mixtures.log_prob(tf.reshape(value, [-1]))) - log_prob(prior, value)
 
-    def _chosen(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        flat, shape = self._flat(parameters), parameters["loc"].shape[:-1]
+    def _choose_component(self, parameters: Parameters, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        flat, shape = self._flatten(parameters), parameters["loc"].shape[:-1]
         choice, first, second = tf.unstack(tf.reshape(noise, [3, -1]))
         upper = tf.cumsum(tf.nn.softmax(flat["logits"]), axis=-1)
-        # The last component takes what rounding leaves over, so its own bound is not asked.
+        # The last component takes what rounding leaves over, so that its own bound plays no part.
         past = tf.cast(choice[:, None] >= upper[:, :-1], tf.float32)
         end = tf.ones_like(past[:, :1])
         picked = tf.concat([end, past], axis=-1) - tf.concat([past, end - 1.0], axis=-1)
         standard = tf.sqrt(-2.0 * tf.math.log(first)) * tf.cos(2.0 * math.pi * second)
-        deviation = tf.reduce_sum(picked * positive(flat["rho"]), axis=-1) * standard
+        deviation = tf.reduce_sum(picked * to_scale(flat["rho"]), axis=-1) * standard
         return tf.reshape(tf.reduce_sum(picked * flat["loc"], axis=-1), shape), tf.reshape(deviation, shape)
 
-    def _implicit(self, parameters: Parameters, value: tf.Tensor) -> tf.Tensor:
-        mixtures = self.distribution(self._flat(parameters))
-        return tf.reshape(implicit(tf.reshape(value, [-1]), mixtures), parameters["loc"].shape[:-1])
+    def _attach_gradient(self, parameters: Parameters, value: tf.Tensor) -> tf.Tensor:
+        mixtures = self.distribution(self._flatten(parameters))
+        return tf.reshape(attach_implicit_gradient(tf.reshape(value, [-1]), mixtures), parameters["loc"].shape[:-1])
 
-    def _flat(self, parameters: Parameters) -> dict[str, tf.Tensor]:
-        """[weights, components]: softmax and TFP's mixtures stop at rank 5, some engines before."""
-        return {name: tf.reshape(each, [-1, self.components]) for name, each in parameters.items()}
+    def _flatten(self, parameters: Parameters) -> dict[str, tf.Tensor]:
+        """Reshapes parameters to [weights, components]: softmax and TFP's mixtures stop at rank 5 or before."""
+        return {name: tf.reshape(values, [-1, self.components]) for name, values in parameters.items()}
 
 
-def _fanned(scale: float, spread: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
-    """One truncated normal per weight, the components spread evenly around it."""
+def _spread_start(scale: float, spread: float) -> Callable[[tuple[int, ...]], tf.Tensor]:
+    """Returns an initializer: one truncated normal per weight, the components spread evenly around it."""
 
     def start(shape: tuple[int, ...]) -> tf.Tensor:
         middle = scale * tf.random.truncated_normal((*shape[:-1], 1))

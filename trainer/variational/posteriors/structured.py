@@ -13,14 +13,14 @@ from probrt.trainer.variational.parameters import (
     Parameter,
     Parameters,
     Positive,
+    compute_he_scale,
     constant_start,
-    he,
     normal_start,
-    positive,
-    rho_of,
     softplus_inverse,
+    to_rho,
+    to_scale,
 )
-from probrt.trainer.variational.posteriors.base import Posterior, divergence, log_prob
+from probrt.trainer.variational.posteriors.base import Posterior, compute_kl, log_prob
 from probrt.trainer.variational.priors.base import Prior
 from probrt.trainer.variational.priors.families import NormalPrior
 
@@ -38,9 +38,9 @@ class LowRankNormalPosterior(Posterior, frozen=True, tag="low_rank_normal"):
     initial_scale: Positive = 0.1
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        part = self.initial_scale * he(fan_in) / math.sqrt(2.0)
+        part = self.initial_scale * compute_he_scale(fan_in) / math.sqrt(2.0)
         return {
-            "loc": Parameter(shape, normal_start(he(fan_in))),
+            "loc": Parameter(shape, normal_start(compute_he_scale(fan_in))),
             "rho": Parameter(shape, constant_start(softplus_inverse(part))),
             "factor": Parameter((math.prod(shape), self.rank), normal_start(part / math.sqrt(self.rank))),
         }
@@ -56,28 +56,28 @@ class LowRankNormalPosterior(Posterior, frozen=True, tag="low_rank_normal"):
         loc = parameters["loc"]
         shared = tf.matmul(parameters["factor"], noise[: self.rank, None])
         own = tf.reshape(noise[self.rank :], loc.shape)
-        return loc + tf.reshape(shared, loc.shape), positive(parameters["rho"]) * own
+        return loc + tf.reshape(shared, loc.shape), to_scale(parameters["rho"]) * own
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         return parameters["loc"]
 
     def distribution(self, parameters: Parameters) -> Any:
-        """Over the flattened weight."""
+        """Returns the distribution of the flattened weight."""
         import tensorflow_probability as tfp
 
         return tfp.distributions.MultivariateNormalDiagPlusLowRankCovariance(
             tf.reshape(parameters["loc"], [-1]),
-            tf.square(tf.reshape(positive(parameters["rho"]), [-1])),
+            tf.square(tf.reshape(to_scale(parameters["rho"]), [-1])),
             parameters["factor"],
         )
 
     def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         return self.distribution(parameters).log_prob(tf.reshape(value, [-1])) - log_prob(prior, value)
 
-    def at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+    def parameters_at(self, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
         part = np.asarray(scale) / math.sqrt(2.0)
         factor = np.repeat(part.reshape(-1, 1), self.rank, axis=1) / math.sqrt(self.rank)
-        return {"loc": mean, "rho": rho_of(part), "factor": factor}
+        return {"loc": mean, "rho": to_rho(part), "factor": factor}
 
 
 class RankOnePosterior(Posterior, frozen=True, tag="rank_one"):
@@ -105,7 +105,7 @@ class RankOnePosterior(Posterior, frozen=True, tag="rank_one"):
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
         vectors = (shape[-2] + shape[-1],)
         return {
-            "kernel": Parameter(shape, normal_start(he(fan_in))),
+            "kernel": Parameter(shape, normal_start(compute_he_scale(fan_in))),
             "loc": Parameter(vectors, constant_start(1.0)),
             "rho": Parameter(vectors, constant_start(softplus_inverse(self.initial_scale))),
         }
@@ -114,22 +114,22 @@ class RankOnePosterior(Posterior, frozen=True, tag="rank_one"):
         return (shape[-2] + shape[-1],)
 
     def from_noise(self, parameters: Parameters, noise: tf.Tensor) -> tf.Tensor:
-        return self._product(parameters, parameters["loc"] + positive(parameters["rho"]) * noise)
+        return self._multiply(parameters, parameters["loc"] + to_scale(parameters["rho"]) * noise)
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
-        return self._product(parameters, parameters["loc"])
+        return self._multiply(parameters, parameters["loc"])
 
     def distribution(self, parameters: Parameters) -> Any:
-        """Over the two vectors, inputs first."""
+        """Returns the distribution of the two vectors, inputs first."""
         import tensorflow_probability as tfp
 
-        return tfp.distributions.Normal(parameters["loc"], positive(parameters["rho"]))
+        return tfp.distributions.Normal(parameters["loc"], to_scale(parameters["rho"]))
 
     def kl(self, parameters: Parameters, prior: Any, value: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        vectors = parameters["loc"] + positive(parameters["rho"]) * noise
-        return divergence(self.distribution(parameters), prior, vectors)
+        vectors = parameters["loc"] + to_scale(parameters["rho"]) * noise
+        return compute_kl(self.distribution(parameters), prior, vectors)
 
-    def _product(self, parameters: Parameters, vectors: tf.Tensor) -> tf.Tensor:
+    def _multiply(self, parameters: Parameters, vectors: tf.Tensor) -> tf.Tensor:
         kernel = parameters["kernel"]
         inputs = kernel.shape[-2]
         return kernel * vectors[:inputs, None] * vectors[None, inputs:]

@@ -1,4 +1,4 @@
-"""What every prior states."""
+"""The interface of priors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Prior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The interval outside which the density is 0."""
+        """The interval (low, high) outside which the density is 0."""
         return -math.inf, math.inf
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        """Variables of the prior itself: a trained scale, an anchor."""
+        """Returns the variables of the prior itself, such as a trained scale, by name; most have none."""
         return {}
 
     def anchor(self, mean: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -39,5 +39,5 @@ class Prior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
         return {}
 
     def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
-        """The TFP distribution, with a batch shape that broadcasts with the weight's."""
-        raise TypeError(f"{type(self).__name__} states no distribution")
+        """Returns the TFP distribution, with a batch shape that broadcasts with the weight's."""
+        raise TypeError(f"{type(self).__name__} must define distribution")

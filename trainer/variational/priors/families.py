@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import tensorflow as tf
 from msgspec import Meta, field
 
-from probrt.trainer.variational.parameters import Parameter, Parameters, Positive, constant_start, he
+from probrt.trainer.variational.parameters import Parameter, Parameters, Positive, compute_he_scale, constant_start
 from probrt.trainer.variational.priors.base import Prior
 
 Probability = Annotated[float, Meta(gt=0, lt=1)]
@@ -34,7 +34,7 @@ class LearnedNormalPrior(Prior, frozen=True, tag="learned_normal"):
     initial_scale: Positive = 1.0
 
     def parameters(self, shape: tuple[int, ...], fan_in: int) -> dict[str, Parameter]:
-        return {"log_scale": Parameter((), constant_start(math.log(self.initial_scale * he(fan_in))))}
+        return {"log_scale": Parameter((), constant_start(math.log(self.initial_scale * compute_he_scale(fan_in))))}
 
     def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
         return _tfd().Normal(0.0, tf.exp(parameters["log_scale"]))
@@ -171,20 +171,20 @@ class TfpPrior(Prior, frozen=True, tag="tfp"):
     settings: dict[str, float] = field(name="parameters", default_factory=dict)
 
     def __post_init__(self) -> None:
-        made = self._made()
+        made = self._make_distribution()
         if made.event_shape.rank != 0 or made.batch_shape.rank != 0:
             raise ValueError(f"TFP's {self.kind} with {self.settings} is not over single numbers")
 
     @property
     def support(self) -> tuple[float, float]:
-        bijector = self._made().experimental_default_event_space_bijector()
+        bijector = self._make_distribution().experimental_default_event_space_bijector()
         ends = sorted(float(bijector.forward(end)) for end in (-1e9, 1e9))
         return (-math.inf if ends[0] <= -1e8 else ends[0]), (math.inf if ends[1] >= 1e8 else ends[1])
 
     def distribution(self, parameters: Parameters, shape: tuple[int, ...]) -> Any:
-        return self._made()
+        return self._make_distribution()
 
-    def _made(self) -> Any:
+    def _make_distribution(self) -> Any:
         kind = getattr(_tfd(), self.kind, None)
         if not isinstance(kind, type) or not issubclass(kind, _tfd().Distribution):
             raise ValueError(f"TFP has no distribution {self.kind!r}; use a class name such as 'Gumbel'")
