@@ -10,12 +10,9 @@ import msgspec
 
 from probrt.runtime import engines
 from probrt.trainer import backbones, heads, posteriors, priors
-from probrt.trainer.heads.binary import BinaryHead
-from probrt.trainer.heads.classes import ClassHead
-from probrt.trainer.heads.real import RealHead
 
 PAGE = Path(__file__).parent / "extend.md"
-# The classes whose members each section lists; for a head, the bases that define part of them.
+# The classes whose members each section lists.
 SECTIONS: dict[str, tuple[type, ...]] = {
     "head": (heads.Head,),
     "posterior": (posteriors.Posterior,),
@@ -23,7 +20,8 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (backbones.Backbone,),
     "engine": (engines.Engine, engines.EngineModule, engines.Graph),
 }
-_KIND_BASES = (ClassHead, BinaryHead, RealHead)
+# The base class of each kind of head: the one right below Head.
+_KIND_BASES = {cls.__mro__[cls.__mro__.index(heads.Head) - 1] for cls in heads.HEADS.built_in}
 
 
 def write_page(text: str) -> str:
@@ -46,12 +44,14 @@ def public_members(base: type) -> list[str]:
 
 def _write_table(base: type) -> str:
     described = _describe_attributes(base)
-    rows = [f"| `{base.__name__}` | a subclass | |", "| --- | --- | --- |"]
+    rows = [f"| `{base.__name__}` | | |", "| --- | --- | --- |"]
     for name in public_members(base):
         member = vars(base).get(name)
-        documented = callable(member) or isinstance(member, property)
-        text = (inspect.getdoc(member) or "").split("\n\n")[0] if documented else described.get(name, "")
-        rows.append(f"| `{_write_name(name, member)}` | {_say_who_defines(base, name)} | {' '.join(text.split())} |")
+        text = described.get(name) or _describe_type(base, name)
+        if member is not None and member.__doc__ and (callable(member) or isinstance(member, property)):
+            text = inspect.getdoc(member).split("\n\n")[0]
+        text = " ".join(text.split()).rstrip(".;").replace("|", "\\|")
+        rows.append(f"| `{_write_name(name, member)}` | {_say_who_defines(base, name)} | {text} |")
     return "\n".join(rows)
 
 
@@ -60,6 +60,17 @@ def _write_name(name: str, member: Any) -> str:
         return name
     arguments = [argument for argument in inspect.signature(member).parameters if argument != "self"]
     return f"{name}({', '.join(arguments)})"
+
+
+def _describe_type(base: type, name: str) -> str:
+    """Returns the type of an attribute, or of what a function returns, for a member that no docstring describes."""
+    member = vars(base).get(name)
+    hint = inspect.get_annotations(base).get(name, "")
+    if inspect.isfunction(member):
+        hint = inspect.signature(member).return_annotation
+    text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    text = re.sub(r"^ClassVar\[(.*)\]$", r"\1", text)
+    return f"`{text}`"
 
 
 def _say_who_defines(base: type, name: str) -> str:

@@ -5,16 +5,17 @@ import pytest
 import tensorflow as tf
 
 from probrt.trainer.variational import philox
+from probrt.trainer.variational.philox import RowStream
 
 
 @pytest.mark.parametrize("draw", [philox.row_signs, philox.row_normals])
 @pytest.mark.parametrize("channels", [1, 4, 7])
 def test_a_row_is_the_same_wherever_its_batch_begins(draw, channels):
-    whole = draw(3, 9, 5, 0, 6, channels).numpy()
+    whole = draw(RowStream(3, 9, 5, 0, 6), channels).numpy()
     assert whole.shape == (6, channels)
-    traced = tf.function(lambda first, rows: draw(tf.constant(3), 9, tf.constant(5), first, rows, channels))
+    traced = tf.function(lambda first, rows: draw(RowStream(tf.constant(3), 9, tf.constant(5), first, rows), channels))
     np.testing.assert_array_equal(traced(tf.constant(2), tf.constant(3)), whole[2:5])
-    assert not np.array_equal(draw(3, 9, 5, 6, 6, channels), whole) or channels == 1
+    assert not np.array_equal(draw(RowStream(3, 9, 5, 6, 6), channels), whole) or channels == 1
 
 
 def test_every_stream_is_its_own_and_has_the_right_law():
@@ -29,6 +30,6 @@ def test_every_stream_is_its_own_and_has_the_right_law():
         assert np.abs(drawn.std(1) / sd - 1).max() < error / np.sqrt(2)
     assert drawn.min() > 0
     assert drawn.max() < 1
-    signs = philox.row_signs(1, 2, 3, 0, count, 3).numpy()
+    signs = philox.row_signs(RowStream(1, 2, 3, 0, count), 3).numpy()
     assert set(np.unique(signs)) == {-1.0, 1.0}
     assert np.abs(signs.T @ signs / count - np.eye(3)).max() < 5 / np.sqrt(count)

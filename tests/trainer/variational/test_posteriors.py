@@ -58,10 +58,10 @@ def test_gamma_variates_follow_the_gamma_distribution(concentration):
     import tensorflow_probability as tfp
 
     from probrt.trainer.variational import threefry as noise
-    from probrt.trainer.variational.posteriors.bounded import gamma_variate
+    from probrt.trainer.variational.posteriors.bounded import draw_gamma
 
-    made = gamma_variate(tf.fill([COUNT], concentration), noise.uniform(1, {2: (9, COUNT)}, 3)[2]).numpy()
-    below = np.sort(tfp.distributions.Gamma(concentration, 1.0).cdf(made).numpy())
+    variates = draw_gamma(tf.fill([COUNT], concentration), noise.uniform(1, {2: (9, COUNT)}, 3)[2]).numpy()
+    below = np.sort(tfp.distributions.Gamma(concentration, 1.0).cdf(variates).numpy())
     # Draws below 1e-30 are raised to it; at 0.05 that moves the distribution function there by 0.03 at most.
     floor = tfp.distributions.Gamma(concentration, 1.0).cdf(1e-30).numpy()
     gap = np.abs(np.maximum(below, floor) - np.maximum((np.arange(COUNT) + 0.5) / COUNT, floor)).max()

@@ -80,7 +80,7 @@ class Posterior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
 
         Flipping the sign of any weight's deviation leaves the distribution as it is.
         """
-        raise TypeError(f"{type(self).__name__} is not symmetric: it defines no split")
+        raise ValueError(f"{self.title} defines no split; only a symmetric posterior needs one")
 
     def mean(self, parameters: Parameters) -> tf.Tensor:
         """Returns the posterior mean, of the weight's shape."""

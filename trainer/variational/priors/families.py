@@ -171,8 +171,8 @@ class TfpPrior(Prior, frozen=True, tag="tfp"):
     settings: dict[str, float] = field(name="parameters", default_factory=dict)
 
     def __post_init__(self) -> None:
-        made = self._make_distribution()
-        if made.event_shape.rank != 0 or made.batch_shape.rank != 0:
+        distribution = self._make_distribution()
+        if distribution.event_shape.rank != 0 or distribution.batch_shape.rank != 0:
             raise ValueError(f"TFP's {self.kind} with {self.settings} is not over single numbers")
 
     @property
