@@ -9,9 +9,11 @@ from probrt.trainer.heads.base import Head, Moments
 from probrt.trainer.heads.base import OwnLayers as Own
 from probrt.trainer.heads.bernoulli import BernoulliHead as Bernoulli
 from probrt.trainer.heads.bernoulli import BernoulliMixtureHead as BernoulliMixture
+from probrt.trainer.heads.binary import BinaryHead
 from probrt.trainer.heads.box import BoxHead as Box
 from probrt.trainer.heads.categorical import CategoricalHead as Categorical
 from probrt.trainer.heads.categorical import OrdinalHead as Ordinal
+from probrt.trainer.heads.classes import ClassHead
 from probrt.trainer.heads.counts import NegativeBinomialHead as NegativeBinomial
 from probrt.trainer.heads.counts import PoissonHead as Poisson
 from probrt.trainer.heads.location_scale import LaplaceHead as Laplace
@@ -21,6 +23,7 @@ from probrt.trainer.heads.location_scale import StudentTHead as StudentT
 from probrt.trainer.heads.mixture import NormalMixtureHead as NormalMixture
 from probrt.trainer.heads.multivariate import MultivariateNormalHead as MultivariateNormal
 from probrt.trainer.heads.proportions import BetaHead as Beta
+from probrt.trainer.heads.real import RealHead
 
 __all__ = [
     "HEADS",
@@ -28,8 +31,10 @@ __all__ = [
     "Bernoulli",
     "BernoulliMixture",
     "Beta",
+    "BinaryHead",
     "Box",
     "Categorical",
+    "ClassHead",
     "Head",
     "Laplace",
     "LogNormal",
@@ -41,6 +46,7 @@ __all__ = [
     "Ordinal",
     "Own",
     "Poisson",
+    "RealHead",
     "StudentT",
 ]
 
