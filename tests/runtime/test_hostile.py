@@ -1,4 +1,4 @@
-"""Bad input that a careless or ill-meaning hand can bring: lists, odd files, bundles. One line or one row, no hang."""
+"""Careless or malicious input (lists, odd files, bundles) ends as one line or one row, and nothing hangs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def predict(bundle: Bundle, out: Path, *words: object) -> int:
     return cli.call([str(word) for word in (*fixed, *words)])
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -40,7 +40,7 @@ def test_a_parquet_list_names_files_relative_to_itself(
     shutil.copy(pictures / "00.png", tmp_path)
     pq.write_table(pa.table({"n": [1, 2], column: ["00.png", str(pictures / "01.png")]}), tmp_path / "list.parquet")
     assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "list.parquet", "--quiet") == 0
-    assert [row["file"] for row in rows(tmp_path / "p.jsonl")] == [f"{tmp_path}/00.png", f"{pictures}/01.png"]
+    assert [row["file"] for row in read_rows(tmp_path / "p.jsonl")] == [f"{tmp_path}/00.png", f"{pictures}/01.png"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_parquet_list_names_files_relative_to_itself(
         ("l.txt", b"\n\n", "no images there"),
     ],
 )
-def test_lists_that_are_none_are_refused_in_one_line(
+def test_unreadable_lists_are_refused_in_one_line(
     bundle: Bundle, tmp_path: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -67,7 +67,7 @@ def test_lists_that_are_none_are_refused_in_one_line(
         assert reason in capsys.readouterr().err
 
 
-def test_a_list_of_odd_things_is_answered_row_by_row(
+def test_a_list_of_odd_files_is_answered_row_by_row(
     bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
@@ -96,19 +96,19 @@ def test_a_list_of_odd_things_is_answered_row_by_row(
     names = [name for pair in zip(expected, good, strict=False) for name in pair] + list(expected)[len(good) :]
     (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
     assert predict(bundle, tmp_path / "p.jsonl", tmp_path / "list.txt") == 1
-    found = rows(tmp_path / "p.jsonl")
-    assert [row["file"] for row in found] == [os.path.join(tmp_path, name) for name in names]  # noqa: PTH118
-    for name, row in zip(names, found, strict=True):
+    rows = read_rows(tmp_path / "p.jsonl")
+    assert [row["file"] for row in rows] == [os.path.join(tmp_path, name) for name in names]  # noqa: PTH118
+    for name, row in zip(names, rows, strict=True):
         assert expected.get(name, "") in (row["error"] or "")
         assert row["status"] == ("error" if name in expected else "ok")
-    said = capsys.readouterr().err
-    assert said.count("2 files hold several frames or pages: the first was taken") == 1
-    assert "shapes/1: litert on cpu, draws, 8 draws" in said
-    assert "11 rows, 8 errors" in said
-    assert "most uncertain by shape.epistemic:" in said
+    log = capsys.readouterr().err
+    assert log.count("2 files hold several frames or pages: the first was taken") == 1
+    assert "shapes/1: litert on cpu, draws, 8 draws" in log
+    assert "11 rows, 8 errors" in log
+    assert "most uncertain by shape.epistemic:" in log
 
 
-def test_auto_says_what_it_took_and_why_not_in_one_line(
+def test_auto_explains_its_choice_in_one_line(
     bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, line in (
@@ -125,8 +125,8 @@ def test_auto_says_what_it_took_and_why_not_in_one_line(
         assert capsys.readouterr().err.splitlines()[0].startswith(f"probrt: shapes/1: {line}")
 
 
-def test_a_slow_image_holds_up_no_other(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
-    """The largest picture that is read takes hundreds of times as long as a small one."""
+def test_a_slow_image_delays_no_other(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    """The largest allowed picture takes hundreds of times as long as a small one."""
     Image.effect_noise((6000, 6000), 90).save(tmp_path / "slow.png", compress_level=1)
     names = [str(tmp_path / "slow.png"), *[str(pictures / "00.png")] * 60]
     loader, order = Loader(iter(names), bundle.manifest.input, 16, 2), []
@@ -150,28 +150,28 @@ def test_memory_does_not_grow_with_the_number_of_images(bundle: Bundle, pictures
         (tmp_path / "list.txt").write_text(f"{pictures}/00.png\n" * count)
         words = ["predict", tmp_path / "list.txt", "--bundle", bundle.path, "--engine", "litert", "--quiet"]
         words += ["--out", tmp_path / f"{count}.jsonl", "--maps", "none"]
-        ran = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
         )
-        peak[count] = int(ran.stdout)
+        peak[count] = int(result.stdout)
         assert len((tmp_path / f"{count}.jsonl").read_bytes().splitlines()) == count
-    # MB; 10,000 rows are 5 MB of text, and what a first batch leaves behind varies by a few.
+    # In MB; 10,000 rows are 5 MB of text, and the memory that the first batch leaves varies by a few MB.
     assert peak[10_000] < peak[500] + 12
 
 
 @pytest.fixture
-def copied(bundle: Bundle, tmp_path: Path) -> Path:
+def bundle_copy(bundle: Bundle, tmp_path: Path) -> Path:
     shutil.copytree(bundle.path, tmp_path / "shapes" / "1")
     return tmp_path / "shapes" / "1"
 
 
 def test_a_newer_bundle_says_which_version_reads_it(
-    bundle: Bundle, copied: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Bundle, bundle_copy: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = json.loads((copied / m.NAME).read_text()) | {"format": 2, "probrt": "9.4.0", "surprise": [1]}
-    (copied / m.NAME).write_text(json.dumps(text))
+    text = json.loads((bundle_copy / m.NAME).read_text()) | {"format": 2, "probrt": "9.4.0", "surprise": [1]}
+    (bundle_copy / m.NAME).write_text(json.dumps(text))
     for command in (["predict", str(pictures)], ["inspect"], ["verify"]):
-        where = ["--bundle", str(copied)] if command[0] == "predict" else [str(copied)]
+        where = ["--bundle", str(bundle_copy)] if command[0] == "predict" else [str(bundle_copy)]
         assert cli.call([*command, *where]) == 2
         error = capsys.readouterr().err
         assert "was written by probrt 9.4.0; this one reads format 1; install probrt 9.4.0 or newer" in error
@@ -191,10 +191,10 @@ def test_a_newer_bundle_says_which_version_reads_it(
     ],
     ids=["deep", "large", "bytes", "unlisted", "link", "pipe", "absent"],
 )
-def test_a_bundle_that_is_unsound_is_refused(copied: Path, harm: Callable[[Path], object], message: str) -> None:
-    harm(copied)
+def test_an_unsound_bundle_is_refused(bundle_copy: Path, harm: Callable[[Path], object], message: str) -> None:
+    harm(bundle_copy)
     with pytest.raises(BundleError, match=message):
-        Bundle.open(copied)
+        Bundle.open(bundle_copy)
 
 
 @pytest.mark.parametrize("path", ["../out.tflite", "/etc/passwd", "a/../../b", "C:\\x", "a\\b", "a//b", "", "a\nb"])

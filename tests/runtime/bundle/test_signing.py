@@ -1,4 +1,4 @@
-"""A signed bundle: whose it is, and that nothing in it changed."""
+"""A signature proves who signed a bundle, and that nothing in it has changed since."""
 
 import shutil
 from pathlib import Path
@@ -15,15 +15,15 @@ from probrt.runtime.errors import BundleError, UsageError
 
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, Path]:
-    """PEM files: the private and the public key of one owner, the public key of another."""
-    found = {name: tmp_path / f"{name}.pem" for name in ("private", "public", "other")}
+    """PEM files: the private and the public key of an owner, and the public key of another owner."""
+    paths = {name: tmp_path / f"{name}.pem" for name in ("private", "public", "other")}
     owner, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     private = (form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     public = (form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    found["private"].write_bytes(owner.private_bytes(*private))
-    found["public"].write_bytes(owner.public_key().public_bytes(*public))
-    found["other"].write_bytes(other.public_key().public_bytes(*public))
-    return found
+    paths["private"].write_bytes(owner.private_bytes(*private))
+    paths["public"].write_bytes(owner.public_key().public_bytes(*public))
+    paths["other"].write_bytes(other.public_key().public_bytes(*public))
+    return paths
 
 
 def test_a_signature_holds_until_something_changes(
@@ -38,7 +38,7 @@ def test_a_signature_holds_until_something_changes(
     assert "signed by the owner of" in capsys.readouterr().out
     assert cli.call(["verify", str(folder), "--key", str(keys["other"])]) == 2
     assert "the signature does not hold" in capsys.readouterr().err
-    # A manifest that lists other bytes is consistent in itself, and yet not what was signed.
+    # A manifest that lists other bytes is consistent in itself, but it is not what was signed.
     manifest = folder / "probrt.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"unit": "rad"', b'"unit": "deg"'))
     assert cli.call(["verify", str(folder)]) == 0
@@ -49,7 +49,7 @@ def test_a_signature_holds_until_something_changes(
         check_signature(folder, keys["public"])
 
 
-def test_keys_that_are_none(bundle: Bundle, keys: dict[str, Path], tmp_path: Path) -> None:
+def test_files_that_are_no_keys_are_refused(bundle: Bundle, keys: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "signed"
     shutil.copytree(bundle.path, folder)
     for wrong in (tmp_path / "absent.pem", keys["public"]):

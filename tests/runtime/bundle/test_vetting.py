@@ -1,4 +1,4 @@
-"""Graphs that may not be: each is refused by its bytes, with its name, and without TensorFlow."""
+"""Forbidden graphs are refused by their bytes, with a message that names them, and without TensorFlow."""
 
 import contextlib
 import subprocess
@@ -21,8 +21,8 @@ from probrt.runtime.bundle.vetting import ALLOWED, saved_model_ops, vet, vet_onn
 from probrt.runtime.errors import BundleError
 
 
-def saved(folder: Path, function: Callable[..., Any]) -> bytes:
-    """saved_model.pb of one signature of `x`."""
+def save_graph(folder: Path, function: Callable[..., Any]) -> bytes:
+    """Returns the saved_model.pb of a model with one signature of `x`."""
     module = tf.Module()
     module.variable = tf.Variable(1.0)
     module.answer = tf.function(function, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
@@ -43,12 +43,12 @@ def test_a_real_bundle_is_clean(bundle: Bundle) -> None:
         vet_saved_model(graph, "graph", [*ops, "WriteFile", "ReadFile"])
 
 
-def reading(x: tf.Tensor) -> dict[str, tf.Tensor]:
+def read_a_file(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": x + tf.strings.to_number(tf.io.read_file("/etc/hostname"))}
 
 
-def deep(x: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The op lies in a branch in a loop's body, both functions of their own."""
+def call_in_a_branch(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The operation lies in a branch inside the body of a loop; both are functions of the graph."""
 
     def body(i: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return i + 1, tf.cond(i > 5, lambda: y + tf.cast(tf.timestamp(), tf.float32), lambda: y)
@@ -56,38 +56,38 @@ def deep(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": tf.while_loop(lambda i, y: i < 10, body, (0, x))[1]}
 
 
-def python(x: tf.Tensor) -> dict[str, tf.Tensor]:
+def call_python(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": tf.py_function(lambda v: v, [x], tf.float32)}
 
 
 @pytest.mark.parametrize(
     ("function", "op"),
-    [(reading, "ReadFile"), (deep, "Timestamp"), (python, "EagerPyFunc")],
-    ids=lambda one: getattr(one, "__name__", one),
+    [(read_a_file, "ReadFile"), (call_in_a_branch, "Timestamp"), (call_python, "EagerPyFunc")],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_foreign_operations_are_refused_wherever_they_are(tmp_path: Path, function: Any, op: str) -> None:
     with pytest.raises(BundleError, match=f"saved_model.pb: holds .*{op}.*, which a bundle may not"):
-        vet_saved_model(saved(tmp_path, function), "saved_model.pb")
+        vet_saved_model(save_graph(tmp_path, function), "saved_model.pb")
 
 
 def test_a_signature_may_not_write(tmp_path: Path) -> None:
-    """SaveV2 is in every SavedModel, but not within a signature's reach."""
-    clean = saved(tmp_path / "clean", lambda x: {"y": 2.0 * x})
+    """SaveV2 is in every SavedModel, but no signature may reach it."""
+    clean = save_graph(tmp_path / "clean", lambda x: {"y": 2.0 * x})
     assert "SaveV2" in saved_model_ops(clean)
     vet_saved_model(clean, "saved_model.pb")
 
-    def writing(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    def write_a_file(x: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies(
             [tf.raw_ops.SaveV2(prefix="/tmp/x", tensor_names=["a"], shape_and_slices=[""], tensors=[x])]
         ):
             return {"y": tf.identity(x)}
 
     with pytest.raises(BundleError, match="its signature serving_default reaches SaveV2"):
-        vet_saved_model(saved(tmp_path / "writing", writing), "saved_model.pb")
+        vet_saved_model(save_graph(tmp_path / "writing", write_a_file), "saved_model.pb")
 
 
-def test_the_last_of_two_names_counts() -> None:
-    """A parser takes the last of a field that is there twice; so must the check."""
+def test_the_last_of_repeated_fields_counts() -> None:
+    """A parser takes the last of a repeated field, and so must the check."""
     node = b"\x12\x05Const" + b"\x12\x08ReadFile"
     graph = b"\x0a" + bytes([len(node)]) + node
     meta = b"\x12" + bytes([len(graph)]) + graph
@@ -95,7 +95,7 @@ def test_the_last_of_two_names_counts() -> None:
         vet_saved_model(b"\x12" + bytes([len(meta)]) + meta, "saved_model.pb")
 
 
-def onnx_of(nodes: list[Any], initializers: list[Any]) -> bytes:
+def encode_onnx(nodes: list[Any], initializers: list[Any]) -> bytes:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes, "graph", [value("x", TensorProto.FLOAT, [2])], [value("y", TensorProto.FLOAT, [2])], initializers
@@ -104,20 +104,20 @@ def onnx_of(nodes: list[Any], initializers: list[Any]) -> bytes:
 
 
 def test_onnx_files_hold_their_own_tensors_and_known_operations() -> None:
-    here = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    own = numpy_helper.from_array(np.ones(2, np.float32), "w")
     add = helper.make_node("Add", ["x", "w"], ["y"])
-    vet_onnx(onnx_of([add], [here]), "mean.onnx")
+    vet_onnx(encode_onnx([add], [own]), "mean.onnx")
     elsewhere = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
     elsewhere.external_data.add(key="location", value="../../etc/passwd")
     with pytest.raises(BundleError, match=r"mean\.onnx: its tensor w lies in another file"):
-        vet_onnx(onnx_of([add], [elsewhere]), "mean.onnx")
+        vet_onnx(encode_onnx([add], [elsewhere]), "mean.onnx")
     constant = helper.make_node("Constant", [], ["y"], value=elsewhere)
     branch = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])])
     nested = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
     with pytest.raises(BundleError, match="lies in another file"):
-        vet_onnx(onnx_of([nested], []), "mean.onnx")
+        vet_onnx(encode_onnx([nested], []), "mean.onnx")
     with pytest.raises(BundleError, match=r"holds Run of domain evil\.com"):
-        vet_onnx(onnx_of([helper.make_node("Run", ["x"], ["y"], domain="evil.com")], []), "mean.onnx")
+        vet_onnx(encode_onnx([helper.make_node("Run", ["x"], ["y"], domain="evil.com")], []), "mean.onnx")
 
 
 def test_no_framework_is_needed(bundle: Bundle) -> None:
@@ -130,14 +130,14 @@ def test_no_framework_is_needed(bundle: Bundle) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
     for check in (vet_onnx, vet_saved_model):
         with contextlib.suppress(BundleError):
             check(content, "file")
 
 
-def test_the_reader_against_a_real_parser() -> None:
-    model = onnx.load_from_string(onnx_of([helper.make_node("Neg", ["x"], ["y"], "name")], []))
+def test_the_reader_agrees_with_a_real_parser() -> None:
+    model = onnx.load_from_string(encode_onnx([helper.make_node("Neg", ["x"], ["y"], "name")], []))
     message = memoryview(model.SerializeToString())
     assert [number for number, _ in read_fields(message)] == [field.number for field, _ in model.ListFields()]
     assert [read_text(node, 4) for node in find_messages(message, 7, 1)] == ["Neg"]

@@ -1,4 +1,4 @@
-"""Every engine and variant of a real bundle: the same draws, the same numbers; and what is refused."""
+"""Every engine and variant of a real bundle gives the same numbers for the same draws; refused requests."""
 
 import os
 import shutil
@@ -49,10 +49,10 @@ def test_all_engines_give_the_same_numbers(
     prediction = predictor(images)
     assert_close(prediction, reference["mean" if variant == "mean" else "sampled"])
     assert prediction.draws.tolist() == [0 if variant == "mean" else 8] * 5
-    assert_close(predictor(images[:2]), Prediction(cut(prediction, 2), prediction.draws[:2]))
+    assert_close(predictor(images[:2]), Prediction(take_first(prediction, 2), prediction.draws[:2]))
 
 
-def cut(prediction: Prediction, count: int) -> dict[str, object]:
+def take_first(prediction: Prediction, count: int) -> dict[str, object]:
     return {
         head: make_answer({name: values[:count] for name, values in answer.quantities.items()})
         for head, answer in prediction.heads.items()
@@ -60,8 +60,8 @@ def cut(prediction: Prediction, count: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["mean", "draws-00", "sampled"])
-def test_litert_s_compiled_model_gives_what_its_interpreter_gives(bundle: Bundle, name: str) -> None:
-    """On its CPU side: the same buffers and sizes as on a GPU, which is not to be had everywhere."""
+def test_litert_s_compiled_model_agrees_with_its_interpreter(bundle: Bundle, name: str) -> None:
+    """Runs on the CPU, with the same buffers and sizes as on a GPU, because few machines have one."""
     from probrt.runtime.engines.litert import Compiled, LiteRT
 
     (file,) = (file for file in bundle.manifest.files if file.path == f"{name}.tflite")
@@ -77,7 +77,7 @@ def test_litert_s_compiled_model_gives_what_its_interpreter_gives(bundle: Bundle
 
 
 def test_a_gpu_that_does_not_answer_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
-    """With the accelerator's library, and a Vulkan that is told of no driver."""
+    """The accelerator's library is there, and Vulkan finds no driver."""
     script = (
         "import sys; from probrt.runtime.bundle.bundle import Bundle; from probrt.runtime.engines import litert;"
         "from probrt.runtime.errors import MissingError;"
@@ -86,18 +86,18 @@ def test_a_gpu_that_does_not_answer_is_one_line(bundle: Bundle, tmp_path: Path) 
         "\nexcept MissingError as error: print(error)"
     )
     nothing = {name: str(tmp_path / "none.json") for name in ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")}
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, bundle.path],
         env=os.environ | nothing,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "litert finds no device gpu here (it has: cpu); see `probrt doctor`\n"
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "litert finds no device gpu here (it has: cpu); see `probrt doctor`\n"
 
 
-def test_mean_knows_no_epistemic_part(reference: dict[str, Prediction]) -> None:
+def test_the_mean_has_no_epistemic_part(reference: dict[str, Prediction]) -> None:
     for answer in reference["mean"].heads.values():
         assert answer.epistemic is None
         assert answer.total is None
@@ -121,14 +121,14 @@ def test_seeds_and_numbers_of_draws(bundle: Bundle) -> None:
     assert np.abs(other(images)["slant"].mean - four["slant"].mean).max() > 1e-3
 
 
-def test_what_can_be_honoured_decides_the_engine(bundle: Bundle) -> None:
+def test_the_request_decides_the_engine(bundle: Bundle) -> None:
     assert load_predictor(bundle).plan.engine.name == "openvino"
     assert load_predictor(bundle, samples=5).plan.engine.name == "tensorflow"
     assert load_predictor(bundle, samples=16).plan.variant == "sampled"
 
 
 @pytest.mark.parametrize(
-    ("wish", "error", "message"),
+    ("request_options", "error", "message"),
     [
         ({"samples": 0}, UsageError, "at least 1"),
         ({"samples": -3}, UsageError, "at least 1"),
@@ -147,14 +147,14 @@ def test_what_can_be_honoured_decides_the_engine(bundle: Bundle) -> None:
         ({"engine": "tensorflow", "device": "cuda"}, MissingError, "no device cuda here"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_way_out(
-    bundle: Bundle, wish: dict[str, object], error: type[Exception], message: str
+def test_impossible_requests_are_refused_with_a_way_out(
+    bundle: Bundle, request_options: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        load_predictor(bundle, **wish)
+        load_predictor(bundle, **request_options)
 
 
-def test_a_mean_only_bundle_says_that_it_knows_no_epistemic_part(
+def test_a_bundle_of_the_mean_alone_has_no_epistemic_part(
     bundle: Bundle, tmp_path: Path, rewrite: Callable[[Path], Bundle]
 ) -> None:
     folder = tmp_path / "1"

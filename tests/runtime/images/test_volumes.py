@@ -1,4 +1,4 @@
-"""NIfTI in, NIfTI map out on the same voxel grid; `.npy` volumes; maps of heads per voxel."""
+"""A NIfTI volume gives NIfTI maps on the same voxel grid; `.npy` volumes; maps of heads per voxel."""
 
 import base64
 import gzip
@@ -27,7 +27,7 @@ TURNED = np.array([[0.1, 0.0, 3.0, -20.0], [-2.0, 0.2, 0.1, 30.0], [0.1, 1.5, -0
 
 @pytest.fixture(scope="module")
 def brains(tmp_path_factory: pytest.TempPathFactory, rewrite: Callable[..., Bundle]) -> Bundle:
-    """A posterior mean of volumes [4, 5, 6, 1]: per voxel three classes, two flags and a number with an extra."""
+    """A posterior mean of volumes [4, 5, 6, 1]: heads per voxel of three classes, of two flags and of a real value."""
     import tensorflow as tf
 
     def mean(images: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def brains(tmp_path_factory: pytest.TempPathFactory, rewrite: Callable[..., Bund
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """One volume, turned and compressed, and one as an array."""
+    """A turned and compressed NIfTI volume, and an array."""
     rng = np.random.default_rng(2)
     stored = rng.normal(size=(5, 4, 6)).astype(np.float32)  # axes back to front, bottom to top, right to left
     nibabel.save(nibabel.Nifti1Image(stored, TURNED), tmp_path / "a.nii.gz")
@@ -83,12 +83,12 @@ def predict(bundle: Bundle, scans: Path, *words: object) -> list[dict[str, Any]]
 def test_nifti_in_gives_maps_on_its_own_voxels(brains: Bundle, scans: Path) -> None:
     volume, array = predict(brains, scans)
     stored = nibabel.load(scans / "a.nii.gz").get_fdata()
-    found = {name: nibabel.load(path) for name, path in volume["heads"]["depth"].items()}
-    for image in found.values():
+    maps = {name: nibabel.load(path) for name, path in volume["heads"]["depth"].items()}
+    for image in maps.values():
         np.testing.assert_allclose(image.affine, TURNED, rtol=1e-6)
         assert image.shape == stored.shape
-    np.testing.assert_allclose(found["mean"].get_fdata(), 2 * stored, rtol=1e-5)
-    np.testing.assert_allclose(found["cubed"].get_fdata(), stored**3, rtol=1e-5)
+    np.testing.assert_allclose(maps["mean"].get_fdata(), 2 * stored, rtol=1e-5)
+    np.testing.assert_allclose(maps["cubed"].get_fdata(), stored**3, rtol=1e-5)
     classes = nibabel.load(volume["heads"]["tissue"]["mean"])
     assert classes.get_data_dtype() == np.uint8
     expected = np.stack([stored, 2 - stored, 0.5 * stored]).argmax(0)
@@ -106,9 +106,9 @@ def test_maps_by_name_and_in_flat_columns(brains: Bundle, scans: Path) -> None:
         for path in row["heads"]["spot"].values()
     )
     _, array = predict(brains, scans, "--maps", "nifti", "--overwrite")
-    found = nibabel.load(array["heads"]["depth"]["mean"])
-    np.testing.assert_array_equal(found.affine, np.eye(4))
-    np.testing.assert_allclose(decode_volume(found.to_bytes()), 2 * np.load(scans / "b.npy"), rtol=1e-6)
+    depth = nibabel.load(array["heads"]["depth"]["mean"])
+    np.testing.assert_array_equal(depth.affine, np.eye(4))
+    np.testing.assert_allclose(decode_volume(depth.to_bytes()), 2 * np.load(scans / "b.npy"), rtol=1e-6)
     words = ["predict", scans / "a.nii.gz", "--bundle", brains.path, "--out", scans / "p.parquet", "--quiet"]
     assert cli.call([str(word) for word in words]) == 0
     import pyarrow.parquet as pq
@@ -125,24 +125,24 @@ def test_the_report_shows_the_middle_slices(brains: Bundle, scans: Path) -> None
     assert data is not None
     for item, name in zip(json.loads(data.group(1))["items"], ("a.nii.gz", "b.npy"), strict=True):
         assert item["heads"]["depth"]["maps"].keys() == {"mean", "aleatoric", "cubed"}
-        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["image"].partition(",")[2]))).convert("L"))
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["image"].partition(",")[2]))).convert("L"))
         voxels = decode_volume((scans / name).read_bytes()) if name == "a.nii.gz" else np.load(scans / name)
-        wanted = voxels[SIDES[0] // 2, ..., 0]
-        assert shown.shape == wanted.shape
-        # WebP at quality 70 loses some; which voxel is bright and which dark it keeps.
-        assert np.corrcoef(shown.ravel(), wanted.ravel())[0, 1] > 0.9
+        expected = voxels[SIDES[0] // 2, ..., 0]
+        assert picture.shape == expected.shape
+        # WebP at quality 70 changes values a little, but not which voxels are bright and which are dark.
+        assert np.corrcoef(picture.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 def test_a_coarser_map_covers_the_same_millimetres() -> None:
     sides = (4, 6, 10)
-    whole, coarse = (
+    full, coarse = (
         nibabel.Nifti1Image.from_bytes(gzip.decompress(encode_volume(np.zeros(shape, np.float32), TURNED, sides)))
         for shape in (sides, (2, 3, 5))
     )
-    np.testing.assert_allclose(whole.affine, TURNED, rtol=1e-6)
-    # The corners of the grid, half a voxel outside the middles of its outer voxels, stay where they are.
+    np.testing.assert_allclose(full.affine, TURNED, rtol=1e-6)
+    # The corners of the grid lie half a voxel outside the centres of its outer voxels, and must not move.
     corners = [
-        image.affine @ np.array([[-0.5] * 3 + [1], [*(np.array(image.shape) - 0.5), 1]]).T for image in (whole, coarse)
+        image.affine @ np.array([[-0.5] * 3 + [1], [*(np.array(image.shape) - 0.5), 1]]).T for image in (full, coarse)
     ]
     np.testing.assert_allclose(corners[0], corners[1], atol=1e-4)
 

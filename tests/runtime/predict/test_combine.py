@@ -42,8 +42,8 @@ BINARY = HeadRecord(
 )
 
 
-def draws(head: HeadRecord, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means [draws, batch 5, outputs] and expected spread of each draw."""
+def make_draws(head: HeadRecord, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means [draws, batch 5, outputs] and the expected spread of each draw."""
     rng = np.random.default_rng(seed)
     if head is REAL:
         return rng.normal(100, 3, (count, 5, 2)), rng.gamma(2, size=(count, 5, 2))
@@ -51,12 +51,17 @@ def draws(head: HeadRecord, seed: int, count: int) -> tuple[np.ndarray, np.ndarr
     return p, ENTROPIES[head.kind](p)
 
 
-def whole(head: HeadRecord, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
-    total_mean, aleatoric = mean.mean(0), spread.mean(0)
+def combine_at_once(head: HeadRecord, mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
+    overall_mean, aleatoric = mean.mean(0), spread.mean(0)
     if head is REAL:
-        return {"mean": total_mean, "aleatoric": aleatoric, "epistemic": mean.var(0), "total": aleatoric + mean.var(0)}
-    total = ENTROPIES[head.kind](total_mean)
-    return {"mean": total_mean, "aleatoric": aleatoric, "epistemic": total - aleatoric, "total": total}
+        return {
+            "mean": overall_mean,
+            "aleatoric": aleatoric,
+            "epistemic": mean.var(0),
+            "total": aleatoric + mean.var(0),
+        }
+    total = ENTROPIES[head.kind](overall_mean)
+    return {"mean": overall_mean, "aleatoric": aleatoric, "epistemic": total - aleatoric, "total": total}
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,38 +70,38 @@ def whole(head: HeadRecord, mean: np.ndarray, spread: np.ndarray) -> dict[str, n
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 6), min_size=1, max_size=5),
 )
-def test_chunks_of_any_size_come_to_the_whole(head: HeadRecord, seed: int, sizes: list[int]) -> None:
-    mean, spread = draws(head, seed, sum(sizes))
+def test_chunks_of_any_size_come_to_the_combine_at_once(head: HeadRecord, seed: int, sizes: list[int]) -> None:
+    mean, spread = make_draws(head, seed, sum(sizes))
     combiner, first = combine_chunks(head), 0
     for size in sizes:
-        part = whole(head, mean[first : first + size], spread[first : first + size])
+        part = combine_at_once(head, mean[first : first + size], spread[first : first + size])
         combiner.add({f"h.{name}": values.astype(np.float64) for name, values in part.items()}, size)
         first += size
-    for name, values in whole(head, mean, spread).items():
+    for name, values in combine_at_once(head, mean, spread).items():
         np.testing.assert_allclose(combiner.combine()[name], values, atol=1e-9)
 
 
 def test_equal_float32_draws_have_no_epistemic_part() -> None:
     for head in (REAL, CLASS, BINARY):
-        mean, spread = draws(head, 1, 1)
+        mean, spread = make_draws(head, 1, 1)
         combiner = combine_chunks(head)
         for _ in range(5):
-            part = whole(head, mean.astype(np.float32), spread.astype(np.float32))
+            part = combine_at_once(head, mean.astype(np.float32), spread.astype(np.float32))
             combiner.add({f"h.{name}": values.astype(np.float32) for name, values in part.items()}, 8)
         epistemic = combiner.combine()["epistemic"]
         assert (epistemic >= 0).all()
         np.testing.assert_allclose(epistemic, 0, atol=1e-6)
 
 
-def test_rows_taken_apart_and_stacked_are_the_same_sum() -> None:
+def test_selected_and_stacked_rows_are_the_same_state() -> None:
     for head in (REAL, CLASS):
-        mean, spread = draws(head, 2, 8)
+        mean, spread = make_draws(head, 2, 8)
         combiner = combine_chunks(head)
-        combiner.add({f"h.{k}": v for k, v in whole(head, mean, spread).items()}, 8)
-        again = stack_combiners([combiner.select(np.array([i])) for i in range(5)])
-        assert again.draws == 8
+        combiner.add({f"h.{k}": v for k, v in combine_at_once(head, mean, spread).items()}, 8)
+        stacked = stack_combiners([combiner.select(np.array([i])) for i in range(5)])
+        assert stacked.draws == 8
         for name, values in combiner.combine().items():
-            np.testing.assert_array_equal(again.combine()[name], values)
+            np.testing.assert_array_equal(stacked.combine()[name], values)
 
 
 def test_other_outputs_are_averaged_over_draws() -> None:
@@ -110,16 +115,16 @@ def test_other_outputs_are_averaged_over_draws() -> None:
     )
     assert head.extra == ("quantiles", "absent")
     rng = np.random.default_rng(4)
-    (mean, spread), quantiles = draws(REAL, 4, 9), rng.normal(size=(9, 5, 2, 3))
+    (mean, spread), quantiles = make_draws(REAL, 4, 9), rng.normal(size=(9, 5, 2, 3))
     combiner = combine_chunks(head)
     for first, size in ((0, 2), (2, 4), (6, 3)):
         some = slice(first, first + size)
-        part = {f"h.{name}": values for name, values in whole(REAL, mean[some], spread[some]).items()}
+        part = {f"h.{name}": values for name, values in combine_at_once(REAL, mean[some], spread[some]).items()}
         combiner.add(part | {"h.quantiles": quantiles[some].mean(0)}, size)
-    again = stack_combiners([combiner.select(np.array([i])) for i in range(5)]).combine()
-    assert list(again) == ["mean", "total", "aleatoric", "epistemic", "quantiles"]
-    np.testing.assert_allclose(again["quantiles"], quantiles.mean(0), atol=1e-12)
-    np.testing.assert_allclose(again["mean"], mean.mean(0), atol=1e-12)
+    stacked = stack_combiners([combiner.select(np.array([i])) for i in range(5)]).combine()
+    assert list(stacked) == ["mean", "total", "aleatoric", "epistemic", "quantiles"]
+    np.testing.assert_allclose(stacked["quantiles"], quantiles.mean(0), atol=1e-12)
+    np.testing.assert_allclose(stacked["mean"], mean.mean(0), atol=1e-12)
 
 
 def test_entropy_at_the_borders() -> None:
@@ -130,10 +135,10 @@ def test_entropy_at_the_borders() -> None:
 def test_standard_error_is_that_of_the_mean_and_bounds_probabilities() -> None:
     values = np.random.default_rng(0).normal(size=(16, 4, 1))
     np.testing.assert_allclose(standard_error("real", values.var(0), 16), values.std(0, ddof=1)[:, 0] / 4)
-    p, spread = draws(CLASS, 3, 16)
-    bound = standard_error("class", whole(CLASS, p, spread)["epistemic"], 16)
+    p, spread = make_draws(CLASS, 3, 16)
+    bound = standard_error("class", combine_at_once(CLASS, p, spread)["epistemic"], 16)
     assert (p.std(0, ddof=1).max(-1) / 4 <= bound).all()
-    assert np.isinf(standard_error("class", whole(CLASS, p[:1], spread[:1])["epistemic"], 1)).all()
+    assert np.isinf(standard_error("class", combine_at_once(CLASS, p[:1], spread[:1])["epistemic"], 1)).all()
 
 
 def test_the_latest_answer_replaces_the_one_before() -> None:
