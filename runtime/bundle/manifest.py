@@ -304,7 +304,8 @@ def _check(manifest: Manifest, where: str) -> None:
             )
         has_classes = len(head.outputs["mean"]) > len(head.outputs["aleatoric"])
         if head.kind != "real" and has_classes != (head.kind == "class"):
-            raise BundleError(f"{where}: head {head.name} is of kind {head.kind}, which the shape of its mean is not")
+            axis = "has an" if has_classes else "lacks the"
+            raise BundleError(f"{where}: head {head.name} is of kind {head.kind}, but its mean {axis} axis of classes")
         taken = [name for name in head.extra if name in ROW_WORDS]
         if taken:
             raise BundleError(

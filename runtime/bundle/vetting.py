@@ -81,7 +81,7 @@ def vet_saved_model(content: bytes, where: str, narrowed: list[str] | None = Non
     if narrowed is not None:
         wider = sorted({*narrowed} - ALLOWED)
         if wider:
-            raise BundleError(f"{where}: its manifest allows {', '.join(wider)}, which probrt does not")
+            raise BundleError(f"{where}: its manifest allows {', '.join(wider)}, which probrt does not allow")
         allowed = ALLOWED & {*narrowed}
     for meta_graph in find_messages(_parse(content, where), 2):
         _vet_meta_graph(meta_graph, allowed, where)
@@ -147,7 +147,7 @@ def _vet_meta_graph(meta_graph: memoryview, allowed: frozenset[str], where: str)
         for place, used in [("the graph", {op for node in top.values() for op in _read_node_ops(node)}), *ops.items()]:
             outside = sorted(op for op in used if op not in allowed and op not in functions)
             if outside:
-                raise BundleError(f"{where}: holds {', '.join(outside)} (in {place}), which a bundle may not")
+                raise BundleError(f"{where}: holds {', '.join(outside)} (in {place}), which a bundle may not hold")
         for signature in find_messages(meta_graph, 5):
             key = read_text(signature, 1)
             for output in (*find_messages(signature, 2, 2), *find_messages(signature, 2, 1)):
@@ -160,7 +160,9 @@ def _vet_meta_graph(meta_graph: memoryview, allowed: frozenset[str], where: str)
                     used = _find_ops_behind(tensor, top, reached)
                     if used & SAVING:
                         saving = ", ".join(sorted(used & SAVING))
-                        raise BundleError(f"{where}: its signature {key} reaches {saving}, which a signature may not")
+                        raise BundleError(
+                            f"{where}: its signature {key} reaches {saving}, which a signature may not reach"
+                        )
 
 
 def _read_node_ops(node: memoryview) -> set[str]:
@@ -212,7 +214,7 @@ def _vet_onnx_graph(graph: memoryview, where: str, depth: int) -> None:
 def _vet_onnx_node(node: memoryview, where: str, depth: int) -> None:
     domain = read_text(node, 7)
     if domain not in _ONNX_DOMAINS:
-        raise BundleError(f"{where}: holds {read_text(node, 4)} of domain {domain}, which a bundle may not")
+        raise BundleError(f"{where}: holds {read_text(node, 4)} of domain {domain}, which a bundle may not hold")
     for attribute in find_messages(node, 5):
         for tensor in (*find_messages(attribute, 5), *find_messages(attribute, 10)):
             _vet_tensor(tensor, where)

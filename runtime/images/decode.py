@@ -172,7 +172,9 @@ def _check_range(values: Pixels, input: Input) -> None:
 
 def _decode_picture(data: bytes, input: Input) -> DecodedImage:
     if input.colour == "none" or len(input.shape) != 3:
-        raise ImageError(f"is a picture or unknown; the model takes arrays of shape {format_shape(input.shape)} (.npy)")
+        raise ImageError(
+            f"a picture or a file of unknown format; the model takes arrays of shape {format_shape(input.shape)} (.npy)"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:

@@ -128,7 +128,7 @@ def _check_request(bundle: Bundle, request: PredictRequest) -> None:
             f"{mean} holds no draws and so no epistemic uncertainty: --samples {request.samples} has no meaning there"
         )
     if posterior is None and request.variant not in (None, "mean"):
-        raise UsageError(f"{bundle.label} holds no draws: only --variant mean can be had")
+        raise UsageError(f"--variant {request.variant}: {bundle.label} holds no draws; choose --variant mean")
     if posterior and (request.samples or 0) > posterior.max_samples:
         raise UsageError(f"--samples {request.samples}: {bundle.label} gives at most {posterior.max_samples}")
 

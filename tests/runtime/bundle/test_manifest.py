@@ -74,7 +74,11 @@ def test_json_that_is_no_manifest_is_refused(data: bytes) -> None:
     ("change", "message"),
     [
         ({"kind": "real"}, "head shape is of kind real, whose uncertainties combine as variance, not as entropy"),
-        ({"kind": "binary"}, "head shape is of kind binary, which the shape of its mean is not"),
+        ({"kind": "binary"}, "head shape is of kind binary, but its mean has an axis of classes"),
+        (
+            {"outputs": {"mean": [], "aleatoric": []}},
+            "head shape is of kind class, but its mean lacks the axis of classes",
+        ),
         ({"kind": "ordinal"}, "Invalid enum value 'ordinal'"),
         ({"outputs": {"mean": [3]}}, "head shape has no output aleatoric"),
     ],

@@ -165,7 +165,7 @@ def test_a_bundle_of_the_mean_alone_has_no_epistemic_part(
     assert load_predictor(only).plan.variant == "mean"
     with pytest.raises(UsageError, match="no epistemic uncertainty"):
         load_predictor(only, samples=8)
-    with pytest.raises(UsageError, match="only --variant mean"):
+    with pytest.raises(UsageError, match="holds no draws; choose --variant mean"):
         load_predictor(only, variant="draws")
     with pytest.raises(UsageError, match="no savedmodel file"):
         load_predictor(only, engine="tensorflow")
