@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import tensorflow as tf
+from cases import FEATURE_HEADS
 
 from probrt.trainer import heads
 
 XY = {"labels": ["x", "y"], "centre": [2.0, -1.0], "spread": [0.3, 4.0]}
-HEADS = [
+HEADS: list[heads.Head] = [
     heads.Categorical(name="digit", labels=["a", "b", "c"]),
     heads.Categorical(name="tissue", labels=["a", "b"], per_position=True),
     heads.Ordinal(name="grade", labels=["low", "middle", "high", "top"]),
@@ -34,13 +35,15 @@ HEADS = [
     heads.NegativeBinomial(name="spots", centre=[3.0], spread=[2.0]),
     heads.Beta(name="share", centre=[0.2], spread=[0.5]),
 ]
+# A head that is not listed above is tested as its case in cases.py has it.
+HEADS += [head for head in FEATURE_HEADS if type(head) not in {type(example) for example in HEADS}]
 assert {type(head) for head in HEADS} == set(heads.HEADS.built_in)
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
 
 
-def channels(head: heads.AnyHead, draw: int = 0, spread: float = 1.0) -> tf.Tensor:
+def channels(head: heads.Head, draw: int = 0, spread: float = 1.0) -> tf.Tensor:
     """Channels of six examples (5 by 4 positions for a head per position), as the network gives them."""
     positions = [5, 4] if head.per_position else []
-    made = tf.random.stateless_normal([6, *positions, head.channels], [draw, 1], stddev=spread)
-    same = tf.broadcast_to(tf.constant(head.learned, tf.float32), [6, *positions, len(head.learned)])
-    return tf.concat([made, same], axis=-1)
+    predicted = tf.random.stateless_normal([6, *positions, head.channels], [draw, 1], stddev=spread)
+    learned = tf.broadcast_to(tf.constant(head.learned, tf.float32), [6, *positions, len(head.learned)])
+    return tf.concat([predicted, learned], axis=-1)

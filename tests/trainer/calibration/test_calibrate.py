@@ -9,6 +9,7 @@ import pytest
 from cases import BY_NAME
 
 from probrt.runtime.bundle.conformal import class_sets, intervals
+from probrt.runtime.bundle.manifest import Calibration
 from probrt.trainer.calibration.calibrate import calibrate_model, predict_examples
 from probrt.trainer.calibration.risk import example_errors, fit_curve
 from probrt.trainer.calibration.thresholds import COVERAGES, fit_thresholds, quantile
@@ -16,6 +17,7 @@ from probrt.trainer.data import Examples
 from probrt.trainer.heads.bernoulli import BernoulliHead
 from probrt.trainer.heads.categorical import CategoricalHead
 from probrt.trainer.heads.location_scale import NormalHead
+from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 
@@ -39,9 +41,9 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
         examples = Examples(tuple(map(str, range(4000))), images, {"digit": digit, "slant": slant})
         for weight in model.weights:  # next to no spread, so that the mean is the predictive distribution
             weight.parameters["rho"].assign(np.full(weight.shape, -12.0, np.float32))
-        found = {one.head: one for one in calibrate_model(model, examples, seed=0, draws=2).calibration}
-        assert found["digit"].temperature == pytest.approx(1.0, abs=0.1)
-        assert found["slant"].scale == pytest.approx(factor, rel=0.1)
+        records = _by_head(calibrate_model(model, examples, seed=0, draws=2))
+        assert records["digit"].temperature == pytest.approx(1.0, abs=0.1)
+        assert records["slant"].scale == pytest.approx(factor, rel=0.1)
 
 
 def test_a_few_labels_without_a_mistake_do_not_make_it_sure_of_everything() -> None:
@@ -49,24 +51,28 @@ def test_a_few_labels_without_a_mistake_do_not_make_it_sure_of_everything() -> N
     model = BY_NAME["conv2d_random_bias"].model()
     images = np.random.default_rng(0).normal(0, 3, (20, 8, 8, 2)).astype(np.float32)
     names = tuple(map(str, range(20)))
-    said = predict_examples(model, Examples(names, images, {}), seed=0)["digit"]["mean"]
-    targets = {"digit": said.argmax(1).astype(np.int32), "slant": np.full((20, 1), np.nan, np.float32)}
-    found = {one.head: one for one in calibrate_model(model, Examples(names, images, targets), seed=0).calibration}
-    assert 0.3 < found["digit"].temperature < 1
-    assert found["slant"].scale == 1  # nothing is known of it
+    mean = predict_examples(model, Examples(names, images, {}), seed=0)["digit"]["mean"]
+    targets = {"digit": mean.argmax(1).astype(np.int32), "slant": np.full((20, 1), np.nan, np.float32)}
+    records = _by_head(calibrate_model(model, Examples(names, images, targets), seed=0))
+    assert 0.3 < records["digit"].temperature < 1
+    assert records["slant"].scale == 1  # nothing is known of it
+
+
+def _by_head(model: Model) -> dict[str, Calibration]:
+    return {record.head: record for record in model.calibration}
 
 
 def _exchangeable(rng: np.random.Generator, count: int) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
     """Answers that are wrong about their own certainty, with targets: class probabilities too sharp by a power
     of two, standard deviations too small by half."""
     logits = rng.normal(0, 1.5, (count, 4))
-    truth, said = (np.exp(power * logits) for power in (1, 2))
-    truth, said = truth / truth.sum(1, keepdims=True), said / said.sum(1, keepdims=True)
+    truth, stated = (np.exp(power * logits) for power in (1, 2))
+    truth, stated = truth / truth.sum(1, keepdims=True), stated / stated.sum(1, keepdims=True)
     classes = (rng.uniform(size=(count, 1)) > truth.cumsum(1)).sum(1).clip(0, 3)
     mean, deviation = rng.normal(size=(count, 2)), rng.uniform(0.5, 2, (count, 2))
     values = mean + 2 * deviation * rng.standard_t(4, (count, 2))
     return {
-        "kind": ({"mean": said.astype(np.float32), "total": -(said * np.log(said)).sum(1)}, classes),
+        "kind": ({"mean": stated.astype(np.float32), "total": -(stated * np.log(stated)).sum(1)}, classes),
         "size": ({"mean": mean, "total": deviation**2}, values),
     }
 
@@ -79,19 +85,21 @@ def test_conformal_sets_and_intervals_hold_on_fresh_data() -> None:
     heads = (CategoricalHead(name="kind", labels=list("abcd")), NormalHead(name="size", labels=["w", "h"]))
     for head in heads:
         answer, target = fresh[head.name]
-        found = fit_thresholds(head, *fitting[head.name])
-        assert [one.coverage for one in found] == [0.5, 0.8, 0.9, 0.95] * (2 if head.name == "kind" else 1)
-        for one in found:
+        thresholds = fit_thresholds(head, *fitting[head.name])
+        assert [conformal.coverage for conformal in thresholds] == [0.5, 0.8, 0.9, 0.95] * (
+            2 if head.name == "kind" else 1
+        )
+        for conformal in thresholds:
             if head.name == "kind":
-                held = class_sets(answer["mean"].astype(np.float64), one)[np.arange(len(target)), target]
+                held = class_sets(answer["mean"].astype(np.float64), conformal)[np.arange(len(target)), target]
             else:
-                low, high = intervals(answer["mean"], np.sqrt(answer["total"]), one)
+                low, high = intervals(answer["mean"], np.sqrt(answer["total"]), conformal)
                 held = ((low <= target) & (target <= high)).all(1)
-            c = one.coverage
+            c = conformal.coverage
             error = 4 * np.sqrt(c * (1 - c) * (1 / 2002 + 1 / 20000))
             assert np.mean(held) > c - error
             # At 0.5 a set that would be empty holds the likeliest class; `aps` without randomisation holds too much.
-            if head.name == "size" or (one.method == "lac" and c > 0.75):
+            if head.name == "size" or (conformal.method == "lac" and c > 0.75):
                 assert np.mean(held) < c + error
 
 
@@ -104,7 +112,7 @@ def test_the_quantile_is_that_of_a_finite_sample(count: int, coverage: float, ra
 def test_few_examples_promise_less() -> None:
     answer, target = _exchangeable(np.random.default_rng(0), 10)["kind"]
     head = CategoricalHead(name="kind", labels=list("abcd"))
-    assert [(one.method, one.coverage) for one in fit_thresholds(head, answer, target)] == [
+    assert [(conformal.method, conformal.coverage) for conformal in fit_thresholds(head, answer, target)] == [
         (method, coverage) for method in ("lac", "aps") for coverage in (0.5, 0.8, 0.9)
     ]
     assert fit_thresholds(head, {name: values[:0] for name, values in answer.items()}, target[:0]) == []
@@ -139,15 +147,17 @@ def test_calibration_holds_thresholds_and_a_curve_of_the_targets_that_are_there(
     digit[:10], slant[:50] = -1, np.nan
     examples = Examples(tuple(map(str, range(60))), images, {"digit": digit, "slant": slant})
     model = calibrate_model(model, examples, seed=3, draws=4)
-    found = {one.head: one for one in model.calibration}
+    records = _by_head(model)
     both = [(method, c) for method in ("lac", "aps") for c in COVERAGES]
-    assert [(one.method, one.coverage) for one in found["digit"].conformal] == both
-    assert [(one.method, one.coverage) for one in found["slant"].conformal] == [("scaled", c) for c in COVERAGES[:3]]
+    assert [(conformal.method, conformal.coverage) for conformal in records["digit"].conformal] == both
+    assert [(conformal.method, conformal.coverage) for conformal in records["slant"].conformal] == [
+        ("scaled", c) for c in COVERAGES[:3]
+    ]
     answer = predict_examples(model, examples, seed=3, draws=4)["digit"]
     wrong = answer["mean"].argmax(1)[10:] != digit[10:]
-    assert found["digit"].risk == fit_curve(answer["total"][10:], wrong)
-    assert found["digit"].risk[-1].kept == 1.0
-    assert found["slant"].risk == []
+    assert records["digit"].risk == fit_curve(answer["total"][10:], wrong)
+    assert records["digit"].risk[-1].kept == 1.0
+    assert records["slant"].risk == []
 
 
 def _masks(rng: np.random.Generator, count: int, kind: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -158,13 +168,13 @@ def _masks(rng: np.random.Generator, count: int, kind: str) -> tuple[dict[str, n
         return {"mean": mean, "total": np.ones_like(mean)}, mean + difficulty * rng.normal(size=mean.shape)
     logits = rng.normal(0, 1.5, (count, 6, 6, 1 if kind == "ink" else 3))
     if kind == "ink":
-        true, said = (1 / (1 + np.exp(-factor * logits)) for factor in (1 / difficulty, 1))
+        true, stated = (1 / (1 + np.exp(-factor * logits)) for factor in (1 / difficulty, 1))
         target = (rng.uniform(size=true.shape) < true).astype(np.float32)
     else:
-        true, said = (np.exp(factor * logits) for factor in (1 / difficulty, 1))
-        true, said = true / true.sum(-1, keepdims=True), said / said.sum(-1, keepdims=True)
+        true, stated = (np.exp(factor * logits) for factor in (1 / difficulty, 1))
+        true, stated = true / true.sum(-1, keepdims=True), stated / stated.sum(-1, keepdims=True)
         target = (rng.uniform(size=(count, 6, 6, 1)) > true.cumsum(-1)).sum(-1).clip(0, 2)
-    return {"mean": said.astype(np.float32), "total": said}, target
+    return {"mean": stated.astype(np.float32), "total": stated}, target
 
 
 @pytest.mark.parametrize("kind", ["ink", "part", "height"])
@@ -180,14 +190,14 @@ def test_the_share_of_positions_missed_is_controlled_on_fresh_images(kind: str) 
     fitting, (answer, target) = _masks(rng, 400, kind), _masks(rng, 4000, kind)
     if kind == "ink":
         fitting[1][:, 0] = np.nan  # not labelled, not counted
-    found = fit_thresholds(head, *fitting)
-    assert [(one.coverage, one.method) for one in found] == [
+    thresholds = fit_thresholds(head, *fitting)
+    assert [(conformal.coverage, conformal.method) for conformal in thresholds] == [
         (c, "scaled" if kind == "height" else "lac") for c in COVERAGES
     ]
-    for one in found:
-        held = (head.position_scores(answer, target) <= one.threshold).mean()
-        assert held == pytest.approx(one.coverage, abs=4 * (0.25 / 20 + 0.004))
-    assert [one.coverage for one in fit_thresholds(head, *_masks(rng, 8, kind))] == [0.5, 0.8]
+    for conformal in thresholds:
+        held = (head.position_scores(answer, target) <= conformal.threshold).mean()
+        assert held == pytest.approx(conformal.coverage, abs=4 * (0.25 / 20 + 0.004))
+    assert [conformal.coverage for conformal in fit_thresholds(head, *_masks(rng, 8, kind))] == [0.5, 0.8]
 
 
 def test_the_curve_of_a_mask_counts_its_known_pixels() -> None:
@@ -195,7 +205,7 @@ def test_the_curve_of_a_mask_counts_its_known_pixels() -> None:
     answer, target = _masks(rng, 30, "ink")
     target[:, 0] = np.nan
     uncertainty, wrong = example_errors(BernoulliHead(name="ink", per_position=True), answer, target)
-    said, true = answer["mean"][:, 1:] > 0.5, target[:, 1:] > 0.5
-    np.testing.assert_allclose(wrong, (said != true).mean((1, 2, 3)))
+    predicted, true = answer["mean"][:, 1:] > 0.5, target[:, 1:] > 0.5
+    np.testing.assert_allclose(wrong, (predicted != true).mean((1, 2, 3)))
     np.testing.assert_allclose(uncertainty, answer["total"].mean((1, 2, 3)))
     assert 0 < fit_curve(uncertainty, wrong)[-1].risk == pytest.approx(wrong.mean())

@@ -22,8 +22,8 @@ GREY = Input(shape=[8, 8, 1], colour="grey", resize="bilinear", range=(0.0, 255.
 KIND = heads.Categorical(name="kind", labels=["a", "b", "c"])
 
 
-def config(*found: heads.AnyHead, input: Input = GREY, seed: int = 0, **settings: object) -> Config:
-    return Config(name="t", data=DataSettings(folder="data", **settings), input=input, heads=list(found), seed=seed)
+def config(*chosen: heads.Head, input: Input = GREY, seed: int = 0, **settings: object) -> Config:
+    return Config(name="t", data=DataSettings(folder="data", **settings), input=input, heads=list(chosen), seed=seed)
 
 
 def written(root: Path, name: str, rows: list[dict[str, object]]) -> None:
@@ -69,10 +69,10 @@ def test_every_table_and_every_kind_of_picture_gives_the_same_examples(root: Pat
         for n, file in enumerate([*pictures, "f.npy"])
     ]  # fmt: skip
     written(folder, name, rows)
-    found = config(
+    settings = config(
         KIND, heads.Poisson(name="many"), heads.Box(name="where"), heads.Normal(name="uv", labels=["u", "v"])
     )
-    read = data.read_dataset(found, root)
+    read = data.read_dataset(settings, root)
     assert {split: examples.files for split, examples in read.splits.items()} == {
         "train": ("a.png", "b.bmp", "c.webp", "d.tif"), "validation": ("e.tiff", "f.npy"),
     }  # fmt: skip
@@ -84,9 +84,9 @@ def test_every_table_and_every_kind_of_picture_gives_the_same_examples(root: Pat
     np.testing.assert_array_equal(train["many"], [[0], [1], [2], [3]])
     np.testing.assert_array_equal(train["where"], np.float32([[0.1, 0.2, 0.5, 0.9]] * 4))
     np.testing.assert_array_equal(train["uv"], [[0, np.nan], [0.5, np.nan], [1, np.nan], [1.5, np.nan]])
-    lines = "\n".join(data.summarise(read, found.heads))
-    for said in ("8 x 8 (6)", "kind, train: a 2, b 1, c 1", "many, validation: many 4 to 5", "v never known"):
-        assert said in lines
+    lines = "\n".join(data.summarise(read, settings.heads))
+    for text in ("8 x 8 (6)", "kind, train: a 2, b 1, c 1", "many, validation: many 4 to 5", "v never known"):
+        assert text in lines
 
 
 def test_masks_are_colour_numbers_arrays_or_brightness_and_follow_the_image_s_size(root: Path) -> None:
@@ -104,12 +104,12 @@ def test_masks_are_colour_numbers_arrays_or_brightness_and_follow_the_image_s_si
     rows = [{**row, "split": "train"}, {**row, "file_name": "other.png", "split": "validation", "ink": ""}]
     Image.fromarray((classes * 70).astype(np.uint8)).save(folder / "other.png")
     written(folder, "metadata.csv", rows)
-    found = config(
+    settings = config(
         heads.Categorical(name="part", labels=["a", "b", "c"], per_position=True),
         heads.Bernoulli(name="ink", per_position=True),
         heads.Normal(name="height", per_position=True),
     )
-    read = data.read_dataset(found, root)
+    read = data.read_dataset(settings, root)
     targets = read.splits["train"].targets
     nearest = classes[1::2, 1::2]  # the middle of two pixels, rounded up
     np.testing.assert_array_equal(targets["part"][0], nearest)
@@ -153,7 +153,7 @@ def test_class_named_folders_with_and_without_splits(root: Path) -> None:
         (root / "data" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), len(path)).save(root / "data" / path, "PNG")
     read = data.read_dataset(config(KIND), root)
-    assert {split: one.targets["kind"].tolist() for split, one in read.splits.items()} == {
+    assert {split: examples.targets["kind"].tolist() for split, examples in read.splits.items()} == {
         "train": [0, 1], "validation": [0], "test": [2],
     }  # fmt: skip
     assert any("no training example of c" in line for line in data.summarise(read, [KIND]))
@@ -184,18 +184,25 @@ def grouped(root: Path, count: int, column: bool) -> None:
     written(root / "data", "metadata.csv", rows)
 
 
+def patients_of(read: data.Dataset) -> dict[str, set[int]]:
+    return {split: {int(name[:-4]) // 3 for name in examples.files} for split, examples in read.splits.items()}
+
+
 def test_a_seeded_split_keeps_groups_together_and_hits_its_parts(root: Path) -> None:
     grouped(root, 90, column=False)
     patients = {}
     for seed in (0, 1):
         read = data.read_dataset(config(KIND, seed=seed, group="patient", validation=0.2, test=0.1), root)
-        assert {split: len(one) for split, one in read.splits.items()} == {"train": 63, "validation": 18, "test": 9}
-        found = {split: {int(f[:-4]) // 3 for f in one.files} for split, one in read.splits.items()}
-        assert sum(map(len, found.values())) == len(set.union(*found.values())) == 30
-        patients[seed] = found
+        assert {split: len(examples) for split, examples in read.splits.items()} == {
+            "train": 63,
+            "validation": 18,
+            "test": 9,
+        }
+        patients[seed] = patients_of(read)
+        assert sum(map(len, patients[seed].values())) == len(set.union(*patients[seed].values())) == 30
     assert patients[0] != patients[1]
     again = data.read_dataset(config(KIND, seed=1, group="patient", validation=0.2, test=0.1), root)
-    assert {split: {int(f[:-4]) // 3 for f in one.files} for split, one in again.splits.items()} == patients[1]
+    assert patients_of(again) == patients[1]
     assert "test" not in data.read_dataset(config(KIND, test=0.0), root).splits
 
 
@@ -209,14 +216,14 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
     with pytest.raises(data.FaultyData) as error:
         data.read_dataset(config(KIND, group="patient"), root)
     assert [fault.split(":")[0] for fault in error.value.faults] == ["row 5", "row 7", "row 9", "row 10", "row 12"]
-    for said in (
+    for expected in (
         "5 faults",
         "row 5: 3.png: not an image",
         "row 7: 5.png: cannot be read: No such file",
         "row 9: patient 'p2' is in validation, and in train in row 8",
         "kind: class 'z' is none of a, b, c",
     ):
-        assert said in str(error.value)
+        assert expected in str(error.value)
     (folder / "4.png").write_bytes((folder / "20.png").read_bytes())
     for name in ("3", "5"):
         Image.new("L", (8, 8), int(name)).save(folder / f"{name}.png")
@@ -235,7 +242,7 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("file_name,kind\n", "has no rows"),
         ("file_name,kind,kind\na,b,c\n", "two columns are named 'kind'"),
@@ -244,14 +251,14 @@ def test_all_faults_come_at_once_with_row_and_reason(root: Path) -> None:
         ("\xff".encode("latin-1"), "not a UTF-8 CSV table"),
     ],
 )
-def test_a_table_that_is_none_is_refused(root: Path, text: str | bytes, said: str) -> None:
+def test_a_table_that_is_none_is_refused(root: Path, text: str | bytes, message: str) -> None:
     (root / "data" / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         data.read_dataset(config(KIND), root)
 
 
 @pytest.mark.parametrize(
-    ("settings", "input", "said"),
+    ("settings", "input", "message"),
     [
         ({"flip": ["depth"]}, GREY, "data.flip: depth: the input has 2 sides"),
         ({"rotate": 5.0}, Input(shape=[9, 1], colour="none", resize="none"), "data.rotate: only for two-dimensional"),
@@ -260,8 +267,8 @@ def test_a_table_that_is_none_is_refused(root: Path, text: str | bytes, said: st
         ({"shift": 1}, Input(shape=[8], colour="none", resize="none"), "data.shift: feature vectors have no positions"),
     ],
 )
-def test_an_augmentation_that_cannot_be_is_refused(root: Path, settings: dict, input: Input, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_augmentation_that_cannot_be_is_refused(root: Path, settings: dict, input: Input, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         data.read_dataset(config(KIND, input=input, **settings), root)
 
 
@@ -288,7 +295,7 @@ def test_masks_and_boxes_move_with_the_image(settings: dict) -> None:
         wide, high = rng.integers(6, 12, 2)
         image[top : top + high, left : left + wide] = 200
         box[:] = np.array([left, top, left + wide, top + high]) / side
-    found = [
+    moved_heads = [
         heads.Box(name="where"),
         heads.Bernoulli(name="ink", per_position=True),
         heads.Categorical(name="part", labels=["a", "b"], per_position=True),
@@ -300,7 +307,7 @@ def test_masks_and_boxes_move_with_the_image(settings: dict) -> None:
         tf.constant(images),
         {name: tf.constant(value) for name, value in targets.items()},
         Augmentation(**settings),
-        heads=found,
+        heads=moved_heads,
         input=GREY,
         key=tf.constant([3, 4]),
     )
@@ -355,12 +362,12 @@ def test_an_epoch_holds_every_example_once_in_a_seeded_order_and_can_begin_anywh
     kind = heads.Categorical(name="kind", labels=[str(n) for n in range(200)])
     examples = Examples(tuple(map(str, range(200))), images, {"kind": np.arange(200, dtype=np.int32)})
 
-    def epoch(number: int, first: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        steps = range(number * 4 + first, number * 4 + 4)
-        made = data.training_batches(
+    def epoch(index: int, first: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        steps = range(index * 4 + first, index * 4 + 4)
+        batches = data.training_batches(
             examples, batch=64, seed=3, steps=steps, augmentation=Augmentation(shift=2), heads=[kind], input=GREY
         )
-        return [(one["images"].numpy(), one["targets"]["kind"].numpy()) for one in made]
+        return [(batch["images"].numpy(), batch["targets"]["kind"].numpy()) for batch in batches]
 
     whole = epoch(0)
     assert sorted(np.concatenate([kinds for _, kinds in whole])) == list(range(200))

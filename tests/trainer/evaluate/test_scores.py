@@ -30,9 +30,9 @@ def test_class_scores_are_those_of_scikit_learn_and_tfp() -> None:
     head = heads.Categorical(name="kind", labels=list("abcde"))
     total = -(p * np.log(p)).sum(1)
     nll = -np.log(p[np.arange(len(p)), label])
-    said = Answers(p, total, total * 0.7, total * 0.3, nll)
-    found = measure_head(head, said, label.astype(np.int32), None)
-    value = {name: score(np.arange(len(p))) for name, score in found.scores.items()}
+    answers = Answers(p, total, total * 0.7, total * 0.3, nll)
+    measures = measure_head(head, answers, label.astype(np.int32), None)
+    value = {name: score(np.arange(len(p))) for name, score in measures.scores.items()}
     assert value["accuracy"] == pytest.approx(metrics.accuracy_score(label, p.argmax(1)))
     assert value["NLL"] == pytest.approx(metrics.log_loss(label, p, labels=range(5)))
     assert value["Brier"] == pytest.approx(metrics.brier_score_loss(label, p, labels=range(5), scale_by_half=False))
@@ -40,32 +40,34 @@ def test_class_scores_are_those_of_scikit_learn_and_tfp() -> None:
     ece = tfp.stats.expected_calibration_error(15, logits=logits, labels_true=tf.constant(label, tf.int32))
     assert value["ECE"] == pytest.approx(float(ece), abs=1e-5)
     assert value["ECE"] == pytest.approx(scores.expected_calibration_error(p.max(1), p.argmax(1) == label))
-    each = []
+    gaps = []
     for k in range(5):  # by counting, bin by bin
         gap = 0.0
         for low in np.arange(15) / 15:
             inside = (p[:, k] >= low) & (p[:, k] < low + 1 / 15)
             gap += abs((label[inside] == k).sum() - p[inside, k].sum())
-        each.append(gap / len(p))
-    assert value["classwise ECE"] == pytest.approx(np.mean(each))
+        gaps.append(gap / len(p))
+    assert value["classwise ECE"] == pytest.approx(np.mean(gaps))
     assert (value["total"], value["epistemic"]) == pytest.approx((total.mean(), 0.3 * total.mean()))
     wrong = p.argmax(1) != label
     order = np.argsort(total)
     assert value["AURC"] == pytest.approx(np.mean([wrong[order[:k]].mean() for k in range(1, len(p) + 1)]))
-    for kept, risk, threshold in risk_curve(found):
-        assert (kept, risk) == pytest.approx(((total <= threshold).mean(), wrong[total <= threshold].mean()))
+    for coverage, risk, threshold in risk_curve(measures):
+        assert (coverage, risk) == pytest.approx(((total <= threshold).mean(), wrong[total <= threshold].mean()))
     assert scores.area_under_risk(np.ones(len(p)), wrong) == pytest.approx(wrong.mean())
 
 
 @pytest.mark.parametrize(("method", "threshold"), [("lac", 0.6), ("lac", 0.05), ("aps", 0.8), ("aps", 0.01)])
 def test_sizes_of_sets_are_those_of_the_runtime(method: str, threshold: float) -> None:
     p, label = classes(60)
-    one = Conformal(coverage=0.9, method=method, threshold=threshold)
+    conformal = Conformal(coverage=0.9, method=method, threshold=threshold)
     head = heads.Categorical(name="kind", labels=list("abcde"))
     total = -(p * np.log(p)).sum(1)
-    calibration = Calibration(head="kind", conformal=[one])
-    found = measure_head(head, Answers(p, total, total, total, total), label.astype(np.int32), calibration).scores
-    assert found[f"size of 90% {method} sets"](np.arange(60)) == pytest.approx(class_sets(p, one).sum(axis=1).mean())
+    calibration = Calibration(head="kind", conformal=[conformal])
+    head_scores = measure_head(head, Answers(p, total, total, total, total), label.astype(np.int32), calibration).scores
+    assert head_scores[f"size of 90% {method} sets"](np.arange(60)) == pytest.approx(
+        class_sets(p, conformal).sum(axis=1).mean()
+    )
 
 
 def test_scores_of_samples_are_those_of_the_normal_they_come_from() -> None:
@@ -85,9 +87,9 @@ def test_scores_of_samples_are_those_of_the_normal_they_come_from() -> None:
         np.testing.assert_allclose((high - mean) / scale, half, atol=0.08)
         np.testing.assert_allclose((low - mean) / scale, -half, atol=0.08)
     few, y = rng.normal(size=(3, 7, 1)), rng.normal(size=(3, 1))
-    for one, truth, score in zip(few[..., 0], y[:, 0], scores.crps(few, y)[:, 0], strict=True):
-        pairs = [abs(a - b) for i, a in enumerate(one) for j, b in enumerate(one) if i != j]
-        assert score == pytest.approx(np.abs(one - truth).mean() - np.mean(pairs) / 2)
+    for values, truth, score in zip(few[..., 0], y[:, 0], scores.crps(few, y)[:, 0], strict=True):
+        pairs = [abs(a - b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j]
+        assert score == pytest.approx(np.abs(values - truth).mean() - np.mean(pairs) / 2)
 
 
 def test_a_count_s_transform_is_the_middle_of_its_step() -> None:
@@ -110,9 +112,9 @@ def test_bootstrap_intervals_cover_a_known_mean_as_often_as_they_say() -> None:
     four binomial standard errors are 6 %."""
     rng = np.random.default_rng(0)
     held = 0
-    for number in range(200):
+    for seed in range(200):
         values = rng.normal(size=100)
-        value, low, high = scores.bootstrap(lambda rows, v=values: float(v[rows].mean()), 100, number, 200)
+        value, low, high = scores.bootstrap(lambda rows, v=values: float(v[rows].mean()), 100, seed, 200)
         assert low <= value <= high
         held += low <= 0 <= high
     assert held / 200 == pytest.approx(0.94, abs=0.06)
@@ -123,16 +125,16 @@ def test_masks_are_scored_over_their_known_pixels() -> None:
     p = rng.uniform(size=(12, 4, 4, 1))
     target = (rng.uniform(size=p.shape) < p).astype(np.float32)
     target[:, 0] = np.nan
-    known, yes, said = ~np.isnan(target[:, 1:]), target[:, 1:] > 0.5, p[:, 1:] > 0.5
-    found = measure_head(
+    known, yes, predicted = ~np.isnan(target[:, 1:]), target[:, 1:] > 0.5, p[:, 1:] > 0.5
+    head_scores = measure_head(
         heads.Bernoulli(name="ink", per_position=True), Answers(p, p, p, p, np.ones(12)), target, None
     ).scores
     rows = np.arange(12)
     assert known.all()
-    assert found["accuracy"](rows) == pytest.approx((yes == said).mean())
-    assert found["ECE"](rows) == pytest.approx(
+    assert head_scores["accuracy"](rows) == pytest.approx((yes == predicted).mean())
+    assert head_scores["ECE"](rows) == pytest.approx(
         scores.expected_calibration_error(p[:, 1:].ravel(), yes.ravel().astype(float))
     )
-    assert found["Brier"](rows) == pytest.approx(metrics.mean_squared_error(yes.ravel(), p[:, 1:].ravel()))
-    overlap = (yes & said).sum((1, 2, 3)) / (yes | said).sum((1, 2, 3))
-    assert found["IoU"](rows) == pytest.approx(overlap.mean())
+    assert head_scores["Brier"](rows) == pytest.approx(metrics.mean_squared_error(yes.ravel(), p[:, 1:].ravel()))
+    overlap = (yes & predicted).sum((1, 2, 3)) / (yes | predicted).sum((1, 2, 3))
+    assert head_scores["IoU"](rows) == pytest.approx(overlap.mean())

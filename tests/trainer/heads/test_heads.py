@@ -53,21 +53,23 @@ def test_quantities_against_brute_force(head: heads.AnyHead) -> None:
 
     Tolerance: 6 standard errors, read off 20 blocks of the values, plus the float32 rounding of 1e-4.
     """
-    drawn = [channels(head, draw, spread=0.5) for draw in range(4)]
-    found = combine_moments(head, [head.moments(one) for one in drawn])
-    np.testing.assert_allclose(found["total"], found["aleatoric"] + found["epistemic"], rtol=1e-5, atol=1e-5)
-    assert found["epistemic"].numpy().min() >= 0
+    draws = [channels(head, draw, spread=0.5) for draw in range(4)]
+    quantities = combine_moments(head, [head.moments(draw) for draw in draws])
+    np.testing.assert_allclose(
+        quantities["total"], quantities["aleatoric"] + quantities["epistemic"], rtol=1e-5, atol=1e-5
+    )
+    assert quantities["epistemic"].numpy().min() >= 0
     blocks, size = 20, 1000
-    values = np.stack([head.distribution(one).sample(blocks * size, seed=(3, i)) for i, one in enumerate(drawn)])
+    values = np.stack([head.distribution(draw).sample(blocks * size, seed=(3, i)) for i, draw in enumerate(draws)])
     values = values.astype(np.float64).reshape(4, blocks, size, *values.shape[2:])
     if head.kind == "class":
         values = (values[..., None] == np.arange(len(head.labels))).astype(np.float64)
 
-    def uncertainty(of: np.ndarray) -> np.ndarray:
+    def uncertainty(values: np.ndarray) -> np.ndarray:
         """Over the axis of values, 0."""
         if head.kind == "real":
-            return of.var(0)
-        p = of.mean(0)
+            return values.var(0)
+        p = values.mean(0)
         terms = -p * np.log(np.maximum(p, 1e-12))
         if head.kind == "class":
             return terms.sum(-1)
@@ -81,8 +83,8 @@ def test_quantities_against_brute_force(head: heads.AnyHead) -> None:
     for name, several in zip(("mean", "total", "aleatoric"), zip(*per_block, strict=True), strict=True):
         error = np.std(several, axis=0, ddof=1) / np.sqrt(blocks)
         # Entropies of counted shares are low by about (classes - 1) / 2n, variances by a share of 1 / n.
-        bias = 0.0 if name == "mean" else 4.0 / size * (1.0 + np.abs(found[name]))
-        away = np.abs(np.mean(several, axis=0) - found[name])
+        bias = 0.0 if name == "mean" else 4.0 / size * (1.0 + np.abs(quantities[name]))
+        away = np.abs(np.mean(several, axis=0) - quantities[name])
         assert (away <= 6 * error + bias + 1e-4).all(), (name, float((away - 6 * error - bias).max()))
 
 
@@ -100,9 +102,9 @@ def test_running_moments_are_those_of_the_list(head: heads.AnyHead) -> None:
 @every_head
 def test_moments_of_draws_along_the_batch_are_those_of_the_list(head: heads.AnyHead) -> None:
     """Rounding only: seven values of order one in another order."""
-    drawn = [channels(head, draw) for draw in range(7)]
-    together = combine_stacked(head, head.moments(tf.concat(drawn, 0)), 7)
-    for name, value in combine_moments(head, [head.moments(one) for one in drawn]).items():
+    draws = [channels(head, draw) for draw in range(7)]
+    together = combine_stacked(head, head.moments(tf.concat(draws, 0)), 7)
+    for name, value in combine_moments(head, [head.moments(draw) for draw in draws]).items():
         np.testing.assert_allclose(together[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
 
 

@@ -34,18 +34,18 @@ def test_recovery_and_coverage(head: heads.AnyHead) -> None:
 
     for _ in range(250):
         step()
-    expected, found = head.moments(true), head.moments(tf.convert_to_tensor(fitted))
+    expected, recovered = head.moments(true), head.moments(tf.convert_to_tensor(fitted))
     if head.kind != "real":
         share = expected.mean.numpy()
-        np.testing.assert_array_less(np.abs(found.mean - share), 5 * np.sqrt(share * (1 - share) / COUNT) + 1e-3)
+        np.testing.assert_array_less(np.abs(recovered.mean - share), 5 * np.sqrt(share * (1 - share) / COUNT) + 1e-3)
         return
     drawn = values.numpy().astype(np.float64)
     deviation = drawn.std(0)
-    np.testing.assert_array_less(np.abs(found.mean[0] - expected.mean[0]), 5 * deviation / np.sqrt(COUNT) + 1e-3)
+    np.testing.assert_array_less(np.abs(recovered.mean[0] - expected.mean[0]), 5 * deviation / np.sqrt(COUNT) + 1e-3)
     # Error of a variance: sqrt((kurtosis - 1) / n) of itself.
     kurtosis = ((drawn - drawn.mean(0)) ** 4).mean(0) / deviation**4
     error = 5 * np.sqrt((kurtosis - 1) / COUNT) * deviation**2
-    np.testing.assert_array_less(np.abs(found.aleatoric[0] - expected.aleatoric[0]), error + 1e-4)
+    np.testing.assert_array_less(np.abs(recovered.aleatoric[0] - expected.aleatoric[0]), error + 1e-4)
     simulated = head.distribution(tf.convert_to_tensor(fitted)).sample(20_000, seed=(2, 2))[:, 0].numpy()
     for coverage in (0.5, 0.9):
         low, high = np.quantile(simulated, [0.5 - coverage / 2, 0.5 + coverage / 2], axis=0)
