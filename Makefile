@@ -30,7 +30,7 @@ check: setup
 	@# mypy cannot see through an editable install's import hook: it gets a folder of links.
 	@mkdir -p $(VENV)/typing/probrt
 	@for package in runtime trainer exporter; do ln -sfn ../../../$$package $(VENV)/typing/probrt/$$package; done
-	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p probrt.runtime
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p probrt.runtime -p probrt.trainer -p probrt.exporter
 	$(BIN)/lint-imports
 
 # The inner loop: the checks, and the tests that need neither an export nor a process of their own.
