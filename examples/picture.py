@@ -65,7 +65,7 @@ def _describe_head(head: object, prediction: object, row: int) -> str:
         return ""
     mean = prediction[head.name].mean[row]
     best = int(mean.argmax())
-    return f"{head.name} {head.labels[best]} ({mean[best]:.2f})" if head.combine == "entropy" else ""
+    return f"{head.name} {head.labels[best]} ({mean[best]:.2f})" if head.kind != "real" else ""
 
 
 if __name__ == "__main__":
