@@ -79,7 +79,7 @@ def _measure_classes(head: ClassHead, answers: Answers, target: np.ndarray, thre
         probabilities, label = mean[:, 0], labels[:, 0]
         extra["classwise ECE"] = lambda rows: scores.classwise_calibration_error(probabilities[rows], label[rows])
         extra |= _score_sets(probabilities, label, thresholds)
-    return _right_or_wrong(
+    return _measure_errors(
         {"accuracy": _mean(accuracy), "NLL": _mean(answers.nll), "ECE": ece, "Brier": _mean(squares), **extra},
         answers,
         accuracy,
@@ -99,7 +99,7 @@ def _measure_binary(head: AnyHead, answers: Answers, target: np.ndarray, thresho
     either = ((yes | predicted) & known).sum(axis=1)
     overlap = np.where(either > 0, ((yes & predicted) & known).sum(axis=1) / np.maximum(either, 1), 1.0)
     ece, bins = _calibration_error(mean, yes, known)
-    return _right_or_wrong(
+    return _measure_errors(
         {"accuracy": _mean(accuracy), "IoU": _mean(overlap), "NLL": _mean(answers.nll), "ECE": ece,
          "Brier": _mean(squares)},
         answers,
@@ -108,7 +108,7 @@ def _measure_binary(head: AnyHead, answers: Answers, target: np.ndarray, thresho
     )  # fmt: skip
 
 
-def _right_or_wrong(
+def _measure_errors(
     head_scores: dict[str, Score], answers: Answers, accuracy: np.ndarray, bins: list[list[float]]
 ) -> Measures:
     """The measures of answers that are right or wrong; accuracy: the share of right ones per example, [n]."""
