@@ -17,27 +17,27 @@ _PRIORS = {
 }
 
 
-def tables() -> str:
-    """The tables, as Markdown."""
-    return "\n\n".join([_layers(), _posteriors(), _priors()])
+def write_tables() -> str:
+    """Returns the tables, as Markdown."""
+    return "\n\n".join([_write_layers(), _write_posteriors(), _write_priors()])
 
 
-def page(text: str) -> str:
-    """The page with its tables made anew."""
+def write_page(text: str) -> str:
+    """Returns the page with its tables written anew."""
     before, rest = text.split(START)
-    return f"{before}{START}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{START}\n\n{write_tables()}\n\n{END}{rest.split(END)[1]}"
 
 
-def _layers() -> str:
+def _write_layers() -> str:
     rows = []
     for name in layers.__all__:
         kind = getattr(layers, name)
-        answers = [_estimator(kind, estimator) for estimator in ESTIMATORS]
+        answers = [_describe_estimator(kind, estimator) for estimator in ESTIMATORS]
         rows.append([f"`{name}`", *answers])
-    return _table(["layer", *(f"`{name}`" for name in ESTIMATORS)], rows)
+    return _write_table(["layer", *(f"`{name}`" for name in ESTIMATORS)], rows)
 
 
-def _estimator(kind: type[ProbabilisticLayer], estimator: str) -> str:
+def _describe_estimator(kind: type[ProbabilisticLayer], estimator: str) -> str:
     once = _builds(kind, estimator, 1)
     return _YES if once and _builds(kind, estimator, 5) else "1x1 on a 1x1 map" if once else _NO
 
@@ -56,7 +56,7 @@ def _builds(kind: type[ProbabilisticLayer], estimator: str, side: int) -> bool:
     return True
 
 
-def _posteriors() -> str:
+def _write_posteriors() -> str:
     rows = []
     for kind in posteriors.POSTERIORS.built_in:
         family = kind()
@@ -67,15 +67,15 @@ def _posteriors() -> str:
             [f"`{_tag(kind)}`", f"({low:g}, {high:g})", *allowed, where, _YES if family.in_graph else "bank only"]
         )
     head = ["posterior", "weights in", *(f"`{name}`" for name in ESTIMATORS), "for", "`sampled` graphs"]
-    return _table(head, rows)
+    return _write_table(head, rows)
 
 
-def _priors() -> str:
+def _write_priors() -> str:
     families = [kind() for kind in posteriors.POSTERIORS.built_in]
     rows = []
     for kind, prior in _PRIORS.items():
         rows.append([f"`{_tag(kind)}`", *(_YES if _fits(family, prior) else _NO for family in families)])
-    return _table(["prior \\ posterior", *(f"`{_tag(type(family))}`" for family in families)], rows)
+    return _write_table(["prior \\ posterior", *(f"`{_tag(type(family))}`" for family in families)], rows)
 
 
 def _fits(family: posteriors.Posterior, prior: priors.Prior) -> bool:
@@ -90,10 +90,10 @@ def _tag(kind: type) -> str:
     return kind.__struct_config__.tag
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def _write_table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    PAGE.write_text(write_page(PAGE.read_text()))

@@ -37,7 +37,7 @@ PRIORS: dict[str, priors.Prior] = {
 
 
 def weight(family: posteriors.Posterior, prior: priors.Prior | None = None, seed: int = 3) -> RandomWeight:
-    """A [3, 2] weight of that family, its parameters jittered so that no two weights are alike."""
+    """Returns a [3, 2] weight of that family, its parameters jittered so that no two weights are alike."""
     keras.utils.set_random_seed(seed)
     layer = layers.Dense(2, kernel_posterior=family, kernel_prior=prior, name="dense")
     layer.build((None, 3))
@@ -46,15 +46,14 @@ def weight(family: posteriors.Posterior, prior: priors.Prior | None = None, seed
     return layer.kernel
 
 
-def draws(one: RandomWeight, count: int) -> np.ndarray:
-    """Draws (7, 0) to (7, count - 1), [count, *shape]."""
-    noise = one.noise(7, tf.range(count))
-    made = tf.function(lambda: tf.map_fn(one.from_noise, noise), autograph=False)()
-    return made.numpy()
+def draws(weight: RandomWeight, count: int) -> np.ndarray:
+    """Returns draws (7, 0) to (7, count - 1), [count, *shape]."""
+    noise = weight.noise(7, tf.range(count))
+    return tf.function(lambda: tf.map_fn(weight.from_noise, noise), autograph=False)().numpy()
 
 
 def assert_mean(samples: np.ndarray, expected: np.ndarray, errors: float = 5.0) -> None:
-    """The mean over axis 0 is within `errors` standard errors of `expected`, elementwise."""
+    """Asserts that the mean over axis 0 is within `errors` standard errors of `expected`, elementwise."""
     error = samples.std(0) / np.sqrt(len(samples)) + 1e-6
     away = np.abs(samples.mean(0) - expected) / error
     assert away.max() < errors, f"{away.max():.1f} standard errors away"

@@ -20,6 +20,8 @@ from probrt.runtime.errors import ConfigError, MissingError, one_line
 
 T = TypeVar("T")
 
+GROUPS = ("probrt.backbones", "probrt.heads", "probrt.posteriors", "probrt.priors")
+
 _POINTS: list[ExtensionPoint] = []
 
 
@@ -115,9 +117,9 @@ def load_group(group: str) -> tuple[tuple[str, Any], ...]:
 
 
 def load_installed() -> None:
-    """Loads the entry points of every extension point, so that Keras knows the layers that they register."""
-    for point in _POINTS:
-        point.classes()
+    """Loads every entry point of every group, so that Keras knows the layers that the packages register."""
+    for group in GROUPS:
+        load_group(group)
 
 
 def convert_record(record: Any, kind: type[T]) -> T:

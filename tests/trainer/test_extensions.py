@@ -172,6 +172,13 @@ def test_an_installed_class_is_known_by_its_tag(monkeypatch: pytest.MonkeyPatch)
     extensions.load_group.cache_clear()
 
 
+def test_loading_a_model_loads_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(extensions, "load_group", lambda group: loaded.append(group) or ())
+    extensions.load_installed()
+    assert set(loaded) == {f"probrt.{kind}" for kind in ("heads", "posteriors", "priors", "backbones")}
+
+
 def test_records_stay_strict() -> None:
     with pytest.raises(ValidationError, match=r"unknown field `k`"):
         POSTERIORS.convert({"name": "wide", "k": 1})

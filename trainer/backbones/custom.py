@@ -35,10 +35,10 @@ class Custom(Backbone, frozen=True, kw_only=True, tag="custom"):
         return msgspec.structs.replace(self, folder=str(folder.resolve()))
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
-        made = self._load_function()(images, weights, **self.arguments)
-        found = made if isinstance(made, Mapping) else {"features": made}
+        built = self._load_function()(images, weights, **self.arguments)
+        named = built if isinstance(built, Mapping) else {"features": built}
         stages = {}
-        for name, features in found.items():
+        for name, features in named.items():
             if not isinstance(features, keras.KerasTensor):
                 raise ConfigError(
                     f"backbone.function: {self.function} gives a {type(features).__name__}, no Keras tensor"

@@ -56,10 +56,10 @@ class ProbabilisticLayer(keras.Layer):
         self.estimator = estimator
         self.noise_ids = dict(noise_ids or {})
         self.random_weights: list[RandomWeight] = []
-        self._check()
+        self._check_settings()
 
     def add_posterior_weight(
-        self, name: str, shape: tuple[int, ...], fan_in: int, posterior: Posterior | None, prior: Prior | None
+        self, name: str, shape: tuple[int, ...], *, fan_in: int, posterior: Posterior | None, prior: Prior | None
     ) -> Weight:
         """Adds a weight: random with that posterior and prior, or deterministic where `posterior` is None."""
         if posterior is None:
@@ -84,7 +84,9 @@ class ProbabilisticLayer(keras.Layer):
         """Adds the bias [channels]; returns None without `use_bias`."""
         if not self.use_bias:
             return None
-        return self.add_posterior_weight("bias", (channels,), fan_in, self.bias_posterior, self.bias_prior)
+        return self.add_posterior_weight(
+            "bias", (channels,), fan_in=fan_in, posterior=self.bias_posterior, prior=self.bias_prior
+        )
 
     def choose_estimator(self, once: bool, condition: str) -> None:
         """Chooses the estimator in use, now that the input's shape is known.
@@ -125,7 +127,7 @@ class ProbabilisticLayer(keras.Layer):
             for name, parameter in parameters.items()
         }
 
-    def _check(self) -> None:
+    def _check_settings(self) -> None:
         if reason := explain_refusal(self.estimator, self.kernel_posterior):
             raise ValueError(f"{self.name}: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:

@@ -59,8 +59,16 @@ class Window(ProbabilisticLayer):
         )
 
     def uses_weights_once(self, input_shape: tuple[int | None, ...]) -> bool:
-        """Whether each weight meets an example once."""
+        """Returns whether each weight meets an example once."""
         return all(side == 1 for side in (*self.kernel_size, *input_shape[1:-1]))
+
+    def output_sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        """Returns the sides of the output; None where the input's side is not known."""
+        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return [
+            output_length(size, window=window, stride=stride, dilation=dilation, padding=self.padding)
+            for size, window, stride, dilation in sides
+        ]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -92,20 +100,21 @@ class Conv(Window):
         self.choose_window_estimator(input_shape)
         shape = (*self.kernel_size, channels // self.groups, self.filters)
         self.kernel = self.add_posterior_weight(
-            "kernel", shape, compute_fan_in(shape), self.kernel_posterior, self.kernel_prior
+            "kernel", shape, fan_in=compute_fan_in(shape), posterior=self.kernel_posterior, prior=self.kernel_prior
         )
         self.bias = self.add_bias(self.filters, compute_fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(apply_linear(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(
+            apply_linear(self.op, inputs, self.kernel, estimator=self.estimator_in_use, bias=self.bias)
+        )
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution itself, linear in inputs and kernel."""
-        return convolve(inputs, kernel, self.strides, self.dilation_rate, self.padding)
+        return convolve(inputs, kernel, strides=self.strides, dilation=self.dilation_rate, padding=self.padding)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        return (input_shape[0], *(output_length(*side, self.padding) for side in sides), self.filters)
+        return (input_shape[0], *self.output_sides(input_shape), self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "groups": self.groups}

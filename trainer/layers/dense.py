@@ -27,12 +27,14 @@ class Dense(ProbabilisticLayer):
         once = all(side == 1 for side in input_shape[1:-1])
         self.choose_estimator(once, f"inputs [batch, channels], not shape {tuple(input_shape)}")
         self.kernel = self.add_posterior_weight(
-            "kernel", (inputs, self.units), inputs, self.kernel_posterior, self.kernel_prior
+            "kernel", (inputs, self.units), fan_in=inputs, posterior=self.kernel_posterior, prior=self.kernel_prior
         )
         self.bias = self.add_bias(self.units, inputs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(apply_linear(self.op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(
+            apply_linear(self.op, inputs, self.kernel, estimator=self.estimator_in_use, bias=self.bias)
+        )
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The product itself, linear in inputs and kernel."""

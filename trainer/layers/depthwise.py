@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from probrt.trainer.layers.base import compute_fan_in
 from probrt.trainer.layers.conv import Window, check_count
-from probrt.trainer.layers.windows import convolve, convolve_depthwise, output_length
+from probrt.trainer.layers.windows import convolve, convolve_depthwise
 from probrt.trainer.variational.estimators import explain_refusal, resolve_estimator
 from probrt.trainer.variational.handlers import apply_linear
 from probrt.trainer.variational.resolve import PosteriorLike, PriorLike, resolve_posterior, resolve_prior, to_record
@@ -31,16 +31,15 @@ class _Depthwise(Window):
         """Adds the kernel [*window, 1, channels * depth_multiplier]."""
         shape = (*self.kernel_size, 1, channels * self.depth_multiplier)
         window = math.prod(self.kernel_size)
-        return self.add_posterior_weight(name, shape, window, self.kernel_posterior, self.kernel_prior)
+        return self.add_posterior_weight(
+            name, shape, fan_in=window, posterior=self.kernel_posterior, prior=self.kernel_prior
+        )
 
     def depthwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The depthwise convolution, linear in inputs and kernel."""
-        return convolve_depthwise(inputs, kernel, self.strides, self.dilation_rate, self.padding)
-
-    def output_sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
-        """Returns the output's height and width."""
-        sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        return [output_length(*side, self.padding) for side in sides]
+        return convolve_depthwise(
+            inputs, kernel, strides=self.strides, dilation=self.dilation_rate, padding=self.padding
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
@@ -57,7 +56,9 @@ class DepthwiseConv2D(_Depthwise):
         self.bias = self.add_bias(channels * self.depth_multiplier, math.prod(self.kernel_size))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use, self.bias))
+        return self.activation(
+            apply_linear(self.depthwise_op, inputs, self.kernel, estimator=self.estimator_in_use, bias=self.bias)
+        )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         channels = self.input_channels(input_shape) * self.depth_multiplier
@@ -98,19 +99,25 @@ class SeparableConv2D(_Depthwise):
         self.kernel = self.add_depthwise("depthwise", channels)
         shape = (1, 1, channels * self.depth_multiplier, self.filters)
         self.pointwise = self.add_posterior_weight(
-            "pointwise", shape, compute_fan_in(shape), self.pointwise_posterior, self.pointwise_prior
+            "pointwise",
+            shape,
+            fan_in=compute_fan_in(shape),
+            posterior=self.pointwise_posterior,
+            prior=self.pointwise_prior,
         )
         self.bias = self.add_bias(self.filters, compute_fan_in(shape))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        features = apply_linear(self.depthwise_op, inputs, self.kernel, self.estimator_in_use)
+        features = apply_linear(self.depthwise_op, inputs, self.kernel, estimator=self.estimator_in_use)
         return self.activation(
-            apply_linear(self.pointwise_op, features, self.pointwise, self.pointwise_estimator, self.bias)
+            apply_linear(
+                self.pointwise_op, features, self.pointwise, estimator=self.pointwise_estimator, bias=self.bias
+            )
         )
 
     def pointwise_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The 1x1 convolution, linear in inputs and kernel."""
-        return convolve(inputs, kernel, (1, 1), (1, 1), "valid")
+        return convolve(inputs, kernel, strides=(1, 1), dilation=(1, 1), padding="valid")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.output_sides(input_shape), self.filters)

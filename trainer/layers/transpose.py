@@ -29,12 +29,28 @@ class ConvTranspose(Conv):
 
     def op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The transposed convolution itself, linear in inputs and kernel."""
-        return convolve_transposed(inputs, kernel, self.strides, self.dilation_rate, self.padding, self.output_padding)
+        return convolve_transposed(
+            inputs,
+            kernel,
+            strides=self.strides,
+            dilation=self.dilation_rate,
+            padding=self.padding,
+            extra=self.output_padding,
+        )
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def output_sides(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
         sides = zip(input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        lengths = (transposed_output_length(*side, self.padding, self.output_padding) for side in sides)
-        return (input_shape[0], *lengths, self.filters)
+        return [
+            transposed_output_length(
+                size,
+                window=window,
+                stride=stride,
+                dilation=dilation,
+                padding=self.padding,
+                extra=self.output_padding,
+            )
+            for size, window, stride, dilation in sides
+        ]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_padding": self.output_padding}

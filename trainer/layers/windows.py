@@ -13,7 +13,7 @@ import tensorflow as tf
 Sides = tuple[int, ...]
 
 
-def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
+def convolve(inputs: tf.Tensor, kernel: tf.Tensor, *, strides: Sides, dilation: Sides, padding: str) -> tf.Tensor:
     """[batch, *space, in] and [*window, in / groups, out] → [batch, *space, out]; "causal" pads before."""
     if padding == "causal":
         reach = dilation[0] * (kernel.shape[0] - 1)
@@ -27,7 +27,7 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sid
 
 
 def convolve_transposed(
-    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str, extra: int | None
+    inputs: tf.Tensor, kernel: tf.Tensor, *, strides: Sides, dilation: Sides, padding: str, extra: int | None
 ) -> tf.Tensor:
     """The transpose of a convolution, [batch, *space, in] → [batch, *lengths, out]; see `transposed_output_length`."""
     groups = inputs.shape[-1] // kernel.shape[-2]
@@ -40,7 +40,7 @@ def convolve_transposed(
 
 
 def convolve_depthwise(
-    inputs: tf.Tensor, kernel: tf.Tensor, strides: Sides, dilation: Sides, padding: str
+    inputs: tf.Tensor, kernel: tf.Tensor, *, strides: Sides, dilation: Sides, padding: str
 ) -> tf.Tensor:
     """[batch, height, width, in] and [*window, 1, in * multiplier] → [batch, height, width, in * multiplier]."""
     inputs, padding = _pad_dilated(inputs, kernel, dilation, padding)
@@ -49,7 +49,7 @@ def convolve_depthwise(
     return tf.nn.depthwise_conv2d(inputs, shaped, [1, *strides, 1], padding.upper(), dilations=list(dilation))
 
 
-def output_length(size: int | None, window: int, stride: int, dilation: int, padding: str) -> int | None:
+def output_length(size: int | None, *, window: int, stride: int, dilation: int, padding: str) -> int | None:
     """Returns the positions along one side after a convolution; None if size is None."""
     if size is None:
         return None
@@ -57,7 +57,7 @@ def output_length(size: int | None, window: int, stride: int, dilation: int, pad
 
 
 def transposed_output_length(
-    size: Any, window: int, stride: int, dilation: int, padding: str, extra: int | None
+    size: Any, *, window: int, stride: int, dilation: int, padding: str, extra: int | None
 ) -> Any:
     """Returns the positions along one side after a transposed convolution; size is a number, a tensor or None.
 
@@ -104,7 +104,10 @@ def _transpose_strided(
     else:
         pads = [0] * rank
         sides = zip(sizes, window, strides, strict=True)
-        lengths = [transposed_output_length(size, side, step, 1, padding, extra) for size, side, step in sides]
+        lengths = [
+            transposed_output_length(size, window=side, stride=step, dilation=1, padding=padding, extra=extra)
+            for size, side, step in sides
+        ]
     outputs = op(inputs, swapped, tf.stack([dynamic[0], *lengths, kernel.shape[-1]]), list(strides), padding.upper())
     return tf.pad(outputs, [[0, 0], *([0, pad] for pad in pads), [0, 0]]) if any(pads) else outputs
 

@@ -49,7 +49,7 @@ class TrainingHandler(Handler):
         return weight.kl(self.value(weight), self.noise(weight))
 
     def apply(
-        self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, estimator: str
+        self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, *, estimator: str
     ) -> tf.Tensor:
         return ESTIMATORS[estimator](op, affine, inputs, weight, self)
 

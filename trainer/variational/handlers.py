@@ -31,7 +31,7 @@ class Handler:
         raise TypeError(f"{type(self).__name__} gives no weights")
 
     def apply(
-        self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, estimator: str
+        self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, *, estimator: str
     ) -> tf.Tensor:
         """Returns `affine(inputs, weight)`, which is `op` plus the bias; only training uses the estimator."""
         del op, estimator
@@ -108,6 +108,7 @@ def apply_linear(
     op: LinearOp,
     inputs: tf.Tensor,
     weight: RandomWeight | keras.Variable,
+    *,
     estimator: str,
     bias: RandomWeight | keras.Variable | None = None,
 ) -> tf.Tensor:
@@ -120,7 +121,7 @@ def apply_linear(
         return outputs if bias_value is None else tf.nn.bias_add(outputs, tf.cast(bias_value, outputs.dtype))
 
     if isinstance(weight, RandomWeight):
-        return active_handler().apply(op, affine, inputs, weight, estimator)
+        return active_handler().apply(op, affine, inputs, weight, estimator=estimator)
     return affine(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
 
 

@@ -49,9 +49,9 @@ def test_unet_maps_have_the_inputs_size(sides: tuple[int, ...]) -> None:
     """Odd sides too, of a fixed and of a dynamic network."""
     unet = backbones.UNet(widths=(3, 4, 5), depth=1)
     for shape in ([*sides, 1], [*[None] * len(sides), 1]):
-        made = model(shape, [INK], unet)
+        built = model(shape, [INK], unet)
         with use_handler(DrawHandler(0, 0)):
-            assert made.moments(images(2, *sides, 1))["ink"].mean.shape == (2, *sides, 1)
+            assert built.moments(images(2, *sides, 1))["ink"].mean.shape == (2, *sides, 1)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
@@ -78,16 +78,16 @@ def test_a_fused_final_convolution_is_as_good_as_separate_ones() -> None:
         making=PLAIN,
     )
     for layer in apart.network.layers:
-        if layer.name in {one.name for one in fused.network.layers} and layer.name != "final":
+        if layer.name in {layer.name for layer in fused.network.layers} and layer.name != "final":
             layer.set_weights(fused.network.get_layer(layer.name).get_weights())
     kernel, bias = fused.network.get_layer("final").get_weights()
     for name, low, high in (("head--digit--final", 0, 3), ("head--slant--final", 3, 5), ("final", 5, 9)):
         apart.network.get_layer(name).set_weights([kernel[..., low:high], bias[low:high]])
     given = images(3, 8, 8, 2)
     with use_handler(MeanHandler()):
-        one, several = fused.channels(given), apart.channels(given)
-    for name in one:
-        np.testing.assert_allclose(one[name], several[name], rtol=1e-5, atol=1e-6)
+        fused_channels, own_channels = fused.channels(given), apart.channels(given)
+    for name in fused_channels:
+        np.testing.assert_allclose(fused_channels[name], own_channels[name], rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_several_heads_are_the_weighted_sum() -> None:
@@ -97,25 +97,25 @@ def test_gradients_of_several_heads_are_the_weighted_sum() -> None:
         heads.Normal(name="slant", weight=0.2),
         heads.Poisson(name="count", weight=1.5),
     ]
-    made = model([8, 8, 2], chosen, making=PLAIN)
+    built = model([8, 8, 2], chosen, making=PLAIN)
     targets = {"digit": tf.constant([0, 2, -1]), "slant": tf.constant([[1.0], [np.nan], [0.5]])}
     targets["count"] = tf.constant([[1.0], [0.0], [3.0]])
-    objective = Objective(made)
-    variables = [one.value for one in made.network.trainable_variables]
+    objective = Objective(built)
+    variables = [variable.value for variable in built.network.trainable_variables]
     with tf.GradientTape(persistent=True) as tape, use_handler(MeanHandler()):
-        terms = objective.log_likelihoods(made.channels(images(3, 8, 8, 2)), targets)
+        terms = objective.log_likelihoods(built.channels(images(3, 8, 8, 2)), targets)
         whole = tf.reduce_mean(objective.loss(terms))
         single = {name: -tf.reduce_mean(term) for name, term in terms.items()}
-    parts = {name: tape.gradient(one, variables, unconnected_gradients="zero") for name, one in single.items()}
-    for position, found in enumerate(tape.gradient(whole, variables)):
+    parts = {name: tape.gradient(term, variables, unconnected_gradients="zero") for name, term in single.items()}
+    for position, gradient in enumerate(tape.gradient(whole, variables)):
         expected = sum(head.weight * parts[head.name][position].numpy() for head in chosen)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_learned_loss_weights_settle_at_each_heads_noise() -> None:
     """The minimum of e^-s L + s is at s = ln L: gradient 0 there."""
-    made = model([8, 8, 2], [DIGIT, heads.Normal(name="slant")], making=PLAIN)
-    objective = Objective(made, "learned")
+    built = model([8, 8, 2], [DIGIT, heads.Normal(name="slant")], making=PLAIN)
+    objective = Objective(built, "learned")
     terms = {"digit": tf.constant([-2.0, -4.0]), "slant": tf.constant([-0.5, -0.5])}
     objective.variables[0].assign(np.log([3.0, 0.5]))
     with tf.GradientTape() as tape:
@@ -126,21 +126,21 @@ def test_learned_loss_weights_settle_at_each_heads_noise() -> None:
 
 def test_penalties_are_on_deterministic_kernels_only() -> None:
     half = model([8, 8, 2], [DIGIT], making=WeightSettings(bayesian="final"))
-    kernels = [one.numpy() for one in half.network.trainable_variables if one.path.endswith("/kernel")]
+    kernels = [variable.numpy() for variable in half.network.trainable_variables if variable.path.endswith("/kernel")]
     assert len(kernels) == 2
-    expected = sum(0.1 * np.abs(one).sum() + 0.01 * np.square(one).sum() for one in kernels)
+    expected = sum(0.1 * np.abs(kernel).sum() + 0.01 * np.square(kernel).sum() for kernel in kernels)
     np.testing.assert_allclose(Objective(half, l1=0.1, l2=0.01).penalty(), expected, rtol=1e-5)
 
 
 def test_part_of_a_network_is_bayesian_and_the_rest_is_run_once() -> None:
     """The cut network says what the whole one says, to rounding; what is shared holds the deterministic layers."""
-    made = model([8, 8, 2], [DIGIT, INK], making=WeightSettings(bayesian="final"))
-    assert [one.name for one in made.weights] == ["final/kernel"]
+    built = model([8, 8, 2], [DIGIT, INK], making=WeightSettings(bayesian="final"))
+    assert [weight.name for weight in built.weights] == ["final/kernel"]
     given = images(3, 8, 8, 2)
-    shared = made.shared_features(given)
-    assert [tuple(one.shape) for one in shared] == [(3, 4, 4, 6)]
+    shared = built.shared_features(given)
+    assert [tuple(features.shape) for features in shared] == [(3, 4, 4, 6)]
     with use_handler(DrawHandler(3, 4)):
-        whole, cut = made.moments(given), made.moments_from(shared)
+        whole, cut = built.moments(given), built.moments_from(shared)
     for name in whole:
         np.testing.assert_allclose(whole[name].mean, cut[name].mean, rtol=1e-6, atol=1e-7)
 
@@ -167,21 +167,21 @@ def test_dropout_kept_on_is_one_mask_per_draw() -> None:
 
 
 def test_auxiliary_heads_are_left_out() -> None:
-    made = model([8, 8, 2], [DIGIT, heads.Normal(name="help", stage="stage1", auxiliary=True)])
-    slim = made.without_auxiliary()
+    built = model([8, 8, 2], [DIGIT, heads.Normal(name="help", stage="stage1", auxiliary=True)])
+    slim = built.without_auxiliary()
     assert [head.name for head in slim.heads] == ["digit"]
     given = images(2, 8, 8, 2)
     with use_handler(DrawHandler(0, 0)):
-        np.testing.assert_array_equal(made.moments(given)["digit"].mean, slim.moments(given)["digit"].mean)
+        np.testing.assert_array_equal(built.moments(given)["digit"].mean, slim.moments(given)["digit"].mean)
         assert set(slim.moments(given)) == {"digit"}
 
 
 def test_head_variables_are_its_own_layers() -> None:
     own = heads.Own(widths=(3,), learning_rate=0.1)
-    made = model([8, 8, 2], [DIGIT, heads.Normal(name="dig", own=own), heads.Normal(name="digs", own=own)])
-    names = {one.path.split("/")[0] for one in made.head_variables(made.heads[1])}
+    built = model([8, 8, 2], [DIGIT, heads.Normal(name="dig", own=own), heads.Normal(name="digs", own=own)])
+    names = {variable.path.split("/")[0] for variable in built.head_variables(built.heads[1])}
     assert names == {"head--dig--conv1", "head--dig--final"}
-    assert made.head_variables(made.heads[0]) == []
+    assert built.head_variables(built.heads[0]) == []
 
 
 @pytest.mark.slow
@@ -192,17 +192,17 @@ def test_pretrained_weights_from_a_file(tmp_path: Path) -> None:
     donor = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
     donor.save_weights(tmp_path / "donor.weights.h5")
     backbone = backbones.Pretrained(model="MobileNetV2", weights="donor.weights.h5", frozen=True, bayesian_last=1)
-    made = model([32, 32, 3], [DIGIT], backbone.resolve_paths(tmp_path), colour="rgb")
+    built = model([32, 32, 3], [DIGIT], backbone.resolve_paths(tmp_path), colour="rgb")
     np.testing.assert_array_equal(
-        made.network.get_layer("Conv1").get_weights()[0], donor.get_layer("Conv1").get_weights()[0]
+        built.network.get_layer("Conv1").get_weights()[0], donor.get_layer("Conv1").get_weights()[0]
     )
-    assert {one.path.split("/")[0] for one in made.network.trainable_variables} == {"Conv_1", "final"}
-    assert [one.name for one in made.weights] == ["Conv_1/kernel", "final/kernel"]
-    np.testing.assert_allclose(made.weights[0].mean(), donor.get_layer("Conv_1").get_weights()[0])
+    assert {variable.path.split("/")[0] for variable in built.network.trainable_variables} == {"Conv_1", "final"}
+    assert [weight.name for weight in built.weights] == ["Conv_1/kernel", "final/kernel"]
+    np.testing.assert_allclose(built.weights[0].mean(), donor.get_layer("Conv_1").get_weights()[0])
     with use_handler(MeanHandler()):
         expected = donor(keras.applications.mobilenet_v2.preprocess_input(given.copy()), training=False)
         # The Bayesian layer stands at its mean: the same features, but for rounding through fifty layers.
-        reached = keras.Model(made.network.input, made.network.get_layer("final").input)(given, training=False)
+        reached = keras.Model(built.network.input, built.network.get_layer("final").input)(given, training=False)
     np.testing.assert_allclose(reached, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
     other = keras.Sequential([keras.Input([8]), keras.layers.Dense(2)])
     other.save_weights(tmp_path / "other.weights.h5")

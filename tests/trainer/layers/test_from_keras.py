@@ -31,13 +31,13 @@ def small() -> keras.Model:
 )
 def test_moped_centres_on_the_trained_weights(posterior):
     model = small()
-    made = to_bayesian(model, delta=0.2, bias=True, **({"posterior": posterior} if posterior else {}))
-    found = {weight.name: weight for weight in find_random_weights(made)}
-    assert sorted(found) == sorted(
+    bayesian = to_bayesian(model, delta=0.2, bias=True, **({"posterior": posterior} if posterior else {}))
+    weights = {weight.name: weight for weight in find_random_weights(bayesian)}
+    assert sorted(weights) == sorted(
         f"{layer}/{part}" for layer in ("first", "second", "last") for part in ("kernel", "bias")
     )
     trained = np.asarray(model.get_layer("first").kernel)
-    weight = found["first/kernel"]
+    weight = weights["first/kernel"]
     np.testing.assert_allclose(weight.mean(), trained, atol=1e-7)
     np.testing.assert_allclose(weight.prior_parameters["anchor"], trained, atol=1e-7)
     draws = np.stack([weight.draw(0, index) for index in range(1000)])
@@ -45,9 +45,9 @@ def test_moped_centres_on_the_trained_weights(posterior):
     np.testing.assert_allclose(draws.std(0), np.maximum(0.2 * np.abs(trained), 2e-4), rtol=0.16)
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
     with use_handler(MeanHandler()):
-        np.testing.assert_allclose(made(x), model(x), atol=1e-6)
+        np.testing.assert_allclose(bayesian(x), model(x), atol=1e-6)
     with use_handler(DrawHandler(0, 1)):
-        assert np.abs(made(x) - model(x)).max() > 1e-3
+        assert np.abs(bayesian(x) - model(x)).max() > 1e-3
 
 
 def test_layers_are_chosen_by_pattern_or_from_the_end():
@@ -62,11 +62,11 @@ def test_layers_are_chosen_by_pattern_or_from_the_end():
 def test_keras_applications_become_bayesian():
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), weights=None, classes=5, alpha=0.35)
-    made = to_bayesian(model, last=3)
-    assert len(find_random_weights(made)) == 3
+    bayesian = to_bayesian(model, last=3)
+    assert len(find_random_weights(bayesian)) == 3
     x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     with use_handler(MeanHandler()):
-        np.testing.assert_allclose(made(x, training=False), model(x, training=False), atol=1e-5)
+        np.testing.assert_allclose(bayesian(x, training=False), model(x, training=False), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,11 @@ def test_means_and_shapes_equal_keras(kind, shape, settings):
     inputs = keras.Input(shape[1:])
     model = keras.Model(inputs, getattr(keras.layers, kind)(*filters, 3, bias_initializer="normal", **settings)(inputs))
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    made = to_bayesian(model)
+    bayesian = to_bayesian(model)
     expected = np.asarray(model(x))
-    assert made.output_shape == (None, *expected.shape[1:])
+    assert bayesian.output_shape == (None, *expected.shape[1:])
     with use_handler(MeanHandler()):
-        np.testing.assert_allclose(made(x).numpy(), expected, atol=2e-6)
+        np.testing.assert_allclose(bayesian(x).numpy(), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"])
@@ -131,14 +131,17 @@ def test_the_kernels_of_a_separable_convolution_have_families_of_their_own():
     again = layers.SeparableConv2D.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     again.build((None, 6, 6, 2))
-    assert [type(one.posterior).__name__ for one in again.random_weights] == ["GammaPosterior", "LaplacePosterior"]
-    assert [type(one.prior).__name__ for one in again.random_weights] == ["LogNormalPrior", "StudentTPrior"]
+    assert [type(weight.posterior).__name__ for weight in again.random_weights] == [
+        "GammaPosterior",
+        "LaplacePosterior",
+    ]
+    assert [type(weight.prior).__name__ for weight in again.random_weights] == ["LogNormalPrior", "StudentTPrior"]
     assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "flipout")
     with use_handler(TrainingHandler(3, 1)):
         assert again(tf.ones((2, 6, 6, 2))).shape == (2, 6, 6, 4)
     half = layers.SeparableConv2D(4, 3, pointwise_posterior=None)
     half.build((None, 6, 6, 2))
-    assert [one.name.split("/")[1] for one in half.random_weights] == ["depthwise"]
+    assert [weight.name.split("/")[1] for weight in half.random_weights] == ["depthwise"]
     same = layers.SeparableConv2D(4, 3, kernel_posterior=LaplacePosterior(), kernel_prior={"name": "cauchy"})
     assert (same.pointwise_posterior, same.pointwise_prior) == (same.kernel_posterior, same.kernel_prior)
     with pytest.raises(ValueError, match="s: pointwise_posterior: flipout needs a posterior symmetric"):
@@ -160,15 +163,15 @@ def test_mixed_bfloat16_trains():
     optimizer.build(model.trainable_variables)
 
     @tf.function(autograph=False)
-    def step(number):
-        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
+    def step(index):
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, index)) as fit:
             logits = model(x)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32)))
             loss += tf.add_n([fit.kl(weight) for weight in find_random_weights(model)]) * 1e-4
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss, logits
 
-    losses = [float(step(tf.constant(number))[0]) for number in range(60)]
+    losses = [float(step(tf.constant(index))[0]) for index in range(60)]
     assert step(tf.constant(0))[1].dtype == tf.bfloat16
     assert np.mean(losses[-5:]) < 0.3 < np.mean(losses[:5])
 
@@ -198,11 +201,11 @@ def test_layers_of_one_shape_start_apart_and_draw_apart():
     images = keras.Input((6, 6, 8))
     first, second = layers.Conv2D(8, 3, name="first"), layers.Conv2D(8, 3, name="second")
     model = keras.Model(images, second(first(images)))
-    one, other = find_random_weights(model)
-    assert not np.array_equal(one.mean(), other.mean())
+    first, second = find_random_weights(model)
+    assert not np.array_equal(first.mean(), second.mean())
     # 576 pairs: the correlation of independent noise has standard error 1 / 24.
     for index in range(3):
-        noise = [weight.noise(1, index).numpy().ravel() for weight in (one, other)]
+        noise = [weight.noise(1, index).numpy().ravel() for weight in (first, second)]
         assert abs(np.corrcoef(*noise)[0, 1]) < 4.5 / 24
 
 

@@ -20,17 +20,17 @@ def test_tables_are_what_the_code_allows():
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
     text = (DOCS / "layers.md").read_text()
-    assert writer.page(text) == text, "run python docs/write_layers.py"
+    assert writer.write_page(text) == text, "run python docs/write_layers.py"
 
 
 def test_the_blocks_run_and_say_the_same():
     text = (DOCS / "layers.md").read_text()
     space: dict = {}
     exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), space)
-    made = keras.Model(space["images"], space["features"]).layers[-1]
+    layer = keras.Model(space["images"], space["features"]).layers[-1]
     config = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.S).group(1))
-    named = convert_record(config["weights"], WeightSettings).conv(2, 32, 3, made.name, "relu")
-    assert named.get_config() == {**made.get_config(), "dtype": named.get_config()["dtype"]} | {"noise_ids": {}}
+    named = convert_record(config["weights"], WeightSettings).conv(2, 32, 3, layer.name, "relu")
+    assert named.get_config() == {**layer.get_config(), "dtype": named.get_config()["dtype"]} | {"noise_ids": {}}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SYMMETRIC = [
 ]
 
 
-def made(estimator: str, posterior=NormalPosterior(0.5), kind=layers.Conv2D, shape=(4, 5, 5, 2), **settings):
+def make_layer(estimator: str, posterior=NormalPosterior(0.5), kind=layers.Conv2D, shape=(4, 5, 5, 2), **settings):
     keras.utils.set_random_seed(4)
     layer = kind(3, 3, padding="valid", estimator=estimator, kernel_posterior=posterior, name="conv", **settings)
     layer.build(shape)
@@ -35,11 +35,11 @@ def outputs(layer, x, count: int = COUNT) -> np.ndarray:
     """Outputs of steps 0 to count - 1, [count, batch, …]."""
 
     @tf.function(autograph=False)
-    def step(number):
-        with use_handler(TrainingHandler(3, number)):
+    def step(index):
+        with use_handler(TrainingHandler(3, index)):
             return layer(x)
 
-    return np.stack([step(tf.constant(number)).numpy() for number in range(count)])
+    return np.stack([step(tf.constant(index)).numpy() for index in range(count)])
 
 
 def moments(layer, x) -> tuple[np.ndarray, np.ndarray]:
@@ -55,11 +55,11 @@ def moments(layer, x) -> tuple[np.ndarray, np.ndarray]:
     ids=lambda q: type(q).__name__,
 )
 def test_outputs_have_the_closed_form_moments(estimator, posterior):
-    layer, x = made(estimator, posterior), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
-    found = outputs(layer, x)
+    layer, x = make_layer(estimator, posterior), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
+    samples = outputs(layer, x)
     mean, variance = moments(layer, x)
-    assert_mean(found, mean)
-    assert_mean(np.square(found - mean), variance, errors=5.5)  # 108 skewed averages
+    assert_mean(samples, mean)
+    assert_mean(np.square(samples - mean), variance, errors=5.5)  # 108 skewed averages
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_outputs_have_the_closed_form_moments(estimator, posterior):
 def test_local_reparameterization_has_the_closed_form_moments_and_independent_examples(layer, shape):
     layer.build(shape)
     x = tf.ones(shape) * tf.random.stateless_normal(shape[1:], [1, 1])
-    found = outputs(layer, x)
+    samples = outputs(layer, x)
     mean, variance = moments(layer, x)
-    assert_mean(found, mean)
-    assert_mean(np.square(found - mean), variance)
-    _assert_uncorrelated(found)
+    assert_mean(samples, mean)
+    assert_mean(np.square(samples - mean), variance)
+    _assert_uncorrelated(samples)
 
 
 @pytest.mark.parametrize("posterior", [NormalPosterior(0.5), LaplacePosterior(0.5)], ids=lambda q: type(q).__name__)
 def test_flipout_decorrelates_examples_and_reparameterization_shares(posterior):
     x = tf.ones((4, 1, 1, 1)) * tf.random.stateless_normal((5, 5, 2), [1, 1])
-    _assert_uncorrelated(outputs(made("flipout", posterior), x))
-    shared = outputs(made("reparameterization", posterior), x, 20)
+    _assert_uncorrelated(outputs(make_layer("flipout", posterior), x))
+    shared = outputs(make_layer("reparameterization", posterior), x, 20)
     np.testing.assert_array_equal(shared, np.broadcast_to(shared[:, :1], shared.shape))
 
 
@@ -93,16 +93,16 @@ def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
     target = 0.3 * tf.random.stateless_normal((64, 1, 1, 3), [1, 2])
 
     def gradients(estimator):
-        layer = made(estimator, posterior, shape=x.shape)
-        variables = [each.value for each in layer.kernel.parameters.values()]
+        layer = make_layer(estimator, posterior, shape=x.shape)
+        variables = [variable.value for variable in layer.kernel.parameters.values()]
 
         @tf.function(autograph=False)
-        def step(number):
-            with tf.GradientTape() as tape, use_handler(TrainingHandler(3, number)):
+        def step(index):
+            with tf.GradientTape() as tape, use_handler(TrainingHandler(3, index)):
                 loss = tf.reduce_mean(tf.square(tf.tanh(layer(x)) - target))
-            return tf.concat([tf.reshape(each, [-1]) for each in tape.gradient(loss, variables)], 0)
+            return tf.concat([tf.reshape(gradient, [-1]) for gradient in tape.gradient(loss, variables)], 0)
 
-        return np.stack([step(tf.constant(number)).numpy() for number in range(COUNT)])
+        return np.stack([step(tf.constant(index)).numpy() for index in range(COUNT)])
 
     shared, flipped = gradients("reparameterization"), gradients("flipout")
     error = np.sqrt((shared.var(0) + flipped.var(0)) / COUNT) + 1e-6
@@ -113,7 +113,7 @@ def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
 
 
 def test_every_mixture_parameter_has_a_gradient_in_a_flipout_conv3d():
-    layer = made("flipout", NormalMixturePosterior(), layers.Conv3D, (2, 4, 4, 4, 2))
+    layer = make_layer("flipout", NormalMixturePosterior(), layers.Conv3D, (2, 4, 4, 4, 2))
     x = tf.random.stateless_normal((2, 4, 4, 4, 2), [1, 1])
     with tf.GradientTape(persistent=True) as tape, use_handler(TrainingHandler(3, 0)):
         loss = tf.reduce_sum(tf.square(layer(x)))
@@ -139,7 +139,7 @@ def test_auto_takes_the_best_that_is_exact(layer, shape, expected):
 
 
 def test_flipout_signs_do_not_depend_on_how_a_batch_is_split():
-    layer, x = made("flipout"), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
+    layer, x = make_layer("flipout"), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
     with use_handler(TrainingHandler(3, 1)):
         whole = layer(x).numpy()
     with use_handler(TrainingHandler(3, 1, first_row=2)):
@@ -147,8 +147,8 @@ def test_flipout_signs_do_not_depend_on_how_a_batch_is_split():
     np.testing.assert_allclose(half, whole[2:], atol=1e-6)
 
 
-def _assert_uncorrelated(found: np.ndarray) -> None:
+def _assert_uncorrelated(samples: np.ndarray) -> None:
     """The product of two examples' deviations averages to 0; its error is measured, for it is no product of normals."""
-    away = (found - found.mean(0)).reshape(len(found), found.shape[1], -1)
-    first, second = np.triu_indices(found.shape[1], 1)
+    away = (samples - samples.mean(0)).reshape(len(samples), samples.shape[1], -1)
+    first, second = np.triu_indices(samples.shape[1], 1)
     assert_mean(away[:, first] * away[:, second], 0.0)

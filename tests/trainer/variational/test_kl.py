@@ -17,18 +17,20 @@ from probrt.trainer.variational.random_weight import RandomWeight, find_random_w
 COUNT = 1500
 
 
-def open_kl(one: RandomWeight, count: int = COUNT) -> np.ndarray:
+def open_kl(random_weight: RandomWeight, count: int = COUNT) -> np.ndarray:
     """log posterior - log prior at draws, in nats."""
-    values = {name: tf.convert_to_tensor(each.value) for name, each in one.parameters.items()}
-    prior_values = {name: tf.convert_to_tensor(each.value) for name, each in one.prior_parameters.items()}
+    values = {name: tf.convert_to_tensor(variable.value) for name, variable in random_weight.parameters.items()}
+    prior_values = {
+        name: tf.convert_to_tensor(variable.value) for name, variable in random_weight.prior_parameters.items()
+    }
 
     @tf.function(autograph=False)
-    def each(index):
-        value = one.draw(9, index)
-        own = tf.reduce_sum(one.posterior.distribution(values).log_prob(value))
-        return own - log_prob(one.prior.distribution(prior_values, one.shape), value)
+    def log_ratio(index):
+        value = random_weight.draw(9, index)
+        own = tf.reduce_sum(random_weight.posterior.distribution(values).log_prob(value))
+        return own - log_prob(random_weight.prior.distribution(prior_values, random_weight.shape), value)
 
-    return np.array([each(tf.constant(index)).numpy() for index in range(count)])
+    return np.array([log_ratio(tf.constant(index)).numpy() for index in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,13 @@ def open_kl(one: RandomWeight, count: int = COUNT) -> np.ndarray:
      ("log_normal", "log_normal"), ("gamma", "gamma")],
 )  # fmt: skip
 def test_closed_forms_equal_monte_carlo(posterior, prior):
-    one = weight(POSTERIORS[posterior], PRIORS[prior])
-    sampled = open_kl(one)
-    noise = one.noise(1, 1)
-    closed = float(one.kl(one.from_noise(noise), noise))
+    random_weight = weight(POSTERIORS[posterior], PRIORS[prior])
+    sampled = open_kl(random_weight)
+    noise = random_weight.noise(1, 1)
+    closed = float(random_weight.kl(random_weight.from_noise(noise), noise))
     # The same at any draw: it is closed.
-    other = one.noise(1, 2)
-    assert closed == pytest.approx(float(one.kl(one.from_noise(other), other)), rel=1e-6)
+    other = random_weight.noise(1, 2)
+    assert closed == pytest.approx(float(random_weight.kl(random_weight.from_noise(other), other)), rel=1e-6)
     assert abs(sampled.mean() - closed) < 4.0 * sampled.std() / np.sqrt(COUNT)
 
 
@@ -56,21 +58,21 @@ def test_kl_is_finite_with_gradients_and_not_negative_on_average(posterior, prio
         with pytest.raises(ValueError, match=r"^dense: kernel_prior: "):
             weight(family, over)
         return
-    one = weight(family, over)
+    random_weight = weight(family, over)
 
     @tf.function(autograph=False)
-    def each(index):
-        made = one.noise(9, index)
-        return one.kl(one.from_noise(made), made)
+    def estimate(index):
+        noise = random_weight.noise(9, index)
+        return random_weight.kl(random_weight.from_noise(noise), noise)
 
     with tf.GradientTape() as tape, use_handler(TrainingHandler(1, 1)) as fit:
-        kl = fit.kl(one)
-    for gradient in tape.gradient(kl, [variable.value for variable in one.parameters.values()]):
+        kl = fit.kl(random_weight)
+    for gradient in tape.gradient(kl, [variable.value for variable in random_weight.parameters.values()]):
         assert gradient is None or np.isfinite(gradient.numpy()).all()
-    found = np.array([each(tf.constant(index)).numpy() for index in range(100)])
-    assert np.isfinite(found).all()
+    estimates = np.array([estimate(tf.constant(index)).numpy() for index in range(100)])
+    assert np.isfinite(estimates).all()
     if posterior != "vae":  # its KL has the reconstruction's density in it, which may pass 1
-        assert found.mean() > -4.0 * found.std() / 10.0
+        assert estimates.mean() > -4.0 * estimates.std() / 10.0
 
 
 def test_the_prior_of_a_mixture_takes_kernels_of_any_rank():
@@ -85,17 +87,17 @@ def test_vae_kl_holds_latent_and_reconstruction():
     import tensorflow_probability as tfp
 
     tfd = tfp.distributions
-    one = weight(posteriors.Vae(latent=2, hidden=8), priors.Normal(0.0, 1.0))
+    random_weight = weight(posteriors.Vae(latent=2, hidden=8), priors.Normal(0.0, 1.0))
     for name in ("loc_kernel", "loc_bias", "rho_kernel", "latent_mean_kernel", "latent_rho_kernel"):
-        one.parameters[name].assign(tf.zeros_like(one.parameters[name].value))
-    noise = one.noise(1, 1)
-    scale = tf.math.softplus(one.parameters["rho_bias"].value) + 1e-5
-    latent = tf.math.softplus(one.parameters["latent_rho_bias"].value) + 1e-5
+        random_weight.parameters[name].assign(tf.zeros_like(random_weight.parameters[name].value))
+    noise = random_weight.noise(1, 1)
+    scale = tf.math.softplus(random_weight.parameters["rho_bias"].value) + 1e-5
+    latent = tf.math.softplus(random_weight.parameters["latent_rho_bias"].value) + 1e-5
     filters = 2.0 * tf.reduce_sum(tfd.Normal(0.0, scale).kl_divergence(tfd.Normal(0.0, 1.0)))
     latents = 2.0 * tf.reduce_sum(tfd.Normal(0.0, latent).kl_divergence(tfd.Normal(0.0, 1.0)))
-    reconstruction = tfd.Normal(0.0, float(0.5 * np.sqrt(2.0 / 3.0))).log_prob(one.parameters["anchor"].value)
+    reconstruction = tfd.Normal(0.0, float(0.5 * np.sqrt(2.0 / 3.0))).log_prob(random_weight.parameters["anchor"].value)
     expected = float(filters + latents - tf.reduce_sum(reconstruction))
-    assert float(one.kl(one.from_noise(noise), noise)) == pytest.approx(expected, rel=1e-5)
+    assert float(random_weight.kl(random_weight.from_noise(noise), noise)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_report_counts_each_weight_once():
@@ -104,11 +106,11 @@ def test_the_report_counts_each_weight_once():
     model = keras.Model(images, layer(layer(images)))
     kernel, bias = kl_report(model)
     assert (kernel.name, kernel.weights, bias.name, bias.weights) == ("twice/kernel", 16, "twice/bias", 4)
-    one = find_random_weights(model)[0]
-    noise = one.noise(0, 0)
-    assert kernel.nats == pytest.approx(float(one.kl(one.from_noise(noise), noise)), rel=1e-5)
+    random_weight = find_random_weights(model)[0]
+    noise = random_weight.noise(0, 0)
+    assert kernel.nats == pytest.approx(float(random_weight.kl(random_weight.from_noise(noise), noise)), rel=1e-5)
     assert kernel.nats_per_weight == pytest.approx(kernel.nats / 16)
-    exact = np.median(np.abs(one.mean().numpy()) / one.scale().numpy())
+    exact = np.median(np.abs(random_weight.mean().numpy()) / random_weight.scale().numpy())
     assert kernel.signal_to_noise == pytest.approx(exact, rel=0.25)  # sd of 64 draws: 9% each
     assert [line.split()[0] for line in format_kl_report([kernel, bias])] == ["twice/kernel", "twice/bias"]
 
@@ -132,14 +134,14 @@ def test_a_linear_model_reaches_its_exact_mean_field_posterior():
     optimizer.build(layer.trainable_variables)
 
     @tf.function(autograph=False)
-    def step(number):
-        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, number)) as fit:
+    def step(step_index):
+        with tf.GradientTape() as tape, use_handler(TrainingHandler(0, step_index)) as fit:
             loss = tf.reduce_sum(tf.square(layer(maps) - targets)) / (2.0 * sigma**2)
             loss += fit.kl(layer.kernel)
         optimizer.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
 
-    for number in range(4000):
-        step(tf.constant(number))
+    for step_index in range(4000):
+        step(tf.constant(step_index))
     # The last steps' noise is some hundredths of a standard deviation.
     assert np.abs(layer.kernel.mean().numpy().ravel() - mean).max() < 0.1 * scale.min()
     np.testing.assert_allclose(layer.kernel.scale().numpy().ravel(), scale, rtol=0.05)

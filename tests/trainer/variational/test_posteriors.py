@@ -13,44 +13,44 @@ from probrt.trainer.variational.random_weight import RandomWeight
 COUNT = 4000
 
 
-def values(one: RandomWeight) -> dict[str, tf.Tensor]:
-    return {name: tf.convert_to_tensor(each.value) for name, each in one.parameters.items()}
+def values(random_weight: RandomWeight) -> dict[str, tf.Tensor]:
+    return {name: tf.convert_to_tensor(variable.value) for name, variable in random_weight.parameters.items()}
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_draws_average_to_the_stated_mean(name):
-    one = weight(POSTERIORS[name])
-    assert_mean(draws(one, COUNT), one.mean().numpy())
+    random_weight = weight(POSTERIORS[name])
+    assert_mean(draws(random_weight, COUNT), random_weight.mean().numpy())
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_draws_have_the_moments_and_quantiles_of_tfp(name):
-    one = weight(POSTERIORS[name])
-    made = draws(one, COUNT)
-    distribution = one.posterior.distribution(values(one))
-    assert_mean(made, distribution.mean().numpy())
-    assert_mean(np.square(made - distribution.mean().numpy()), distribution.variance().numpy())
+    random_weight = weight(POSTERIORS[name])
+    samples = draws(random_weight, COUNT)
+    distribution = random_weight.posterior.distribution(values(random_weight))
+    assert_mean(samples, distribution.mean().numpy())
+    assert_mean(np.square(samples - distribution.mean().numpy()), distribution.variance().numpy())
     # Kolmogorov and Smirnov: the largest gap passes 1.95 / sqrt(n) once in 1,000; there are 6 weights.
-    below = np.sort(distribution.cdf(made).numpy(), axis=0)
+    below = np.sort(distribution.cdf(samples).numpy(), axis=0)
     gap = np.abs(below - (np.arange(COUNT) + 0.5)[:, None, None] / COUNT).max()
     assert gap < 2.2 / math.sqrt(COUNT)
 
 
 def test_low_rank_draws_have_the_covariance_of_tfp():
-    one = weight(POSTERIORS["low_rank_normal"])
-    made = draws(one, COUNT).reshape(COUNT, -1)
-    centred = made - one.mean().numpy().reshape(-1)
+    random_weight = weight(POSTERIORS["low_rank_normal"])
+    samples = draws(random_weight, COUNT).reshape(COUNT, -1)
+    centred = samples - random_weight.mean().numpy().reshape(-1)
     products = centred[:, :, None] * centred[:, None, :]
-    assert_mean(products, one.posterior.distribution(values(one)).covariance().numpy())
+    assert_mean(products, random_weight.posterior.distribution(values(random_weight)).covariance().numpy())
 
 
 def test_rank_one_draws_have_the_variance_of_a_product():
-    one = weight(POSTERIORS["rank_one"])
-    kernel, loc = one.parameters["kernel"].numpy(), one.parameters["loc"].numpy()
-    scale = one.posterior.distribution(values(one)).stddev().numpy()
+    random_weight = weight(POSTERIORS["rank_one"])
+    kernel, loc = random_weight.parameters["kernel"].numpy(), random_weight.parameters["loc"].numpy()
+    scale = random_weight.posterior.distribution(values(random_weight)).stddev().numpy()
     second = loc**2 + scale**2
     expected = kernel**2 * (np.outer(second[:3], second[3:]) - np.outer(loc[:3], loc[3:]) ** 2)
-    assert_mean(np.square(draws(one, COUNT) - one.mean().numpy()), expected)
+    assert_mean(np.square(draws(random_weight, COUNT) - random_weight.mean().numpy()), expected)
 
 
 @pytest.mark.parametrize("concentration", [0.05, 0.3, 1.0, 3.0, 1e4])
@@ -70,9 +70,9 @@ def test_gamma_variates_follow_the_gamma_distribution(concentration):
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_densities_integrate_to_one(name):
-    one = weight(POSTERIORS[name])
-    grid, step = _grid(one)
-    density = one.posterior.distribution(values(one)).prob(grid).numpy()
+    random_weight = weight(POSTERIORS[name])
+    grid, step = _grid(random_weight)
+    density = random_weight.posterior.distribution(values(random_weight)).prob(grid).numpy()
     # Trapezoids of width 0.0005: 1e-3 holds for every density here, Laplace's corner included.
     assert np.abs(density.sum(0) * step - 1.0).max() < 1e-3
 
@@ -80,35 +80,35 @@ def test_densities_integrate_to_one(name):
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_gradients_of_the_elbo_match_quadrature(name):
     """The average of single-draw gradients is the gradient of the ELBO integrated on a grid."""
-    one = weight(POSTERIORS[name], priors.Normal(0.2, 0.7))
-    variables = [each.value for each in one.parameters.values()]
-    grid, step = _grid(one)
+    random_weight = weight(POSTERIORS[name], priors.Normal(0.2, 0.7))
+    variables = [variable.value for variable in random_weight.parameters.values()]
+    grid, step = _grid(random_weight)
     with tf.GradientTape() as tape:
-        distribution = one.posterior.distribution(values(one))
+        distribution = random_weight.posterior.distribution(values(random_weight))
         log_q = distribution.log_prob(grid)
         inside = tf.where(log_q > -60.0, tf.exp(log_q) * (_likelihood(grid) - log_q + _log_prior(grid)), 0.0)
         elbo = tf.reduce_sum(inside) * step
     expected = tape.gradient(elbo, variables)
-    for found, exact in zip(_gradients(one, 1500), expected, strict=True):
-        assert found.std() > 0
-        _assert_gradient(found, exact.numpy())
+    for estimates, exact in zip(_gradients(random_weight, 1500), expected, strict=True):
+        assert estimates.std() > 0
+        _assert_gradient(estimates, exact.numpy())
 
 
 @pytest.mark.parametrize("name", ["low_rank_normal", "rank_one", "vae"])
 def test_gradients_of_the_elbo_match_finite_differences(name):
     """Smooth in the noise, so a many-sample estimate on fixed noise has a derivative to compare with."""
-    one = weight(POSTERIORS[name], priors.Normal(1.0, 0.7))
-    noise = one.noise(11, tf.range(64))
+    random_weight = weight(POSTERIORS[name], priors.Normal(1.0, 0.7))
+    noise = random_weight.noise(11, tf.range(64))
 
     @tf.function(autograph=False)
     def estimate() -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
-            each = tf.map_fn(lambda made: _elbo(one, made), noise)
-            elbo = tf.reduce_mean(each)
-        return elbo, tape.gradient(elbo, [variable.value for variable in one.parameters.values()])
+            elbos = tf.map_fn(lambda noise: _elbo(random_weight, noise), noise)
+            elbo = tf.reduce_mean(elbos)
+        return elbo, tape.gradient(elbo, [variable.value for variable in random_weight.parameters.values()])
 
     _, gradients = estimate()
-    for variable, gradient in zip(one.parameters.values(), gradients, strict=True):
+    for variable, gradient in zip(random_weight.parameters.values(), gradients, strict=True):
         start = variable.numpy()
         way = np.sign(np.random.default_rng(0).normal(size=start.shape)).astype(np.float32)
         ends = []
@@ -121,9 +121,9 @@ def test_gradients_of_the_elbo_match_finite_differences(name):
         assert abs(slope - expected) < 0.03 * (1.0 + abs(expected)), variable.name
 
 
-def _elbo(one: RandomWeight, made: tf.Tensor) -> tf.Tensor:
-    value = one.sample(made)
-    return tf.reduce_sum(_likelihood(value)) - one.kl(value, made)
+def _elbo(random_weight: RandomWeight, noise: tf.Tensor) -> tf.Tensor:
+    value = random_weight.sample(noise)
+    return tf.reduce_sum(_likelihood(value)) - random_weight.kl(value, noise)
 
 
 def _likelihood(value: tf.Tensor) -> tf.Tensor:
@@ -136,27 +136,27 @@ def _log_prior(value: tf.Tensor) -> tf.Tensor:
     return tfp.distributions.Normal(0.2, 0.7).log_prob(value)
 
 
-def _gradients(one: RandomWeight, count: int) -> list[np.ndarray]:
-    variables = [each.value for each in one.parameters.values()]
+def _gradients(random_weight: RandomWeight, count: int) -> list[np.ndarray]:
+    variables = [variable.value for variable in random_weight.parameters.values()]
 
     @tf.function(autograph=False)
     def single(index: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            elbo = _elbo(one, one.noise(5, index))
+            elbo = _elbo(random_weight, random_weight.noise(5, index))
         return tape.gradient(elbo, variables)
 
-    found = [single(tf.constant(index)) for index in range(count)]
-    return [np.stack([each[i].numpy() for each in found]) for i in range(len(variables))]
+    per_draw = [single(tf.constant(index)) for index in range(count)]
+    return [np.stack([gradients[i].numpy() for gradients in per_draw]) for i in range(len(variables))]
 
 
-def _assert_gradient(found: np.ndarray, exact: np.ndarray) -> None:
-    assert np.isfinite(found).all()
+def _assert_gradient(estimates: np.ndarray, exact: np.ndarray) -> None:
+    assert np.isfinite(estimates).all()
     # 5 standard errors, plus the grid's own error of some 1e-3.
-    away = np.abs(found.mean(0) - exact)
-    assert (away < 5.0 * found.std(0) / math.sqrt(len(found)) + 2e-3 * (1 + np.abs(exact))).all(), away.max()
+    away = np.abs(estimates.mean(0) - exact)
+    assert (away < 5.0 * estimates.std(0) / math.sqrt(len(estimates)) + 2e-3 * (1 + np.abs(exact))).all(), away.max()
 
 
-def _grid(one: RandomWeight) -> tuple[tf.Tensor, float]:
-    low, high = max(one.posterior.support[0], -12.0), min(one.posterior.support[1], 12.0)
+def _grid(random_weight: RandomWeight) -> tuple[tf.Tensor, float]:
+    low, high = max(random_weight.posterior.support[0], -12.0), min(random_weight.posterior.support[1], 12.0)
     step = 5e-4
     return tf.range(low + step / 2, high, step)[:, None, None], step

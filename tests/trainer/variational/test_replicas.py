@@ -63,11 +63,11 @@ print(json.dumps({
 def test_two_replicas_make_the_step_that_one_device_makes():
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert found["weights"] == 3  # the kernel that is used twice counts once
-    assert found["drawn"] == 0
-    assert found["kl"][0] == found["kl"][1]
+    results = json.loads(ran.stdout.splitlines()[-1])
+    assert results["weights"] == 3  # the kernel that is used twice counts once
+    assert results["drawn"] == 0
+    assert results["kl"][0] == results["kl"][1]
     # The rest is the same sum in another order, in float32.
-    assert abs(found["kl"][0] - found["kl"][2]) < 1e-5 * found["kl"][2]
-    assert found["outputs"] < 1e-5
-    assert found["gradients"] < 1e-5
+    assert abs(results["kl"][0] - results["kl"][2]) < 1e-5 * results["kl"][2]
+    assert results["outputs"] < 1e-5
+    assert results["gradients"] < 1e-5

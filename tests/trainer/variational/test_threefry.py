@@ -17,8 +17,8 @@ from probrt.trainer.variational import threefry as noise
 )
 def test_known_answers(key, counter, words):
     """Those that Salmon et al. publish with Random123 (kat_vectors, threefry2x32, 20 rounds)."""
-    made = noise.threefry(*(tuple(tf.constant(word, tf.uint32) for word in pair) for pair in (key, counter)))
-    assert tuple(int(word) for word in made) == words
+    generated = noise.threefry(*(tuple(tf.constant(word, tf.uint32) for word in pair) for pair in (key, counter)))
+    assert tuple(int(word) for word in generated) == words
 
 
 @pytest.mark.parametrize("source", [noise.normal, noise.uniform])
