@@ -23,7 +23,7 @@ from msgspec import Struct
 from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.runtime.errors import DataError, one_line
 from probrt.runtime.files import write_atomic
-from probrt.trainer import layers  # noqa: F401  (registers the layers that architecture.json names)
+from probrt.trainer import backbones, layers  # noqa: F401  (register the layers that architecture.json names)
 from probrt.trainer.extensions import convert_record, find_unknown_tag, load_installed
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
