@@ -100,8 +100,8 @@ class GraphSpec:
 
     def file_name(self, chunk: int | None = None) -> str:
         """The file's name; `chunk` is the position of a chunk of the bank."""
-        number = "" if chunk is None else f"-{chunk:02d}"
-        return f"{self.variant}{number}{self.precision.suffix}.{self.format}"
+        suffix = "" if chunk is None else f"-{chunk:02d}"
+        return f"{self.variant}{suffix}{self.precision.suffix}.{self.format}"
 
 
 def parse_names(text: str, allowed: Sequence[Name], option: str) -> tuple[Name, ...]:

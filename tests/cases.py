@@ -110,7 +110,7 @@ def stack(name: str, shape: Sequence[int | None], *body: Callable[[], Any]) -> C
             name,
             shape,
             [DIGIT, SLANT],
-            lambda images: keras.Sequential([one() for one in body], name="body")(images),
+            lambda images: keras.Sequential([make_layer() for make_layer in body], name="body")(images),
             lambda filters: layers.Dense(filters, name="final"),
         )
 
@@ -157,7 +157,7 @@ def settled(model: Model) -> Model:
     """The model with batch normalisations that know one batch: in a deep new network all signal would vanish."""
     low, high = model.input.range or (-1.0, 1.0)
     images = np.random.default_rng(1).uniform(low, high, (8, *sides_of(model.input))).astype(np.float32)
-    norms = [one for one in flatten_layers(model.network) if isinstance(one, keras.layers.BatchNormalization)]
+    norms = [layer for layer in flatten_layers(model.network) if isinstance(layer, keras.layers.BatchNormalization)]
     usual = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

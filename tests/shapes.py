@@ -36,7 +36,7 @@ def graph_functions() -> dict[str, Any]:
     def weights(seed: Any, index: Any) -> dict[str, Any]:
         return {name: mean + 0.3 * noise(name, seed, index) for name, mean in means.items()}
 
-    def one(images: Any, w: dict[str, Any]) -> dict[str, Any]:
+    def evaluate(images: Any, w: dict[str, Any]) -> dict[str, Any]:
         features = tf.nn.relu(tf.nn.conv2d(images / 255.0, w["filter"], 1, "SAME"))
         out = tf.matmul(tf.reduce_mean(features, [1, 2]), w["dense"])
         p = tf.nn.softmax(3.0 * out[:, :CLASSES])
@@ -50,10 +50,12 @@ def graph_functions() -> dict[str, Any]:
             "ink.aleatoric": -ink * tf.math.log(ink) - (1 - ink) * tf.math.log(1 - ink),
         }
 
-    def moments(each: list[dict[str, Any]]) -> dict[str, Any]:
-        mean = {name: tf.add_n([one[name] for one in each]) / float(len(each)) for name in each[0]}
+    def moments(answers: list[dict[str, Any]]) -> dict[str, Any]:
+        mean = {name: tf.add_n([answer[name] for answer in answers]) / float(len(answers)) for name in answers[0]}
         slant = mean["slant.mean"]
-        mean["slant.epistemic"] = tf.add_n([(one["slant.mean"] - slant) ** 2 for one in each]) / float(len(each))
+        mean["slant.epistemic"] = tf.add_n([(answer["slant.mean"] - slant) ** 2 for answer in answers]) / float(
+            len(answers)
+        )
         mean["slant.total"] = mean["slant.aleatoric"] + mean["slant.epistemic"]
         p, q = mean["shape.mean"], mean["ink.mean"]
         mean["shape.total"] = -tf.reduce_sum(p * tf.math.log(p), -1)
@@ -66,17 +68,17 @@ def graph_functions() -> dict[str, Any]:
         fixed = [
             {name: weight.numpy() for name, weight in weights(SEED, i).items()} for i in range(start, start + CHUNK)
         ]
-        return lambda images: moments([one(images, w) for w in fixed])
+        return lambda images: moments([evaluate(images, w) for w in fixed])
 
     def sampled(images: Any, seed: Any, start: Any) -> dict[str, Any]:
-        return moments([one(images, weights(seed[0], start[0] + i)) for i in range(CHUNK)])
+        return moments([evaluate(images, weights(seed[0], start[0] + i)) for i in range(CHUNK)])
 
     def sample(images: Any, num_samples: Any, seed: Any) -> dict[str, Any]:
-        first = one(images, weights(seed[0], 0))
+        first = evaluate(images, weights(seed[0], 0))
         names, n = sorted(first), tf.cast(num_samples[0], tf.float32)
 
         def body(i: Any, sums: Any, square: Any) -> Any:
-            now = one(images, weights(seed[0], i))
+            now = evaluate(images, weights(seed[0], i))
             return i + 1, [s + now[k] for s, k in zip(sums, names, strict=True)], square + now["slant.mean"] ** 2
 
         start = (1, [first[k] for k in names], first["slant.mean"] ** 2)
@@ -87,13 +89,13 @@ def graph_functions() -> dict[str, Any]:
         return answer
 
     spec = tf.TensorSpec([None, SIDE, SIDE, 1], tf.float32, "images")
-    number = [tf.TensorSpec([1], tf.int32, name) for name in ("num_samples", "seed", "start")]
+    specs = [tf.TensorSpec([1], tf.int32, name) for name in ("num_samples", "seed", "start")]
     return {
-        "mean": (lambda images: one(images, means), [spec]),
+        "mean": (lambda images: evaluate(images, means), [spec]),
         "draws-00": (draws(0), [spec]),
         "draws-01": (draws(CHUNK), [spec]),
-        "sampled": (sampled, [spec, number[1], number[2]]),
-        "sample": (sample, [spec, number[0], number[1]]),
+        "sampled": (sampled, [spec, specs[1], specs[2]]),
+        "sample": (sample, [spec, specs[0], specs[1]]),
     }
 
 

@@ -21,17 +21,17 @@ from probrt.trainer.variational import estimators, posteriors, priors
 @pytest.fixture(scope="module")
 def used() -> set[object]:
     """Every type and estimator name that some case's model is made of."""
-    found: set[object] = set()
+    used_types: set[object] = set()
     for case in CASES:
         model = case.model()
-        found |= {type(head) for head in model.heads} | set(case.covers)
+        used_types |= {type(head) for head in model.heads} | set(case.covers)
         for layer in flatten_layers(model.network):
-            found.add(type(layer))
+            used_types.add(type(layer))
             if isinstance(layer, ProbabilisticLayer):
-                found.add(layer.estimator)
+                used_types.add(layer.estimator)
         for weight in model.weights:
-            found |= {type(weight.posterior), type(weight.prior)}
-    return found
+            used_types |= {type(weight.posterior), type(weight.prior)}
+    return used_types
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ def used() -> set[object]:
     ],
 )
 def test_every_public_name_has_a_case(used: set[object], kind: str, public: Sequence[object]) -> None:
-    missing = [getattr(one, "__name__", one) for one in public if one not in used]
+    missing = [getattr(name, "__name__", name) for name in public if name not in used]
     assert not missing, f"no conformance case uses {kind} {', '.join(map(str, missing))}: add one to tests/cases.py"

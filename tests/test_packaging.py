@@ -42,12 +42,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_package_list_is_the_tree(root: Path) -> None:
     listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {
+    packages = {
         "probrt." + ".".join(path.parent.relative_to(root).parts)
         for top in ("runtime", "trainer", "exporter")
         for path in (root / top).rglob("__init__.py")
     }
-    assert set(listed) == found
+    assert set(listed) == packages
 
 
 def test_the_wheel_holds_every_module(root: Path, wheel: Path) -> None:
@@ -80,11 +80,11 @@ def test_a_bare_install_predicts_without_tensorflow(wheel: Path, root: Path, tmp
     python = tmp_path / "clean" / "bin" / "python"
     ran(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", tmp_path / "pins.txt", wheel)
     installed = json.loads(ran(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check").stdout)
-    assert not {"tensorflow", "keras", "onnx", "onnxruntime"} & {one["name"].lower() for one in installed}
+    assert not {"tensorflow", "keras", "onnx", "onnxruntime"} & {package["name"].lower() for package in installed}
     (tmp_path / "images").mkdir()
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (20, 24), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 24), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
     probrt = tmp_path / "clean" / "bin" / "probrt"
     ran(probrt, "predict", "--samples", 8, "--bundle", bundle.path, "images", cwd=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ The files of a format answer in up to three variants, `mean`, `draws` and `sampl
 which calls of a graph answer a request, and makes them. A new format needs a writer, an engine and a row of `FORMATS`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -47,7 +48,7 @@ class Call:
     draws: Draws | None
 
 
-class Source:
+class Source(ABC):
     """How the files of a format answer in one variant.
 
     in_chunks: whether the answers of several calls are combined into one; otherwise every answer is complete.
@@ -62,20 +63,20 @@ class Source:
         """Returns the files that answer in this variant, in the order of their draws."""
         return tuple(bundle.files(format, self.variant, precision))
 
+    @abstractmethod
     def plan_calls(self, files: Files, wanted: Draws | None, posterior: PosteriorRecord | None) -> tuple[Call, ...]:
         """Returns the calls that answer for the draws `wanted`, which start at 0; None is the posterior mean.
 
         Raises CannotAnswer where the files cannot give these draws.
         """
-        raise NotImplementedError
 
     def plan_adaptive_calls(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
         """Returns the calls of a run that stops as soon as an image has enough draws; `calls` gives all draws."""
         return calls
 
+    @abstractmethod
     def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
         """Makes one call for images [batch, *input.shape]; returns arrays named `<head>.<quantity>`."""
-        raise NotImplementedError
 
 
 class MeanFile(Source):

@@ -48,7 +48,7 @@ def load_image(index: int, name: str, input: Input) -> LoadedImage:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images of one shape, computed together; `last`: no batch follows."""
 
     images: list[LoadedImage]
@@ -76,7 +76,7 @@ class Loader:
         """Frees the window of the first `count` files of the order; call it once their rows are written."""
         self._released = count
 
-    def __iter__(self) -> Iterator[Batch | LoadedImage | None]:
+    def __iter__(self) -> Iterator[ImageBatch | LoadedImage | None]:
         """Yields batches as they become ready, and the files that cannot be decoded one by one.
 
         Yields None when nothing can follow until `release` makes room.
@@ -90,7 +90,7 @@ class Loader:
             for _ in threads:
                 self._todo.put(None)
 
-    def _batches(self) -> Iterator[Batch | LoadedImage | None]:
+    def _batches(self) -> Iterator[ImageBatch | LoadedImage | None]:
         submitted, pending, exhausted = 0, 0, False
         pools: dict[tuple[int, ...], list[LoadedImage]] = {}
         while True:
@@ -108,7 +108,7 @@ class Loader:
                     continue
                 # No image can arrive to fill a batch: the input has ended, or the window is full.
                 shape = min(pools, key=lambda shape: pools[shape][0].index)
-                yield Batch(pools.pop(shape), last=exhausted and not pools)
+                yield ImageBatch(pools.pop(shape), last=exhausted and not pools)
                 continue
             loaded = self._loaded.get()
             pending -= 1
@@ -121,7 +121,7 @@ class Loader:
             pool.append(loaded)
             if len(pool) == self._batch_size:
                 del pools[loaded.pixels.shape]
-                yield Batch(pool, last=exhausted and pending == 0 and not pools)
+                yield ImageBatch(pool, last=exhausted and pending == 0 and not pools)
 
     def _work(self) -> None:
         while (job := self._todo.get()) is not None:

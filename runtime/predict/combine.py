@@ -9,6 +9,7 @@ Over S draws with mean m_s and expected spread a_s (variance or entropy):
 * other outputs of a head are averaged.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Self
 
@@ -39,7 +40,7 @@ def _entropy_terms(probabilities: Floats) -> Floats:
 ENTROPIES: Final[Mapping[Kind, Callable[[Floats], Floats]]] = {"class": class_entropy, "binary": binary_entropy}
 
 
-class Combiner:
+class Combiner(ABC):
     """Combines the answers of one head for one batch, call by call.
 
     draws: the number of draws so far. arrays: what is kept of them by name, [batch, ...].
@@ -52,13 +53,13 @@ class Combiner:
         self.draws = draws
         self.arrays = dict(arrays or {})
 
+    @abstractmethod
     def add(self, outputs: Quantities, draws: int) -> None:
         """Adds the outputs of one call, named `<head>.<quantity>`, over `draws` draws."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combine(self) -> Quantities:
         """Returns the head's quantities by name, over all draws so far."""
-        raise NotImplementedError
 
     def select(self, rows: npt.NDArray[np.intp]) -> Self:
         """Returns the same state for some rows of the batch."""
@@ -135,7 +136,7 @@ def combine_chunks(head: HeadRecord) -> Combiner:
 def stack_combiners(combiners: Sequence[Combiner]) -> Combiner:
     """Returns one combiner for the rows of several, in their order, of the same head and number of draws."""
     first = combiners[0]
-    arrays = {name: np.concatenate([each.arrays[name] for each in combiners]) for name in first.arrays}
+    arrays = {name: np.concatenate([combiner.arrays[name] for combiner in combiners]) for name in first.arrays}
     return type(first)(first.head, first.draws, arrays)
 
 

@@ -75,7 +75,7 @@ class HeadKind(ABC):
 
     def regions(self, mean: Values) -> npt.NDArray[np.integer]:
         """Numbers of regions, [height, width, layers]; layers overlap."""
-        raise NotImplementedError
+        raise TypeError("a map of real values has no regions")
 
     def largest_entropy(self, head: HeadRecord) -> float:
         """The entropy, in nats, of the least certain answer; infinite where uncertainties are variances."""

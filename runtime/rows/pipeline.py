@@ -6,7 +6,7 @@ from itertools import chain
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
-from probrt.runtime.images.loader import Batch, LoadedImage, Loader
+from probrt.runtime.images.loader import ImageBatch, LoadedImage, Loader
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
@@ -116,7 +116,7 @@ def predict_files(run: Run) -> Tally:
 
 
 def _make_rows(
-    ready: Batch | LoadedImage | None, answering: DrawPolicy, rows: RowMaker
+    ready: ImageBatch | LoadedImage | None, answering: DrawPolicy, rows: RowMaker
 ) -> Iterator[tuple[LoadedImage, Row]]:
     if isinstance(ready, LoadedImage):
         yield ready, rows.make_error(ready, ready.error)

@@ -21,7 +21,7 @@ from probrt.runtime import cli
 from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import BundleError
-from probrt.runtime.images.loader import Batch, Loader
+from probrt.runtime.images.loader import ImageBatch, Loader
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:
@@ -131,7 +131,7 @@ def test_a_slow_image_delays_no_other(bundle: Bundle, pictures: Path, tmp_path: 
     names = [str(tmp_path / "slow.png"), *[str(pictures / "00.png")] * 60]
     loader, order = Loader(iter(names), bundle.manifest.input, 16, 2), []
     for batch in loader:
-        assert isinstance(batch, Batch)
+        assert isinstance(batch, ImageBatch)
         order += [image.index for image in batch.images]
         if len(order) == len(names):
             break

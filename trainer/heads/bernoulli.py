@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.heads.base import Moments, softplus
+from probrt.trainer.heads.base import Moments
 from probrt.trainer.heads.binary import BinaryHead
+from probrt.trainer.heads.formulas import softplus
 
 
 class BernoulliHead(BinaryHead, frozen=True, kw_only=True, tag="bernoulli"):

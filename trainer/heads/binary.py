@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import Kind
-from probrt.trainer.heads.base import Answer, Head, Shapes, Sides, quantity_shapes, split_entropy, x_log_x
+from probrt.trainer.heads.base import Answer, Head
+from probrt.trainer.heads.formulas import Shapes, Sides, quantity_shapes, split_entropy, x_log_x
 
 
 class BinaryHead(Head, frozen=True, kw_only=True):

@@ -11,16 +11,8 @@ from msgspec import Meta
 
 from probrt.runtime.bundle.conformal import rank_classes
 from probrt.runtime.bundle.manifest import Kind
-from probrt.trainer.heads.base import (
-    Answer,
-    Head,
-    Shapes,
-    Sides,
-    mean_over_known,
-    quantity_shapes,
-    split_entropy,
-    x_log_x,
-)
+from probrt.trainer.heads.base import Answer, Head
+from probrt.trainer.heads.formulas import Shapes, Sides, mean_over_known, quantity_shapes, split_entropy, x_log_x
 
 # The value of a label picture that means "not labelled".
 _VOID = 255

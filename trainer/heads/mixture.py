@@ -10,7 +10,8 @@ import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.bundle.manifest import HeadRecord
-from probrt.trainer.heads.base import Moments, Shapes, Sides, quantity_shapes
+from probrt.trainer.heads.base import Moments
+from probrt.trainer.heads.formulas import Shapes, Sides, quantity_shapes
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 

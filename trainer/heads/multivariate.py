@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.trainer.heads.base import Moments, Shapes, Sides, quantity_shapes
+from probrt.trainer.heads.base import Moments
+from probrt.trainer.heads.formulas import Shapes, Sides, quantity_shapes
 from probrt.trainer.heads.real import LOG_SCALE, RealHead
 
 

@@ -10,16 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import HeadRecord, Kind
-from probrt.trainer.heads.base import (
-    Answer,
-    Head,
-    Positive,
-    Shapes,
-    Sides,
-    TargetRange,
-    mean_over_known,
-    quantity_shapes,
-)
+from probrt.trainer.heads.base import Answer, Head, Positive, TargetRange
+from probrt.trainer.heads.formulas import Shapes, Sides, mean_over_known, quantity_shapes
 
 # A scale lies within e^-6.9 … e^6.9 (1e-3 … 1e3) spreads: a likelihood must not reach infinity on a lucky example.
 LOG_SCALE = 6.9

@@ -139,5 +139,5 @@ def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
 def test_the_reader_agrees_with_a_real_parser() -> None:
     model = onnx.load_from_string(encode_onnx([helper.make_node("Neg", ["x"], ["y"], "name")], []))
     message = memoryview(model.SerializeToString())
-    assert [number for number, _ in read_fields(message)] == [field.number for field, _ in model.ListFields()]
+    assert [field for field, _ in read_fields(message)] == [field.number for field, _ in model.ListFields()]
     assert [read_text(node, 4) for node in find_messages(message, 7, 1)] == ["Neg"]

@@ -14,7 +14,7 @@ from probrt.trainer.fit.signals import defer_signals
 def received() -> Iterator[list[int]]:
     """Installs a handler of SIGTERM and returns the list of signals that reach it."""
     numbers: list[int] = []
-    original = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    original = signal.signal(signal.SIGTERM, lambda signum, frame: numbers.append(signum))
     yield numbers
     signal.signal(signal.SIGTERM, original)
 

@@ -52,10 +52,10 @@ local = strategy.experimental_local_results
 print(json.dumps({
     "weights": len(find_random_weights(model)),
     "outputs": float(np.abs(np.concatenate(local(outputs)) - alone[0]).max()),
-    "kl": [float(one) for one in (*local(kl), alone[1])],
-    "drawn": max(float(np.abs(one - alone[2]).max()) for one in local(drawn)),
-    "gradients": max(float(np.abs(one - b).max() / np.abs(b).max())
-                     for a, b in zip(gradients, alone[3], strict=True) for one in local(a)),
+    "kl": [float(value) for value in (*local(kl), alone[1])],
+    "drawn": max(float(np.abs(values - alone[2]).max()) for values in local(drawn)),
+    "gradients": max(float(np.abs(own - b).max() / np.abs(b).max())
+                     for a, b in zip(gradients, alone[3], strict=True) for own in local(a)),
 }))
 """
 
