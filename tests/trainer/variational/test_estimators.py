@@ -86,6 +86,7 @@ def test_flipout_decorrelates_examples_and_reparameterization_shares(posterior):
     np.testing.assert_array_equal(shared, np.broadcast_to(shared[:, :1], shared.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", SYMMETRIC, ids=lambda q: type(q).__name__)
 def test_both_estimators_have_one_gradient_and_flipout_varies_less(posterior):
     # Images share most of their brightness, so a shared draw moves all examples' gradients alike.
