@@ -15,7 +15,8 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "probrt needs Python 3.11 to 3.13; name one with make PYTHON=python3.12")'
 	@echo "setting up $(VENV) (once; about 3 GB, a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt && \
+	@# The lock is complete: nothing is resolved, which an older pip could not do with hashes.
+	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; } >$(LOG) 2>&1 || \
 	  { tail -n 20 $(LOG); echo "the set-up failed; the whole log is in $(LOG)"; exit 1; }
 	@touch $@
