@@ -35,10 +35,10 @@ from probrt.runtime.bundle.manifest import (
     Precision,
     Provenance,
     Variant,
-    encode,
 )
-from probrt.runtime.bundle.signing import sign
-from probrt.runtime.bundle.vetting import saved_model_ops
+from probrt.runtime.bundle.manifest_file import encode
+from probrt.runtime.bundle.signing import check_signing_key, sign
+from probrt.runtime.bundle.vet_saved_model import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.trainer import store
 
@@ -143,6 +143,8 @@ def export(
 
 def plan_export(folder: Path, request: ExportRequest) -> ExportPlan:
     """Loads the model and decides what to write; UsageError for what the model does not have, and for too much."""
+    if request.key is not None:
+        check_signing_key(request.key)
     model, training = _load_model(folder, request)
     draws = _count_draws(model, request)
     formats = request.formats or FORMATS

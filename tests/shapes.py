@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle import manifest_file
 from probrt.runtime.bundle.bundle import Bundle
 
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
@@ -183,5 +184,5 @@ def write_manifest(folder: Path, version: int = 1, **changes: Any) -> Bundle:
         "calibration": [m.Calibration(head="shape", conformal=conformal)],
         "provenance": m.Provenance(training={}, export={}),
     }
-    (folder / m.NAME).write_bytes(m.encode(m.Manifest(**{**fields, **changes})))
+    (folder / m.NAME).write_bytes(manifest_file.encode(m.Manifest(**{**fields, **changes})))
     return Bundle.open(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probrt.runtime.bundle import manifest
+from probrt.runtime.bundle import manifest_file
 from probrt.trainer import backbones, heads
 from probrt.trainer.config import config
 
@@ -19,7 +19,8 @@ PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md"), TOP / "artifact
 
 
 @pytest.mark.parametrize(
-    ("name", "schema"), [("manifest.schema.json", manifest.json_schema), ("config.schema.json", config.json_schema)]
+    ("name", "schema"),
+    [("manifest.schema.json", manifest_file.json_schema), ("config.schema.json", config.json_schema)],
 )
 def test_schemas_are_those_of_the_code(name: str, schema: object) -> None:
     expected = json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"

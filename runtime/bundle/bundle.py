@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, FileRecord, Manifest, decode
+from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, FileRecord, Manifest
+from probrt.runtime.bundle.manifest_file import decode
 from probrt.runtime.errors import BundleError, UsageError
 
 
@@ -52,29 +53,37 @@ class Bundle:
     def read(self, file: FileRecord) -> bytes:
         """Returns the bytes of a file; BundleError if their size or digest differs from the manifest's."""
         with self._open(file) as stream:
-            content = stream.read()
-        self._check_digest(file, len(content), hashlib.sha256(content).hexdigest())
+            content = stream.read(file.bytes)
+        self._check_digest(file, hashlib.sha256(content).hexdigest())
         return content
 
     def check(self, file: FileRecord) -> None:
         """Checks the size and digest of a file without holding it in memory; BundleError if they differ."""
         with self._open(file) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
-        self._check_digest(file, size, digest)
+        self._check_digest(file, digest)
 
     def _open(self, file: FileRecord) -> BufferedReader:
+        """Opens a file of the size that the manifest states: a sparse file of terabytes is refused unread."""
+        path = self.path / file.path
         try:
-            return (self.path / file.path).open("rb")
+            stream = path.open("rb")
         except FileNotFoundError:
-            raise BundleError(f"{self.path / file.path}: missing; export the bundle again") from None
+            raise BundleError(f"{path}: missing; export the bundle again") from None
+        size = os.fstat(stream.fileno()).st_size
+        if size != file.bytes:
+            stream.close()
+            raise self._altered(file, f"it has {size} bytes, not {file.bytes}")
+        return stream
 
-    def _check_digest(self, file: FileRecord, size: int, digest: str) -> None:
-        if (size, digest) != (file.bytes, file.sha256):
-            raise BundleError(
-                f"{self.path / file.path}: was altered after export (its digest differs from the manifest's); "
-                "export or copy the bundle again"
-            )
+    def _check_digest(self, file: FileRecord, digest: str) -> None:
+        if digest != file.sha256:
+            raise self._altered(file, "its digest differs from the manifest's")
+
+    def _altered(self, file: FileRecord, difference: str) -> BundleError:
+        return BundleError(
+            f"{self.path / file.path}: was altered after export ({difference}); export or copy the bundle again"
+        )
 
     def _check_listing(self) -> None:
         listed = {file.path for file in self.manifest.files}

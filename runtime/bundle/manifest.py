@@ -1,16 +1,8 @@
 """The schema of `probrt.json`; reading it needs no ML framework."""
 
-import re
-from collections import Counter
-from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Meta, Struct
-
-from probrt.runtime.bundle.upgrade import upgrade_manifest
-from probrt.runtime.errors import BundleError
 
 FORMAT: Final = 1
 NAME = "probrt.json"
@@ -241,102 +233,3 @@ class Manifest(Record, frozen=True, kw_only=True):
             if head.name == name:
                 return head
         raise KeyError(name)
-
-
-class _Lenient(Struct):
-    format: int
-    probrt: str = "?"
-
-
-def decode(data: bytes, where: str) -> Manifest:
-    """Decodes a manifest; BundleError says what is wrong, and names the file by `where`."""
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{where}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
-    try:
-        lenient = msgspec.json.decode(data, type=_Lenient)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{where}: not a probrt manifest ({error})") from None
-    if lenient.format != FORMAT:
-        raise BundleError(
-            f"{where}: bundle format {lenient.format} was written by probrt {lenient.probrt}; this one reads "
-            f"format {FORMAT}; install probrt {lenient.probrt} or newer"
-        )
-    try:
-        manifest = msgspec.convert(upgrade_manifest(msgspec.json.decode(data)), Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{where}: {error}") from None
-    _check(manifest, where)
-    return manifest
-
-
-def encode(manifest: Manifest) -> bytes:
-    """Encodes a manifest as readable JSON, the same bytes for the same content; `format` comes first."""
-    _check(manifest, NAME)
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{NAME}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
-    return data
-
-
-def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a manifest, the content of docs/manifest.schema.json."""
-    return msgspec.json.schema(Manifest)
-
-
-def _check(manifest: Manifest, where: str) -> None:
-    """Checks what the types alone cannot express."""
-    for kind, names in (
-        ("head", [head.name for head in manifest.heads]),
-        ("file", [file.path for file in manifest.files]),
-        ("draw", [str(index) for index in manifest.posterior.order] if manifest.posterior else []),
-    ):
-        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-        if repeated:
-            raise BundleError(f"{where}: {kind} {repeated[0]} is listed twice")
-    for head in manifest.heads:
-        absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
-        if absent:
-            raise BundleError(f"{where}: head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
-        if head.combine != COMBINE_OF[head.kind]:
-            raise BundleError(
-                f"{where}: head {head.name} is of kind {head.kind}, whose uncertainties combine as "
-                f"{COMBINE_OF[head.kind]}, not as {head.combine}"
-            )
-        has_classes = len(head.outputs["mean"]) > len(head.outputs["aleatoric"])
-        if head.kind != "real" and has_classes != (head.kind == "class"):
-            axis = "has an" if has_classes else "lacks the"
-            raise BundleError(f"{where}: head {head.name} is of kind {head.kind}, but its mean {axis} axis of classes")
-        taken = [name for name in head.extra if name in ROW_WORDS]
-        if taken:
-            raise BundleError(
-                f"{where}: head {head.name}: an output may not be named {taken[0]}, which rows have already"
-            )
-    for row in manifest.parity:
-        if bool(row.quantity) == bool(row.metric):
-            raise BundleError(f"{where}: parity of {row.file}: a row of {row.head} names a quantity or a metric")
-    for calibration in manifest.calibration:
-        for low, high in pairwise(calibration.risk):
-            if not (low.threshold < high.threshold and low.kept < high.kept and low.risk <= high.risk):
-                raise BundleError(f"{where}: calibration of {calibration.head}: its risk curve does not rise")
-    for file in manifest.files:
-        fault = path_fault(file.path)
-        if fault:
-            raise BundleError(f"{where}: files: {file.path!r} {fault}")
-        if file.variant == "draws":
-            bank = len(manifest.posterior.order) if manifest.posterior else 0
-            if file.draws is None or sum(file.draws) > bank:
-                raise BundleError(f"{where}: files: {file.path!r} holds draws {file.draws}, the bank has {bank}")
-
-
-def path_fault(path: str) -> str:
-    """Returns why a manifest may not hold a path, or an empty string."""
-    pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or re.match(r"^[A-Za-z]:", path):
-        return "is not a relative path"
-    if ".." in pure.parts or "\\" in path or str(pure) != path:
-        return "is not a plain path inside the bundle"
-    if any(not character.isprintable() for character in path):
-        return "has a character that cannot be printed"
-    if path in (NAME, SIGNATURE):
-        return "cannot list itself"
-    return ""

@@ -16,7 +16,16 @@ def sign(folder: Path, key: Path) -> None:
     try:
         config = package.signing.Config().use_elliptic_key_signer(private_key=key)
         config.set_hashing_config(_configure_hashing(package)).sign(folder, folder / SIGNATURE)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:  # AttributeError: a key of another kind
+        raise UsageError(f"--sign {key}: {one_line(error)[:200]}; it takes an elliptic private key in PEM") from None
+
+
+def check_signing_key(key: Path) -> None:
+    """Raises UsageError for a private key that `sign` cannot use; costs nothing, before a long export."""
+    package = _import_package()
+    try:
+        package.signing.Config().use_elliptic_key_signer(private_key=key)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UsageError(f"--sign {key}: {one_line(error)[:200]}; it takes an elliptic private key in PEM") from None
 
 
@@ -27,7 +36,7 @@ def check_signature(folder: Path, key: Path) -> None:
         raise BundleError(f"{folder}: is not signed; export it with --sign")
     try:
         config = package.verifying.Config().use_elliptic_key_verifier(public_key=key)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UsageError(f"--key {key}: {one_line(error)[:200]}; it takes an elliptic public key in PEM") from None
     try:
         config.set_hashing_config(_configure_hashing(package)).verify(folder, folder / SIGNATURE)

@@ -18,7 +18,8 @@ def inspect(
 ) -> int:
     """Print what a bundle holds: input, heads, files, draws, calibration, parity."""
     for line in describe_bundle(Bundle.open(bundle)):
-        print(line)
+        # Labels and units are free text: no control sequence of theirs reaches the terminal.
+        print("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line))
     return 0
 
 

@@ -6,7 +6,7 @@ import onnxruntime as ort
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
-from probrt.runtime.bundle.vetting import vet_onnx
+from probrt.runtime.bundle.vet_onnx import vet_onnx
 from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
 
 PROVIDERS = {

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.commands import bench, doctor, report
+from probrt.runtime.commands import bench, doctor, report, verify
 from probrt.runtime.commands import predict as commands
 from probrt.runtime.engines import BUILT_IN
 
@@ -29,7 +29,7 @@ def test_every_option_of_predict_is_in_its_page() -> None:
     mentioned = set(re.findall(r"--[a-z][a-z-]+", PREDICT))
     unexplained = {"--device", "--precision", "--engine", "--recursive"}  # in engines.md, and --no-recursive
     assert known - mentioned <= unexplained
-    other_commands = (report.report, bench.bench, doctor.doctor)
+    other_commands = (report.report, bench.bench, doctor.doctor, verify.verify)
     others = set().union(*map(list_options, other_commands)) | {"--no-recursive", "--debug"}
     assert mentioned <= known | others
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from probrt.runtime import cli
 from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle import manifest_file
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import BundleError
 from probrt.runtime.images.loader import ImageBatch, Loader
@@ -202,4 +203,4 @@ def test_a_manifest_that_points_out_of_its_folder_is_refused(bundle: Bundle, pat
     files = [msgspec.structs.replace(bundle.manifest.files[0], path=path)]
     data = msgspec.json.encode(msgspec.structs.replace(bundle.manifest, files=files))
     with pytest.raises(BundleError, match=r"is not a (relative|plain) path|cannot be printed"):
-        m.decode(data, m.NAME)
+        manifest_file.decode(data, m.NAME)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import ParityRecord, decode, encode
+from probrt.runtime.bundle.manifest import ParityRecord
+from probrt.runtime.bundle.manifest_file import decode, encode
 from probrt.runtime.bundle.upgrade import upgrade_manifest
 from probrt.runtime.errors import BundleError
 
@@ -94,4 +95,77 @@ def test_a_kind_that_contradicts_its_head_is_refused(bundle: Bundle, change: dic
 def test_a_parity_row_compares_a_quantity_or_a_metric(bundle: Bundle, names: dict[str, str]) -> None:
     raw = raw_manifest(bundle) | {"parity": [{"file": "f", "head": "shape", **names, **NUMBERS}]}
     with pytest.raises(BundleError, match="parity of f: a row of shape names a quantity or a metric"):
+        decode_raw(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "replacement", "message"),
+    [
+        ('"sha256":', '"sha256": "0", "sha256":', "the key 'sha256' is given twice"),
+        (
+            '"training": {}',
+            '"training": ' + '{"a": ' * 900 + "1" + "}" * 900,
+            "nested 90[0-9] deep, a manifest at most 64",
+        ),
+    ],
+)
+def test_json_that_says_a_thing_twice_or_too_deep_is_refused(
+    bundle: Bundle, text: str, replacement: str, message: str
+) -> None:
+    content = encode(bundle.manifest).decode()
+    assert text in content
+    with pytest.raises(BundleError, match=message):
+        decode(content.replace(text, replacement, 1).encode(), "probrt.json")
+
+
+def test_brackets_in_strings_do_not_count(bundle: Bundle) -> None:
+    raw = raw_manifest(bundle) | {"provenance": {"training": {"note": "[{" * 100 + '"\\'}, "export": {}}}
+    assert decode_raw(raw).provenance.training["note"].startswith("[{[{")
+
+
+def change_file(name: str, **changes: Any) -> Any:
+    def change(raw: dict[str, Any]) -> None:
+        next(file for file in raw["files"] if file["path"] == name).update(changes)
+
+    return change
+
+
+def change_key(key: str, value: Any) -> Any:
+    def change(raw: dict[str, Any]) -> None:
+        raw[key] = value
+
+    return change
+
+
+def repeat_file_in_capitals(raw: dict[str, Any]) -> None:
+    raw["files"].append({**raw["files"][0], "path": raw["files"][0]["path"].upper()})
+
+
+def shorten_labels(raw: dict[str, Any]) -> None:
+    raw["heads"][0]["labels"].pop()
+
+
+def bend_range(raw: dict[str, Any]) -> None:
+    raw["input"]["range"] = [255, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_file("saved_model.pb", format="onnx", variant="mean"), "is listed as onnx, which its name is not"),
+        (change_file("saved_model.pb", precision="float16"), "is listed as float16; a SavedModel is float32"),
+        (change_file("mean.onnx", format="savedmodel"), "is listed as savedmodel, which its name is not"),
+        (change_file("saved_model.pb", path="saved_model.pbtxt"), "a place or form that a bundle may not have"),
+        (change_file("saved_model.pb", path="inner/saved_model.pb"), "a place or form that a bundle may not have"),
+        (change_file("draws-01.onnx", draws=[0, 4]), "begins with draw 0 where draw 4 is due"),
+        (change_key("calibration", [{"head": "other"}]), "calibration: there is no head other"),
+        (repeat_file_in_capitals, "is listed twice"),
+        (shorten_labels, "has 2 labels for the 3 entries of its mean"),
+        (bend_range, "is empty or has no end"),
+    ],
+)
+def test_contradictions_are_refused(bundle: Bundle, change: Any, message: str) -> None:
+    raw = raw_manifest(bundle)
+    change(raw)
+    with pytest.raises(BundleError, match=message):
         decode_raw(raw)

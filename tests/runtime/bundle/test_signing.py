@@ -1,15 +1,17 @@
 """A signature proves who signed a bundle, and that nothing in it has changed since."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization as form
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.signing import check_signature, sign
+from probrt.runtime.bundle.signing import check_signature, check_signing_key, sign
 from probrt.runtime.errors import BundleError, UsageError
 
 
@@ -58,3 +60,13 @@ def test_files_that_are_no_keys_are_refused(bundle: Bundle, keys: dict[str, Path
     sign(folder, keys["private"])
     with pytest.raises(UsageError, match="it takes an elliptic public key"):
         check_signature(folder, tmp_path / "absent.pem")
+
+
+@pytest.mark.parametrize(
+    "make_key", [lambda: rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate]
+)
+def test_keys_of_another_kind_are_refused_before_an_export(make_key: Callable[[], Any], tmp_path: Path) -> None:
+    path = tmp_path / "private.pem"
+    path.write_bytes(make_key().private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
+    with pytest.raises(UsageError, match=r"--sign .*; it takes an elliptic private key"):
+        check_signing_key(path)

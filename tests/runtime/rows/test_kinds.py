@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from probrt.runtime.bundle import manifest as m
+from probrt.runtime.bundle import manifest_file
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import BundleError
@@ -67,4 +67,4 @@ def test_an_output_by_a_name_that_rows_have_is_refused(name: str, reason: str, b
     head = msgspec.structs.replace(HEAD, outputs={**OUTPUTS, name: [1]})
     data = msgspec.json.encode(msgspec.structs.replace(bundle.manifest, heads=[head], calibration=[]))
     with pytest.raises(BundleError, match=reason):
-        m.decode(data, "probrt.json")
+        manifest_file.decode(data, "probrt.json")

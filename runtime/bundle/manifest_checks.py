@@ -1,0 +1,128 @@
+"""Checks what the types of a manifest alone cannot express."""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Final
+
+from probrt.runtime.bundle.manifest import (
+    COMBINE_OF,
+    NAME,
+    ROW_WORDS,
+    SIGNATURE,
+    FileRecord,
+    Format,
+    HeadRecord,
+    Input,
+    Manifest,
+)
+from probrt.runtime.errors import BundleError
+
+# What the name of a file says of its format; all others belong to the SavedModel.
+FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {".tflite": "tflite", ".onnx": "onnx"}
+# Other files that a TensorFlow loader would take for a graph, or for a part of one.
+_OTHER_GRAPHS = ("saved_model.pbtxt", "saved_model.cpb")
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raises BundleError for the first contradiction in a manifest."""
+    _check_input(manifest.input)
+    _check_unique("head", [head.name for head in manifest.heads])
+    for head in manifest.heads:
+        _check_head(head)
+    names = {head.name for head in manifest.heads}
+    for row in manifest.parity:
+        if bool(row.quantity) == bool(row.metric):
+            raise BundleError(f"parity of {row.file}: a row of {row.head} names a quantity or a metric")
+        if row.head not in names:
+            raise BundleError(f"parity of {row.file}: there is no head {row.head}")
+    _check_unique("calibration of head", [calibration.head for calibration in manifest.calibration])
+    for calibration in manifest.calibration:
+        if calibration.head not in names:
+            raise BundleError(f"calibration: there is no head {calibration.head}")
+        for low, high in pairwise(calibration.risk):
+            if not (low.threshold < high.threshold and low.kept < high.kept and low.risk <= high.risk):
+                raise BundleError(f"calibration of {calibration.head}: its risk curve does not rise")
+    # On some file systems names that differ in case or in their Unicode form are one file.
+    _check_unique("file", [unicodedata.normalize("NFC", file.path).casefold() for file in manifest.files])
+    bank = manifest.posterior.order if manifest.posterior else []
+    _check_unique("draw", [str(index) for index in bank])
+    for file in manifest.files:
+        _check_file(file, len(bank))
+    _check_chunks(manifest.files)
+
+
+def _check_input(input: Input) -> None:
+    if input.range is not None and not (-math.inf < input.range[0] < input.range[1] < math.inf):
+        raise BundleError(f"input: the range {list(input.range)} is empty or has no end; give the lowest value first")
+
+
+def _check_head(head: HeadRecord) -> None:
+    absent = [name for name in ("mean", "aleatoric") if name not in head.outputs]
+    if absent:
+        raise BundleError(f"head {head.name} has no output {absent[0]}; every head has mean and aleatoric")
+    if head.combine != COMBINE_OF[head.kind]:
+        raise BundleError(
+            f"head {head.name} is of kind {head.kind}, whose uncertainties combine as {COMBINE_OF[head.kind]}, "
+            f"not as {head.combine}"
+        )
+    has_classes = len(head.outputs["mean"]) > len(head.outputs["aleatoric"])
+    if head.kind != "real" and has_classes != (head.kind == "class"):
+        axis = "has an" if has_classes else "lacks the"
+        raise BundleError(f"head {head.name} is of kind {head.kind}, but its mean {axis} axis of classes")
+    entries = head.outputs["mean"][-1] if head.outputs["mean"] else None
+    if entries is not None and entries != len(head.labels):
+        raise BundleError(f"head {head.name} has {len(head.labels)} labels for the {entries} entries of its mean")
+    taken = [name for name in head.extra if name in ROW_WORDS]
+    if taken:
+        raise BundleError(f"head {head.name}: an output may not be named {taken[0]}, which rows have already")
+
+
+def _check_file(file: FileRecord, bank: int) -> None:
+    fault = path_fault(file.path)
+    if fault:
+        raise BundleError(f"files: {file.path!r} {fault}")
+    path = PurePosixPath(file.path)
+    if file.format != FORMAT_OF_SUFFIX.get(path.suffix, "savedmodel"):
+        raise BundleError(f"files: {file.path!r} is listed as {file.format}, which its name is not")
+    if file.format == "savedmodel" and file.precision != "float32":
+        raise BundleError(f"files: {file.path!r} is listed as {file.precision}; a SavedModel is float32")
+    if path.name in _OTHER_GRAPHS or (path.name == "saved_model.pb" and file.path != "saved_model.pb"):
+        raise BundleError(f"files: {file.path!r} is a SavedModel in a place or form that a bundle may not have")
+    if file.variant == "draws" and (file.draws is None or sum(file.draws) > bank):
+        raise BundleError(f"files: {file.path!r} holds draws {file.draws}, the bank has {bank}")
+
+
+def _check_chunks(files: Iterable[FileRecord]) -> None:
+    """The chunks of one format and precision follow one another from the bank's first draw on."""
+    ends: dict[tuple[str, str], int] = {}
+    chunks = [(file.draws, file) for file in files if file.variant == "draws" and file.draws is not None]
+    for (start, count), file in sorted(chunks, key=lambda chunk: chunk[0]):
+        end = ends.get((file.format, file.precision), 0)
+        if start != end:
+            raise BundleError(f"files: {file.path!r} begins with draw {start} where draw {end} is due")
+        ends[file.format, file.precision] = end + count
+
+
+def _check_unique(what: str, names: Iterable[str]) -> None:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise BundleError(f"{what} {repeated[0]} is listed twice")
+
+
+def path_fault(path: str) -> str:
+    """Returns why a manifest may not hold a path, or an empty string."""
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or re.match(r"^[A-Za-z]:", path):
+        return "is not a relative path"
+    if ".." in pure.parts or "\\" in path or str(pure) != path:
+        return "is not a plain path inside the bundle"
+    if any(not character.isprintable() for character in path):
+        return "has a character that cannot be printed"
+    if path in (NAME, SIGNATURE):
+        return "cannot list itself"
+    return ""
