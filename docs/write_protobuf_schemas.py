@@ -61,8 +61,6 @@ if __name__ == "__main__":
     for name, schema in read_schemas().items():
         text += f"{name}: Final[Schema] = {{\n"
         for message, fields in schema.items():
-            text += (
-                f'    "{message}": {{' + ", ".join(f'{number}: "{kind}"' for number, kind in fields.items()) + "},\n"
-            )
+            text += f'    "{message}": {{' + ", ".join(f'{field}: "{kind}"' for field, kind in fields.items()) + "},\n"
         text += "}\n\n"
     (Path(__file__).parents[1] / "runtime" / "bundle" / "protobuf_schemas.py").write_text(text.rstrip() + "\n")

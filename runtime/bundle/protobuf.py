@@ -32,55 +32,48 @@ def check_message(content: memoryview, kind: str, schema: Schema, depth: int = M
     types = schema[kind]
     seen: set[int] = set()
     packed: set[int] = set()
-    keys: set[tuple[int, bytes | int | None]] = set()
-    for number, wire, value in _iterate_fields(content):
-        type = types.get(number)
+    keys: set[tuple[int, bytes | int]] = set()
+    for field, wire, value in _iterate_fields(content):
+        type = types.get(field)
         if type is None:
-            raise BundleError(f"field {number} of {kind} is unknown")
+            raise BundleError(f"field {field} of {kind} is unknown")
         base, repeated, is_map = type.rstrip("*@"), type[-1] in "*@", type[-1] == "@"
-        if number in seen and (not repeated or number in packed):
-            raise BundleError(f"field {number} of {kind} is given twice")
+        if field in seen and (not repeated or field in packed):
+            raise BundleError(f"field {field} of {kind} is given twice")
         is_packed = repeated and base in _WIRE and wire == BYTES
-        if number in seen and is_packed:
-            raise BundleError(f"field {number} of {kind} is given in two forms")
-        seen.add(number)
+        if field in seen and is_packed:
+            raise BundleError(f"field {field} of {kind} is given in two forms")
+        seen.add(field)
         if wire != _WIRE.get(base, BYTES) and not is_packed:
-            raise BundleError(f"field {number} of {kind} has wire type {wire}")
+            raise BundleError(f"field {field} of {kind} has wire type {wire}")
         if not isinstance(value, memoryview):
             continue
         if is_packed:
-            packed.add(number)
-            _check_packed(value, base, f"field {number} of {kind}")
+            packed.add(field)
+            _check_packed(value, base, f"field {field} of {kind}")
         elif base in schema:
             check_message(value, base, schema, depth - 1)
             if is_map:
-                key = next(
-                    (
-                        bytes(part) if isinstance(part, memoryview) else part
-                        for name, _, part in _iterate_fields(value)
-                        if name == 1
-                    ),
-                    None,
-                )
-                if (number, key) in keys:
-                    raise BundleError(f"field {number} of {kind} has a key twice")
-                keys.add((number, key))
+                key = (field, _read_key(value))
+                if key in keys:
+                    raise BundleError(f"field {field} of {kind} has a key twice")
+                keys.add(key)
 
 
 def read_fields(message: memoryview) -> Iterator[Field]:
-    """Yields (number, value) of each field: an integer, or the bytes of a string, a message or a packed list.
+    """Yields (field number, value) of each field: an integer, or the bytes of a string, a message or a packed list.
 
     Raises BundleError where the bytes are no message.
     """
-    for number, _, value in _iterate_fields(message):
-        yield number, value
+    for field, _, value in _iterate_fields(message):
+        yield field, value
 
 
 def find_messages(message: memoryview, *path: int) -> Iterator[memoryview]:
     """Yields the messages under a path of field numbers."""
-    number, *rest = path
+    wanted, *rest = path
     for field, value in read_fields(message):
-        if field == number and isinstance(value, memoryview):
+        if field == wanted and isinstance(value, memoryview):
             if rest:
                 yield from find_messages(value, *rest)
             else:
@@ -92,28 +85,28 @@ def find_all(message: memoryview, kind: str, schema: Schema, wanted: str) -> Ite
     if kind == wanted:
         yield message
     types = schema[kind]
-    for number, value in read_fields(message):
-        base = types[number].rstrip("*@")
+    for field, value in read_fields(message):
+        base = types[field].rstrip("*@")
         if isinstance(value, memoryview) and base in schema:
             yield from find_all(value, base, schema, wanted)
 
 
-def read_text(message: memoryview, number: int) -> str:
+def read_text(message: memoryview, field: int) -> str:
     """Returns a string field of a checked message; empty if it is absent."""
-    return next((bytes(value).decode("utf-8", "replace") for value in find_messages(message, number)), "")
+    return next((bytes(value).decode("utf-8", "replace") for value in find_messages(message, field)), "")
 
 
 def _iterate_fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Yields (number, wire type, value) of each field."""
+    """Yields (field number, wire type, value) of each field."""
     place, end = 0, len(message)
     while place < end:
         key, place = _read_varint(message, place)
-        number, wire = key >> 3, key & 7
-        if not 1 <= number <= _MAX_FIELD:
-            raise BundleError(f"not a protocol buffer: field number {number}")
+        field, wire = key >> 3, key & 7
+        if not 1 <= field <= _MAX_FIELD:
+            raise BundleError(f"not a protocol buffer: field number {field}")
         if wire == VARINT:
             value, place = _read_varint(message, place)
-            yield number, wire, value
+            yield field, wire, value
             continue
         if wire == BYTES:
             size, place = _read_varint(message, place)
@@ -123,8 +116,14 @@ def _iterate_fields(message: memoryview) -> Iterator[tuple[int, int, int | memor
             raise BundleError(f"not a protocol buffer: wire type {wire}")
         if size > end - place:
             raise BundleError("not a protocol buffer: it ends in the middle of a field")
-        yield number, wire, message[place : place + size]
+        yield field, wire, message[place : place + size]
         place += size
+
+
+def _read_key(entry: memoryview) -> bytes | int:
+    """Returns the key of an entry of a map; 0 for one that is left out, 0 or empty, which are the same key."""
+    key = next((value for field, value in read_fields(entry) if field == 1), 0)
+    return (bytes(key) if isinstance(key, memoryview) else key) or 0
 
 
 def _check_packed(content: memoryview, base: str, where: str) -> None:

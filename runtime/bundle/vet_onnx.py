@@ -33,4 +33,4 @@ def vet_onnx(content: bytes, where: str) -> None:
 
 
 def _lies_elsewhere(tensor: memoryview) -> bool:
-    return any(number == _EXTERNAL_DATA or (number == _LOCATION and value) for number, value in read_fields(tensor))
+    return any(field == _EXTERNAL_DATA or (field == _LOCATION and value) for field, value in read_fields(tensor))

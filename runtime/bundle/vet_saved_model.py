@@ -125,7 +125,7 @@ def read_nodes(message: memoryview, field: int = 1) -> dict[str, Node]:
 def _read_calls(node: memoryview) -> Iterator[str]:
     """Yields the functions that a node's attributes name."""
     for attribute in find_messages(node, 5, 2):
-        if any(number in _CALLING_ATTRIBUTES for number, _ in read_fields(attribute)):
+        if any(field in _CALLING_ATTRIBUTES for field, _ in read_fields(attribute)):
             for function in find_all(attribute, "tensorflow.AttrValue", SAVED_MODEL, "tensorflow.NameAttrList"):
                 yield read_text(function, 1)
 
@@ -146,7 +146,7 @@ def _check_loading(meta_graph: memoryview, nodes: Nodes) -> None:
     initial: list[str] = []
     for entry in find_messages(meta_graph, 4):
         key = read_text(entry, 1)
-        kinds = [number for value in find_messages(entry, 2) for number, _ in read_fields(value)]
+        kinds = [field for value in find_messages(entry, 2) for field, _ in read_fields(value)]
         if key != _MAIN or kinds != [1]:
             raise BundleError(f"holds the collection {key}, which a bundle may not")
         initial += [bytes(name).decode("utf-8", "replace") for name in find_messages(entry, 2, 1, 1)]
@@ -166,9 +166,9 @@ def _check_loading(meta_graph: memoryview, nodes: Nodes) -> None:
     if any(True for _ in find_messages(meta_graph, 6)):
         raise BundleError("holds assets, which a bundle may not")
     for saved_object in find_all(meta_graph, "tensorflow.MetaGraphDef", SAVED_MODEL, "tensorflow.SavedObject"):
-        for number, _ in read_fields(saved_object):
-            if number in _ACTIVE_OBJECTS:
-                raise BundleError(f"its object graph holds {_ACTIVE_OBJECTS[number]}, which a bundle may not")
+        for field, _ in read_fields(saved_object):
+            if field in _ACTIVE_OBJECTS:
+                raise BundleError(f"its object graph holds {_ACTIVE_OBJECTS[field]}, which a bundle may not")
 
 
 def _check_saving(meta_graph: memoryview, nodes: Nodes, functions: Mapping[str, Function]) -> None:
@@ -176,7 +176,7 @@ def _check_saving(meta_graph: memoryview, nodes: Nodes, functions: Mapping[str, 
     saver = next(find_messages(meta_graph, 3), memoryview(b""))
     prefix, entries = (
         _node_name(read_text(saver, 1)),
-        {_node_name(read_text(saver, number)) for number in (2, 3)} - {""},
+        {_node_name(read_text(saver, field)) for field in (2, 3)} - {""},
     )
     savers: set[str] = set()
     for name in sorted(entries):

@@ -137,7 +137,7 @@ def read_variables(meta_graph: Any, prefix: Path) -> dict[str, npt.NDArray[np.ge
         return {}
     call = nodes[meta_graph.saver_def.restore_op_name]
     name = call.attr["f"].func.name
-    function = next(one for one in meta_graph.graph_def.library.function if one.signature.name == name)
+    function = next(item for item in meta_graph.graph_def.library.function if item.signature.name == name)
     body = {node.name: node for node in function.node_def}
     handles = dict(zip((argument.name for argument in function.signature.input_arg), call.input, strict=True))
     reader = tf.train.load_checkpoint(str(prefix))

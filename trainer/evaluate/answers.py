@@ -59,7 +59,7 @@ def compute_answers(
         answers = {}
         for head in model.heads:
             calibrated = [model.calibrate(head, draw[head.name]) for draw in channels]
-            quantities = combine_moments(head, [head.moments(each) for each in calibrated])
+            quantities = combine_moments(head, [head.moments(values) for values in calibrated])
             values = {name: quantities[name] for name in QUANTITIES}
             if targets:
                 values["nll"] = _nll(head, calibrated, part["targets"][head.name])

@@ -45,5 +45,5 @@ def defer_signals() -> Iterator[list[PendingSignal]]:
     try:
         yield pending
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)

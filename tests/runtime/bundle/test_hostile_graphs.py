@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tensorflow.core.protobuf import saved_model_pb2
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.protobuf import check_message
 from probrt.runtime.bundle.protobuf_schemas import ONNX, SAVED_MODEL
 from probrt.runtime.bundle.vet_onnx import vet_onnx
 from probrt.runtime.bundle.vet_saved_model import vet_saved_model
@@ -122,6 +123,19 @@ def test_a_tag_has_no_bits_to_spare(clean: Any) -> None:
 
 def test_unknown_fields_are_refused(clean: Any) -> None:
     refused(clean.SerializeToString() + b"\xfa\x07\x01x", "field 127 of tensorflow.SavedModel is unknown")
+
+
+def test_a_key_left_out_is_the_key_zero() -> None:
+    """Both name the same entry of a map, of which one parser keeps the first and another the last."""
+    schema = {"Map": {1: "Entry@"}, "Entry": {1: "varint", 2: "varint"}}
+    left_out, zero, one = b"\x10\x01", b"\x08\x00\x10\x02", b"\x08\x01\x10\x02"
+
+    def make_map(*entries: bytes) -> memoryview:
+        return memoryview(b"".join(b"\x0a" + encoded(len(entry)) + entry for entry in entries))
+
+    check_message(make_map(left_out, one), "Map", schema)
+    with pytest.raises(BundleError, match="field 1 of Map has a key twice"):
+        check_message(make_map(left_out, zero), "Map", schema)
 
 
 def splice(saved: Any, part: bytes, replacement: bytes) -> bytes:
