@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Two processes; one that dies fails the run at once, where a new one would wait for ever for its group.
+WORKERS := -n 2 --dist loadgroup --max-worker-restart=0
 # pip's own lines; shown only where it fails.
 LOG := $(VENV)/setup.log
 
@@ -36,10 +38,10 @@ check: setup
 
 # The inner loop: the checks, and the tests that need neither an export nor a process of their own.
 quick: check
-	$(BIN)/python -m pytest -m "quick and not stress" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "quick and not stress" $(WORKERS)
 
 test: check
-	$(BIN)/python -m pytest -m "not stress" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not stress" $(WORKERS)
 
 stress: setup
 	$(BIN)/python -m pytest -m stress

@@ -29,7 +29,8 @@ class PendingSignal:
 def defer_signals() -> Iterator[list[PendingSignal]]:
     """Collects SIGTERM and SIGINT during the block instead of acting on them.
 
-    The list stays empty outside the main thread, where Python does not allow signal handlers.
+    The list stays empty outside the main thread, where Python does not allow signal handlers. A handler that somebody
+    installed after the block began stays: a fit that is given up midway leaves the block only when it is collected.
     """
     pending: list[PendingSignal] = []
     handlers: dict[int, SignalHandler] = {}
@@ -46,4 +47,5 @@ def defer_signals() -> Iterator[list[PendingSignal]]:
         yield pending
     finally:
         for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+            if signal.getsignal(signum) is collect:
+                signal.signal(signum, handler)

@@ -33,3 +33,18 @@ def test_the_earlier_handler_is_back_after_the_block(received: list[int]) -> Non
         pass
     signal.raise_signal(signal.SIGTERM)
     assert (received, pending) == ([signal.SIGTERM], [])
+
+
+def test_a_handler_installed_meanwhile_stays(received: list[int]) -> None:
+    """A fit that is given up leaves its block when it is collected, at any moment after that."""
+
+    def fit() -> Iterator[None]:
+        with defer_signals():
+            yield
+
+    abandoned = fit()
+    next(abandoned)
+    signal.signal(signal.SIGTERM, lambda signum, frame: received.append(-signum))
+    abandoned.close()
+    signal.raise_signal(signal.SIGTERM)
+    assert received == [-signal.SIGTERM]
