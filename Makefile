@@ -43,8 +43,9 @@ quick: check
 test: check
 	$(BIN)/python -m pytest -m "not stress" $(WORKERS)
 
+# Ends with a table of what was tried; `make stress TABLE=docs/reliability.md` writes it into that page.
 stress: setup
-	$(BIN)/python -m pytest -m stress
+	$(BIN)/python -m pytest -m stress $(if $(TABLE),--stress-table $(TABLE))
 
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from cases import BY_NAME, Case
 from exported_cases import ExportedCase, load_case
+from rich.console import Console
+from stress_table import collect_lines, print_lines, write_lines
 
 from probrt.runtime import cli
 
@@ -22,6 +24,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     """The case that the test is parametrised with, by name."""
     return BY_NAME[request.param]
 
+
+pytest_plugins = ["pytester"]
 
 _EXPORTED: dict[str, ExportedCase] = {}
 
@@ -60,6 +64,29 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def root() -> Path:
     """The repository's root."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """Adds a line to the table that `make stress` prints: `measured(what was tried, what was measured)`."""
+
+    def add(tried: str, result: str) -> None:
+        record_property("measured", (tried, result))
+
+    return add
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress-table", metavar="PAGE", help="write the table of what was tried into this page")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the table of what was tried, and writes it into the page of `--stress-table`."""
+    lines = collect_lines(terminalreporter.getreports("passed") + terminalreporter.getreports("failed"))
+    if lines:
+        print_lines(lines, Console(highlight=False))
+        if page := config.getoption("--stress-table"):
+            write_lines(lines, Path(page))
 
 
 # A test module that imports one of these starts processes or exports models, which `make quick` leaves out.
