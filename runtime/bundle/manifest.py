@@ -15,6 +15,8 @@ ROW_WORDS: Final = ("label", "probability", "set", "interval", "coverage", "over
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+# Beyond this a calibration leaves no answer: all classes alike, or all certain.
+CalibrationFactor = Annotated[float, Meta(ge=0.01, le=100)]
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 HeadName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -170,8 +172,8 @@ class Calibration(Record, frozen=True, kw_only=True):
     """
 
     head: HeadName
-    temperature: Annotated[float, Meta(gt=0)] = 1.0
-    scale: Annotated[float, Meta(gt=0)] = 1.0
+    temperature: CalibrationFactor = 1.0
+    scale: CalibrationFactor = 1.0
     conformal: list[Conformal] = []
     risk: list[RiskPoint] = []
 
@@ -212,10 +214,12 @@ class Provenance(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """The content of `probrt.json`.
 
+    sha256: the digest of the file itself, its bytes with these 64 digits replaced by zeros; older manifests have none.
     ops: the operations that the SavedModel may hold, a subset of probrt's own list; null allows that whole list.
     """
 
     format: Literal[1] = FORMAT
+    sha256: Sha256 | None = None
     probrt: str
     model: ModelRecord
     input: Input

@@ -1,5 +1,6 @@
 """Reads and writes `probrt.json`."""
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -15,6 +16,8 @@ from probrt.runtime.errors import BundleError
 # No manifest nests deeper; Python's own limit would be a traceback for whoever reads the provenance.
 MAX_DEPTH = 64
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# Stands for the manifest's own digest while that is computed.
+_NO_DIGEST = "0" * 64
 
 
 class _Lenient(Struct):
@@ -37,6 +40,7 @@ def decode(data: bytes, where: str) -> Manifest:
         )
     try:
         manifest = msgspec.convert(upgrade_manifest(_read_json(data)), Manifest)
+        _check_digest(data, manifest)
         check_manifest(manifest)
     except (msgspec.MsgspecError, ValueError, RecursionError, BundleError) as error:
         raise BundleError(f"{where}: {error}") from None
@@ -44,12 +48,18 @@ def decode(data: bytes, where: str) -> Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Encodes a manifest as readable JSON, the same bytes for the same content; `format` comes first."""
+    """Encodes a manifest as readable JSON, the same bytes for the same content; `format` comes first.
+
+    Fills in the manifest's own digest.
+    """
     try:
         check_manifest(manifest)
     except BundleError as error:
         raise BundleError(f"{NAME}: {error}") from None
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    unsigned = msgspec.structs.replace(manifest, sha256=_NO_DIGEST)
+    data = msgspec.json.format(msgspec.json.encode(unsigned), indent=1) + b"\n"
+    # The first such digits are its own: the field comes before any other text but two numbers.
+    data = data.replace(_NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
     if len(data) > MAX_BYTES:
         raise BundleError(f"{NAME}: {len(data)} bytes, a manifest has at most {MAX_BYTES}")
     return data
@@ -58,6 +68,15 @@ def encode(manifest: Manifest) -> bytes:
 def json_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a manifest, the content of docs/manifest.schema.json."""
     return msgspec.json.schema(Manifest)
+
+
+def _check_digest(data: bytes, manifest: Manifest) -> None:
+    """Raises BundleError unless the manifest has the bytes that its own digest was computed from, if it has one."""
+    if manifest.sha256 is None:
+        return
+    without = data.replace(manifest.sha256.encode(), _NO_DIGEST.encode(), 1)
+    if hashlib.sha256(without).hexdigest() != manifest.sha256:
+        raise BundleError("was altered after export (its digest differs from its own); export or copy the bundle again")
 
 
 def _read_json(data: bytes) -> Any:

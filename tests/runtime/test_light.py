@@ -94,3 +94,15 @@ def test_one_image_starts_with_what_starts_quickly(bundle: Bundle, pictures: Pat
     modules = import_names(RUN, "predict", pictures / "00.png", *words)
     assert "ai_edge_litert" in modules
     assert not modules & set(HEAVY)
+
+
+def test_starting_litert_on_the_cpu_starts_no_process(bundle: Bundle) -> None:
+    """A search for GPUs starts ldconfig, a compiler and a linker."""
+    code = (
+        "import sys; started = []\n"
+        "sys.addaudithook(lambda event, words: started.append(words) if event == 'subprocess.Popen' else None)\n"
+        "from probrt.runtime.bundle.bundle import Bundle; from probrt.runtime.engines import litert\n"
+        "bundle = Bundle.open(sys.argv[1]); litert.load(bundle, bundle.files('tflite', 'mean'), 'cpu', 1)\n"
+        "assert not started, started"
+    )
+    assert "ai_edge_litert" in import_names(code, bundle.path)

@@ -1,12 +1,15 @@
 """Manifests that an earlier version wrote, and fields that contradict each other."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import ParityRecord
+from probrt.runtime.bundle.manifest import Manifest, ParityRecord
 from probrt.runtime.bundle.manifest_file import decode, encode
 from probrt.runtime.bundle.upgrade import upgrade_manifest
 from probrt.runtime.errors import BundleError
@@ -15,8 +18,13 @@ NUMBERS = {"absolute": 1e-6, "relative": 1e-5, "tolerance": 1e-4}
 
 
 def raw_manifest(bundle: Bundle) -> dict[str, Any]:
+    """The manifest as JSON without its own digest, as older versions wrote it, so that a test may change it."""
     raw: dict[str, Any] = json.loads(encode(bundle.manifest))
-    return raw
+    return {key: value for key, value in raw.items() if key != "sha256"}
+
+
+def without_digest(manifest: Manifest) -> Manifest:
+    return msgspec.structs.replace(manifest, sha256=None)
 
 
 def decode_raw(raw: object) -> Any:
@@ -27,7 +35,7 @@ def test_an_older_manifest_gets_the_kinds_of_its_heads(bundle: Bundle) -> None:
     raw = raw_manifest(bundle)
     for head in raw["heads"]:
         del head["kind"]
-    assert decode_raw(raw) == bundle.manifest
+    assert decode_raw(raw) == without_digest(bundle.manifest)
     assert [head.kind for head in bundle.manifest.heads] == ["class", "real", "binary"]
 
 
@@ -101,7 +109,7 @@ def test_a_parity_row_compares_a_quantity_or_a_metric(bundle: Bundle, names: dic
 @pytest.mark.parametrize(
     ("text", "replacement", "message"),
     [
-        ('"sha256":', '"sha256": "0", "sha256":', "the key 'sha256' is given twice"),
+        ('"sha256": ', '"sha256": "0", "sha256": ', "the key 'sha256' is given twice"),
         (
             '"training": {}',
             '"training": ' + '{"a": ' * 900 + "1" + "}" * 900,
@@ -112,7 +120,7 @@ def test_a_parity_row_compares_a_quantity_or_a_metric(bundle: Bundle, names: dic
 def test_json_that_says_a_thing_twice_or_too_deep_is_refused(
     bundle: Bundle, text: str, replacement: str, message: str
 ) -> None:
-    content = encode(bundle.manifest).decode()
+    content = json.dumps(raw_manifest(bundle))
     assert text in content
     with pytest.raises(BundleError, match=message):
         decode(content.replace(text, replacement, 1).encode(), "probrt.json")
@@ -168,4 +176,40 @@ def test_contradictions_are_refused(bundle: Bundle, change: Any, message: str) -
     raw = raw_manifest(bundle)
     change(raw)
     with pytest.raises(BundleError, match=message):
+        decode_raw(raw)
+
+
+def small_manifest(bundle: Bundle) -> bytes:
+    return encode(msgspec.structs.replace(bundle.manifest, files=bundle.files("tflite", "mean")))
+
+
+def assert_flips_are_refused(content: bytes, bits: Iterable[int]) -> None:
+    for bit in bits:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BundleError, match=r"^probrt\.json: "):
+            decode(bytes(flipped), "probrt.json")
+
+
+def test_a_flipped_bit_is_refused(bundle: Bundle) -> None:
+    content = small_manifest(bundle)
+    assert decode(content, "probrt.json").sha256
+    place = content.index(b'"sha256"')
+    bits = np.random.default_rng(0).integers(0, 8 * len(content), 300)
+    assert_flips_are_refused(content, [*bits.tolist(), *range(8 * place, 8 * (place + 78))])
+
+
+@pytest.mark.stress
+def test_every_flipped_bit_is_refused(bundle: Bundle) -> None:
+    content = small_manifest(bundle)
+    assert_flips_are_refused(content, range(8 * len(content)))
+    print(f"{8 * len(content)} single flipped bits of a manifest of {len(content)} bytes: all refused")
+
+
+@pytest.mark.parametrize("factor", ["temperature", "scale"])
+@pytest.mark.parametrize("value", [1e308, 1e-9, 0.0, -1.0])
+def test_a_calibration_that_leaves_no_answer_is_refused(bundle: Bundle, factor: str, value: float) -> None:
+    raw = raw_manifest(bundle)
+    raw["calibration"][0][factor] = value
+    with pytest.raises(BundleError, match=rf"Expected `float` [<>]= [0-9.]+ - at `\$.calibration\[0\].{factor}`"):
         decode_raw(raw)
