@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probrt.runtime.bundle.manifest import Calibration, Input
+from probrt.runtime.calibration.conformal import list_coverages
 from probrt.trainer.config.config import Config
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data.examples import Dataset
@@ -115,8 +116,9 @@ def _describe_calibration(calibration: Calibration) -> str:
     parameter = (
         f"temperature {calibration.temperature:g}" if calibration.temperature != 1 else f"scale {calibration.scale:g}"
     )
-    coverages = ", ".join(f"{threshold.coverage:.0%}" for threshold in calibration.conformal)
-    sets = f"; conformal coverage {coverages} ({calibration.conformal[0].method})" if coverages else ""
+    coverages = ", ".join(f"{coverage:.0%}" for coverage in list_coverages(calibration.conformal))
+    methods = ", ".join(dict.fromkeys(threshold.method for threshold in calibration.conformal))
+    sets = f"; conformal coverage {coverages} ({methods})" if coverages else ""
     return f"- {calibration.head}: {parameter}{sets}"
 
 

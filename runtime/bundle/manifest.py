@@ -143,11 +143,17 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
 
 
 class Conformal(Record, frozen=True, kw_only=True):
-    """A threshold of split conformal prediction, for sets or intervals that cover `coverage` of the targets."""
+    """A threshold of split conformal prediction, for sets or intervals that cover `coverage` of the targets.
+
+    penalty, free_ranks: of the method `raps`, which adds `penalty` to a class for each rank after the first
+        `free_ranks`.
+    """
 
     coverage: Annotated[float, Meta(gt=0, lt=1)]
     method: str
     threshold: float
+    penalty: Annotated[float, Meta(ge=0)] = 0.0
+    free_ranks: Natural = 0
 
 
 class RiskPoint(Record, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import typer
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest
+from probrt.runtime.calibration.conformal import list_coverages
 from probrt.runtime.images.decode import format_shape
 
 UNCERTAINTIES = {"class": "entropies in nats", "binary": "entropies in nats", "real": "variances"}
@@ -58,7 +59,9 @@ def _describe_head(head: HeadRecord) -> str:
 
 
 def _describe_calibration(calibration: Calibration) -> str:
-    sets = "".join(f", {c.method} at {c.coverage:g}: {c.threshold:.4g}" for c in calibration.conformal)
+    coverages = ", ".join(f"{coverage:g}" for coverage in list_coverages(calibration.conformal))
+    methods = ", ".join(dict.fromkeys(record.method for record in calibration.conformal))
+    sets = f", {methods} at {coverages}" if coverages else ""
     risk = "".join(f", errs {point.risk:.2%} of {point.kept:.0%} kept" for point in calibration.risk[-1:])
     return f"{calibration.head}: temperature {calibration.temperature:.4g}, scale {calibration.scale:.4g}{sets}{risk}"
 

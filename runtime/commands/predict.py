@@ -46,6 +46,10 @@ def predict(
         float | None,
         typer.Option(help="Coverage of sets and intervals, one that the bundle is calibrated for; default: 0.9."),
     ] = None,
+    conformal: Annotated[
+        str | None,
+        typer.Option(help="Method of sets and intervals: lac, aps, raps, scaled; default: the first of the bundle."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the --out of a stopped run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but faults.")] = False,
@@ -72,6 +76,7 @@ def predict(
             tolerance=tolerance,
             max_risk=max_risk,
             coverage=coverage,
+            conformal=conformal,
             overwrite=overwrite,
             resume=resume,
             quiet=quiet,

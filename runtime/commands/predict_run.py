@@ -47,6 +47,7 @@ class PredictOptions:
     tolerance: str
     max_risk: float | None
     coverage: float | None
+    conformal: str | None
     overwrite: bool
     resume: bool
     quiet: bool
@@ -66,7 +67,7 @@ def run(options: PredictOptions) -> int:
     plan = _choose_plan(bundle, options, images)
     limits = parse_tolerances(options.tolerance, manifest) if options.tolerance else {}
     review = None if options.max_risk is None else choose_review(manifest, options.max_risk, plan.samples)
-    thresholds = choose_thresholds(manifest, options.coverage)
+    thresholds = choose_thresholds(manifest, options.coverage, options.conformal)
     finished = _resume(bundle, options, images, plan, thresholds, draws=None if limits else plan.samples)
     if not options.quiet:
         there = f"; {finished.rows} rows are there already" if finished else ""

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.conformal import INTERVAL_METHODS, SET_METHODS, intervals, rank_sets
 from probrt.runtime.bundle.manifest import QUANTITIES, Conformal, HeadRecord, Kind
+from probrt.runtime.calibration.conformal import INTERVAL_METHODS, SET_METHODS, intervals, rank_sets
 from probrt.runtime.rows.numbers import Row, round_number, to_numbers
 
 Values = npt.NDArray[np.float32]

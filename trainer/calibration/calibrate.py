@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import Calibration
+from probrt.runtime.calibration.risk import fit_curve
 from probrt.trainer import data
-from probrt.trainer.calibration import risk
+from probrt.trainer.calibration.risk import example_errors
 from probrt.trainer.calibration.thresholds import fit_thresholds
 from probrt.trainer.data import Batch, Examples
 from probrt.trainer.heads import AnyHead
@@ -82,8 +83,8 @@ def _add_thresholds(
     if not known.any():
         return record
     answer, target = {quantity: values[known] for quantity, values in answer.items()}, target[known]
-    errors = risk.example_errors(head, answer, target)
-    curve = [] if errors is None else risk.fit_curve(*errors)
+    errors = example_errors(head, answer, target)
+    curve = [] if errors is None else fit_curve(*errors)
     return msgspec.structs.replace(record, conformal=fit_thresholds(head, answer, target), risk=curve)
 
 

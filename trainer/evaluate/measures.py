@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from probrt.runtime.bundle.conformal import class_sets, intervals
 from probrt.runtime.bundle.manifest import Calibration, Conformal, Kind
-from probrt.trainer.calibration.risk import risk_coverage
+from probrt.runtime.calibration.conformal import class_sets, intervals
+from probrt.runtime.calibration.risk import risk_coverage
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
 from probrt.trainer.evaluate.scores import Score

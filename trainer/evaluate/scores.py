@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from probrt.trainer.calibration.risk import risk_coverage
+from probrt.runtime.calibration.risk import risk_coverage
 
 BINS = 15
 Score = Callable[[np.ndarray], float]

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
-from probrt.runtime.bundle.conformal import rank_classes
 from probrt.runtime.bundle.manifest import Kind
+from probrt.runtime.calibration.conformal import score_improbability, score_rank
 from probrt.trainer.heads.base import Answer, Head
 from probrt.trainer.heads.formulas import Shapes, Sides, mean_over_known, quantity_shapes, split_entropy, x_log_x
 
@@ -100,8 +100,7 @@ class ClassHead(Head, frozen=True, kw_only=True):
     def conformal_scores(self, answer: Answer, target: np.ndarray) -> dict[str, np.ndarray]:
         """`lac` first, whose sets are the smallest; then `aps`, whose sets adapt better to each image."""
         probabilities = answer["mean"].astype(np.float64)
-        unlikely = 1.0 - np.take_along_axis(probabilities, target[:, None].astype(np.int64), axis=1)[:, 0]
-        return {"lac": unlikely, "aps": _sum_of_likelier(probabilities, target)}
+        return {"lac": score_improbability(probabilities, target), "aps": score_rank(probabilities, target)}
 
     def position_scores(self, answer: Answer, target: np.ndarray) -> np.ndarray:
         classes = np.maximum(target, 0)[..., None].astype(np.int64)
@@ -111,12 +110,3 @@ class ClassHead(Head, frozen=True, kw_only=True):
 
     def output_shapes(self, positions: Sides) -> Shapes:
         return quantity_shapes([*positions, len(self.labels)], positions)
-
-
-def _sum_of_likelier(probabilities: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The sum of the probabilities of all classes that are likelier than the true one, [n] (Romano et al. 2020)."""
-    order = rank_classes(probabilities)
-    ranked = np.take_along_axis(probabilities, order, axis=1)
-    before = np.concatenate([np.zeros((len(order), 1)), np.cumsum(ranked, axis=1)[:, :-1]], axis=1)
-    scores: np.ndarray = before[order == target[:, None]]
-    return scores

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import HeadRecord, Kind
+from probrt.runtime.calibration.conformal import score_distance
 from probrt.trainer.heads.base import Answer, Head, Positive, TargetRange
 from probrt.trainer.heads.formulas import Shapes, Sides, mean_over_known, quantity_shapes
 
@@ -102,13 +103,8 @@ class RealHead(Head, frozen=True, kw_only=True):
         return None
 
     def conformal_scores(self, answer: Answer, target: np.ndarray) -> dict[str, np.ndarray]:
-        """The distance from the mean in predictive standard deviations (Lei et al. 2018, section 5.2).
-
-        The largest over the outputs, so that the intervals of all outputs hold together.
-        """
         deviation = np.sqrt(answer["total"].astype(np.float64))
-        distance = np.abs(target - answer["mean"].astype(np.float64)) / deviation
-        return {"scaled": np.max(distance, axis=-1, initial=0.0)}
+        return {"scaled": score_distance(answer["mean"].astype(np.float64), deviation, target)}
 
     def position_scores(self, answer: Answer, target: np.ndarray) -> np.ndarray:
         count = len(target)

@@ -160,6 +160,14 @@ def test_coverage_chooses_among_the_calibrated_ones(
         assert predict(sure, out, pictures, "--maps", "none", "--resume", "--coverage", 0.5) == 2
         assert "holds shape at coverage 0.9; give the same --coverage" in capsys.readouterr().err
         assert predict(sure, out, pictures, "--maps", "none", "--resume") == 0
+    several = [*sets, Conformal(coverage=0.9, method="aps", threshold=2.0)]
+    sure = rewrite(folder, calibration=[Calibration(head="shape", conformal=several)])
+    assert predict(sure, tmp_path / "a.jsonl", pictures, "--maps", "none", "--conformal", "aps") == 0
+    assert {len(row["heads"]["shape"]["set"]) for row in read_rows(tmp_path / "a.jsonl")} == {3}
+    assert predict(sure, tmp_path / "no.jsonl", pictures, "--conformal", "raps") == 2
+    assert "--conformal raps: choose from aps, lac" in capsys.readouterr().err
+    assert predict(sure, tmp_path / "no.jsonl", pictures, "--coverage", 0.7) == 2
+    assert "shape is calibrated for 0.5, 0.9; choose one" in capsys.readouterr().err
     # A real-valued head without calibration: the quartiles of a normal.
     plain = rewrite(folder, calibration=[])
     assert predict(plain, tmp_path / "n.jsonl", pictures / "00.png", "--coverage", 0.5, "--maps", "none") == 0

@@ -9,8 +9,8 @@ import tensorflow_probability as tfp
 from scipy import stats
 from sklearn import metrics
 
-from probrt.runtime.bundle.conformal import class_sets
 from probrt.runtime.bundle.manifest import Calibration, Conformal
+from probrt.runtime.calibration.conformal import class_sets
 from probrt.trainer import heads
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
