@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
-from probrt.runtime.images.loader import ImageBatch, Loader
+from probrt.runtime.images.batches import ImageBatch, load_batches
 from probrt.runtime.predict.draw_policy import FixedDraws
 from probrt.runtime.predict.predictor import Predictor, load_predictor
 from probrt.runtime.rows.coverage import choose_thresholds
@@ -55,14 +55,9 @@ def measure_seconds(function: Callable[[], object]) -> float:
 
 
 def decode_batches(predictor: Predictor, names: list[str]) -> Iterator[ImageBatch]:
-    """Decodes batches with the loader of `predict`."""
-    loader = Loader(iter(names), predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
-    image_count = 0
-    for batch in loader:
-        if isinstance(batch, ImageBatch):
-            image_count += len(batch.images)
-            loader.release(image_count)
-            yield batch
+    """Decodes batches as `predict` does."""
+    batches = load_batches(iter(names), predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
+    return (batch for batch in batches if isinstance(batch, ImageBatch))
 
 
 def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolder | None) -> dict[str, float]:

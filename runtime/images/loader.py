@@ -1,4 +1,4 @@
-"""Decodes files in several threads and groups them into full batches; a slow image delays no other."""
+"""Decodes files in several threads and returns them in the order of the input."""
 
 import hashlib
 import queue
@@ -47,81 +47,62 @@ def load_image(index: int, name: str, input: Input) -> LoadedImage:
     return LoadedImage(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
 
 
-@dataclass(frozen=True)
-class ImageBatch:
-    """Images of one shape, computed together; `last`: no batch follows."""
-
-    images: list[LoadedImage]
-    last: bool
-
-
 class Loader:
-    """Turns files into batches.
+    """Decodes files ahead of their use; iterating yields them in the order of `names`.
 
-    At most a window of a few batches lies between the files taken from `names` and those released, which bounds the
-    memory.
+    workers: the number of threads.
+    window: at most this many files lie between those taken from `names` and those yielded, which bounds the memory.
     """
 
-    def __init__(self, names: Iterator[str], input: Input, batch_size: int, workers: int) -> None:
+    def __init__(self, names: Iterator[str], input: Input, workers: int, window: int) -> None:
         self._names = names
         self._input = input
-        self._batch_size = batch_size
         self._workers = workers
-        self._window = max(4 * batch_size, 4 * workers)
+        self._window = window
         self._todo: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         self._loaded: queue.SimpleQueue[LoadedImage | BaseException] = queue.SimpleQueue()
-        self._released = 0
+        self._submitted = self._yielded = 0
+        self._names_ended = False
 
-    def release(self, count: int) -> None:
-        """Frees the window of the first `count` files of the order; call it once their rows are written."""
-        self._released = count
+    @property
+    def ended(self) -> bool:
+        """Whether no image follows the latest."""
+        return self._names_ended and self._yielded == self._submitted
 
-    def __iter__(self) -> Iterator[ImageBatch | LoadedImage | None]:
-        """Yields batches as they become ready, and the files that cannot be decoded one by one.
-
-        Yields None when nothing can follow until `release` makes room.
-        """
+    def __iter__(self) -> Iterator[LoadedImage]:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
         try:
-            yield from self._batches()
+            yield from self._load_in_order()
         finally:  # not joined: on an interrupt a thread may be busy with a large picture
             for _ in threads:
                 self._todo.put(None)
 
-    def _batches(self) -> Iterator[ImageBatch | LoadedImage | None]:
-        submitted, pending, exhausted = 0, 0, False
-        pools: dict[tuple[int, ...], list[LoadedImage]] = {}
+    def _load_in_order(self) -> Iterator[LoadedImage]:
+        early: dict[int, LoadedImage] = {}
         while True:
-            while not exhausted and submitted - self._released < self._window:
-                name = next(self._names, None)
-                exhausted = name is None
-                if name is not None:
-                    self._todo.put((submitted, name))
-                    submitted, pending = submitted + 1, pending + 1
-            if pending == 0:
-                if not pools and exhausted:
-                    return
-                if not pools:
-                    yield None
-                    continue
-                # No image can arrive to fill a batch: the input has ended, or the window is full.
-                shape = min(pools, key=lambda shape: pools[shape][0].index)
-                yield ImageBatch(pools.pop(shape), last=exhausted and not pools)
-                continue
-            loaded = self._loaded.get()
-            pending -= 1
-            if isinstance(loaded, BaseException):
-                raise loaded
-            if loaded.pixels is None:
-                yield loaded
-                continue
-            pool = pools.setdefault(loaded.pixels.shape, [])
-            pool.append(loaded)
-            if len(pool) == self._batch_size:
-                del pools[loaded.pixels.shape]
-                yield ImageBatch(pool, last=exhausted and pending == 0 and not pools)
+            self._submit()
+            if self.ended:
+                return
+            while self._yielded not in early:
+                loaded = self._loaded.get()
+                if isinstance(loaded, BaseException):
+                    raise loaded
+                early[loaded.index] = loaded
+            image = early.pop(self._yielded)
+            self._yielded += 1
+            yield image
+
+    def _submit(self) -> None:
+        """Hands names to the threads until the window is full."""
+        while not self._names_ended and self._submitted - self._yielded < self._window:
+            name = next(self._names, None)
+            if name is None:
+                self._names_ended = True
+                return
+            self._todo.put((self._submitted, name))
+            self._submitted += 1
 
     def _work(self) -> None:
         while (job := self._todo.get()) is not None:

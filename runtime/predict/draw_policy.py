@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.errors import UsageError
+from probrt.runtime.images.batches import MAX_WAITING_BYTES, sum_bytes
 from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.combine import Combiner, stack_combiners, standard_error
@@ -26,7 +27,7 @@ class DrawPolicy(Protocol):
         ...
 
     def flush(self) -> Iterator[AnsweredImage]:
-        """Yields the images that still wait, after the last batch or to free memory."""
+        """Yields the images that still wait, at the end of a block."""
         ...
 
 
@@ -69,10 +70,18 @@ class AdaptiveDraws:
     def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
         del last  # more calls follow for some images: keep the graphs loaded
         yield from self._step(0, images, self._predictor.start())
+        while self._holds_too_much():
+            yield from self._continue(min(self._pools))
 
     def flush(self) -> Iterator[AnsweredImage]:
         while self._pools:
             yield from self._continue(min(self._pools))
+
+    def _holds_too_much(self) -> bool:
+        """Whether the waiting images of free sides take more memory than those that wait for a batch may."""
+        if None not in self._predictor.bundle.manifest.input.shape:
+            return False
+        return sum_bytes(item.image for pool in self._pools.values() for item in pool) > MAX_WAITING_BYTES
 
     def _continue(self, key: tuple[int, tuple[int, ...]]) -> Iterator[AnsweredImage]:
         waiting = self._pools.pop(key)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
-from probrt.runtime.images.loader import ImageBatch, LoadedImage, Loader
+from probrt.runtime.images.batches import ImageBatch, load_batches
+from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
@@ -87,11 +87,11 @@ class Run:
 def predict_files(run: Run) -> Tally:
     """Predicts every file and writes its row.
 
-    The window of the loader bounds the memory, whatever the number of files.
+    The window of the loader and the blocks of batches bound the memory, whatever the number of files.
     """
     tally = Tally()
     predictor = run.predictor
-    loader = Loader(run.names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
+    batches = load_batches(run.names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
     waiting: dict[int, Row] = {}
 
     def write_ready_rows() -> None:
@@ -105,9 +105,8 @@ def predict_files(run: Run) -> Tally:
         if in_order:
             run.writer.write(in_order)
             run.on_rows(in_order)
-            loader.release(tally.rows)
 
-    for ready in chain(loader, (None,)):
+    for ready in batches:
         for image, row in _make_rows(ready, run.answering, run.rows):
             waiting[image.index] = row
             tally.several_frames += image.frames > 1

@@ -22,7 +22,6 @@ from probrt.runtime.bundle import manifest as m
 from probrt.runtime.bundle import manifest_file
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import BundleError
-from probrt.runtime.images.loader import ImageBatch, Loader
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:
@@ -124,20 +123,6 @@ def test_auto_explains_its_choice_in_one_line(
         fixed = ["predict", pictures, "--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--overwrite", *words]
         assert cli.call([str(word) for word in fixed]) == 0
         assert capsys.readouterr().err.splitlines()[0].startswith(f"probrt: shapes/1: {line}")
-
-
-def test_a_slow_image_delays_no_other(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
-    """The largest allowed picture takes hundreds of times as long as a small one."""
-    Image.effect_noise((6000, 6000), 90).save(tmp_path / "slow.png", compress_level=1)
-    names = [str(tmp_path / "slow.png"), *[str(pictures / "00.png")] * 60]
-    loader, order = Loader(iter(names), bundle.manifest.input, 16, 2), []
-    for batch in loader:
-        assert isinstance(batch, ImageBatch)
-        order += [image.index for image in batch.images]
-        if len(order) == len(names):
-            break
-    assert sorted(order) == list(range(61))
-    assert order.index(0) > 16
 
 
 @pytest.mark.stress
