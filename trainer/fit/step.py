@@ -90,7 +90,9 @@ def make_train_step(
             group.optimizer.apply(own, group.variables)
         return tf.concat([values, [norm]], 0)
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    # One graph for each size of a batch, and not for any size: TensorFlow optimises graphs of fixed and of free sizes
+    # differently, so the last digits would depend on which sizes this process has met before.
+    @tf.function(reduce_retracing=False, autograph=False)
     def run_replicas(batch: dict[str, Any], step: tf.Tensor) -> tf.Tensor:
         values = strategy.run(run_replica, (batch, step))
         return strategy.experimental_local_results(values)[0]
