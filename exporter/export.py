@@ -20,7 +20,6 @@ from probrt.exporter.ensemble import make_ensemble
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, GraphSpec, select_graphs
 from probrt.exporter.parity import Difference, compare_files, make_checking_images
-from probrt.exporter.publish import next_version, stage_version
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.bundle import Bundle
@@ -37,6 +36,7 @@ from probrt.runtime.bundle.manifest import (
     Variant,
 )
 from probrt.runtime.bundle.manifest_file import encode
+from probrt.runtime.bundle.publish import next_version, stage_version
 from probrt.runtime.bundle.signing import check_signing_key, sign
 from probrt.runtime.bundle.vet_saved_model import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from probrt.exporter.publish import stage_version
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord, HeadRecord
+from probrt.runtime.bundle.publish import stage_version
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.files import write_atomic
 

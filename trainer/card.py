@@ -29,7 +29,7 @@ def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mappin
         "What it takes": [_describe_input(model.input)],
         "Data": _describe_data(model.heads, dataset),
         "Quality": _describe_quality(model.heads, provenance["metrics"]),
-        "Calibration": [_describe_calibration(calibration) for calibration in model.calibration],
+        "Calibration": [f"- {describe_calibration(calibration)}" for calibration in model.calibration],
         "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, config)],
         "How it was made": _describe_fit(config.fit, config.seed, provenance),
     }
@@ -112,14 +112,15 @@ def _describe_quality(heads: Sequence[AnyHead], metrics: Mapping[str, Mapping[st
     return [*lines, "", "Full scores with intervals: `probrt evaluate`."]
 
 
-def _describe_calibration(calibration: Calibration) -> str:
+def describe_calibration(calibration: Calibration) -> str:
+    """Describes the calibration of a head in a line."""
     parameter = (
         f"temperature {calibration.temperature:g}" if calibration.temperature != 1 else f"scale {calibration.scale:g}"
     )
     coverages = ", ".join(f"{coverage:.0%}" for coverage in list_coverages(calibration.conformal))
     methods = ", ".join(dict.fromkeys(threshold.method for threshold in calibration.conformal))
     sets = f"; conformal coverage {coverages} ({methods})" if coverages else ""
-    return f"- {calibration.head}: {parameter}{sets}"
+    return f"{calibration.head}: {parameter}{sets}"
 
 
 def _describe_fit(fit: FitSettings, seed: int, provenance: Mapping[str, Any]) -> list[str]:

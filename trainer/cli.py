@@ -1,4 +1,7 @@
-"""The commands `train`, `adopt` and `evaluate`. Light to import: TensorFlow loads inside the functions."""
+"""The commands `train`, `adopt`, `evaluate`, and `calibrate` of a model.
+
+Light to import: TensorFlow loads inside the functions.
+"""
 
 import os
 from pathlib import Path
@@ -104,6 +107,28 @@ def evaluate(
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     target.with_suffix(".html").write_text(render_page(report, examples, loaded), encoding="utf-8")
     console.print(f"{target} and {target.with_suffix('.html').name}", soft_wrap=True)
+    return 0
+
+
+def calibrate_folder(model: Path, data: Path, samples: int) -> int:
+    """Renews the calibration of a model directory on a data folder; prints it before and after."""
+    if not data.is_dir():
+        raise UsageError(f"{data}: no such folder of labelled images")
+    _prepare_tensorflow()
+    from rich.console import Console
+
+    from probrt.runtime.hush import hush
+
+    console = Console(highlight=False)
+    with console.status("loading TensorFlow"), hush():
+        from probrt.trainer.card import describe_calibration
+        from probrt.trainer.recalibrate import recalibrate_folder
+    with console.status("calibrating"):
+        before, after, count = recalibrate_folder(model, data, samples)
+    for title, records in (("before", before.calibration), ("after", after.calibration)):
+        for record in records:
+            console.print(f"{title:8}{describe_calibration(record)}", soft_wrap=True)
+    console.print(f"{model}: calibrated on {count} examples; next: probrt export {model}", soft_wrap=True)
     return 0
 
 

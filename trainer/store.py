@@ -65,7 +65,11 @@ def save_model(
     np.save(folder / "images.npy", images, allow_pickle=False)
     np.savez_compressed(folder / "targets.npz", allow_pickle=False, **targets)
     (folder / "card.md").write_text(card or f"# {model.name}\n", encoding="utf-8")
-    # Comes last and is atomic, so that a folder with a model.json holds a whole model.
+    save_record(folder, stored)  # comes last, so that a folder with a model.json holds a whole model
+
+
+def save_record(folder: Path, stored: StoredModel) -> None:
+    """Writes model.json, or leaves it as it was and raises OSError."""
     write_atomic(folder / "model.json", msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
 
 

@@ -26,8 +26,8 @@ from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.graphs import compile_function
 from probrt.exporter.onnx_convert import convert_to_onnx
 from probrt.exporter.parity import Difference, compute_ranking
-from probrt.exporter.publish import next_version, stage_version
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.publish import next_version, stage_version
 from probrt.runtime.errors import ParityError, StorageError, UsageError
 from probrt.trainer import store
 from probrt.trainer.model import Model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -40,10 +41,12 @@ class ScoredSplit:
     notes: tuple[str, ...]
 
 
-def read_scored_split(model_folder: Path, stored: StoredModel, other: Path | None) -> ScoredSplit:
-    """Reads the test split that a model was trained beside (validation if it has none), or the folder `other`.
+def read_scored_split(
+    model_folder: Path, stored: StoredModel, other: Path | None, split: Literal["validation", "test"] = "test"
+) -> ScoredSplit:
+    """Reads a split of the data that a model was trained on (validation if there is no test), or the folder `other`.
 
-    If `other` holds the data that the model was trained on, only their test split is scored. Raises ConfigError if
+    If `other` holds the data that the model was trained on, only their split is read. Raises ConfigError if
     the model does not name its data, DataError for data that cannot be read.
     """
     settings, seed = DataSettings(folder="."), 0
@@ -69,7 +72,6 @@ def read_scored_split(model_folder: Path, stored: StoredModel, other: Path | Non
             "the data have changed since training: their digest differs; the model may have been trained on some of "
             "these examples"
         )
-    split = "test"
     if split not in dataset.splits:
         split = "validation"
         notes.append("no test split: the scores are of the split that calibration was fitted on")
