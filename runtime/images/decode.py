@@ -4,7 +4,9 @@ The rules, in the order in which they apply:
 
 * The content of a file decides its format, never its suffix: PNG, JPEG (and MPO), WebP, BMP, TIFF, GIF, PNM, `.npy`,
   and NIfTI for models of volumes (`volumes.py`).
-* A picture has at most 40 megapixels; the header is checked before a pixel is decoded.
+* A picture has at most 40 megapixels and 65,535 pixels a side; the header is checked before a pixel is decoded.
+  `budgets.py` bounds the work that other parts of a file may ask for.
+* A picture of which a part is missing is refused (`jpeg.py`, `completeness.py`).
 * Of an animation or of several pages the first frame is taken.
 * The EXIF orientation turns the picture upright; EXIF data that cannot be read is ignored.
 * A palette is replaced by its colours; alpha is composited on white; CMYK, YCbCr, Lab and HSV become RGB by Pillow's
@@ -20,18 +22,23 @@ The rules, in the order in which they apply:
 
 import io
 import os
+import re
 import stat
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError, one_line
+from probrt.runtime.images.budgets import MAX_PIXELS, PNG_MAGIC, check_budget, check_sides
+from probrt.runtime.images.completeness import check_png, check_tiff
+from probrt.runtime.images.jpeg import decode_whole, is_checkable, read_layout
+from probrt.runtime.images.orientation import read_orientation
 from probrt.runtime.images.volumes import is_volume, read_volume
 
-MAX_PIXELS = 40_000_000
 MAX_BYTES = 1 << 30
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 SUFFIXES = frozenset(
@@ -55,7 +62,7 @@ SUFFIXES = frozenset(
         ".nii.gz",
     ]
 )
-ORIENTATION_TAG = 0x0112
+JPEG_MAGIC = b"\xff\xd8\xff"
 NUMPY_MAGIC = b"\x93NUMPY"
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,6 +74,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
 Pixels = npt.NDArray[np.float32]
 
 
@@ -74,7 +83,7 @@ Pixels = npt.NDArray[np.float32]
 class DecodedImage:
     """One image as the model takes it: float32 of `input.shape`.
 
-    frames: the number of frames or pages in its file.
+    frames: 1, or 2 if its file holds several frames or pages; they are not counted.
     affine: of a NIfTI volume, [4, 4].
     sides: (height, width) of a picture before it was resized.
     """
@@ -175,13 +184,20 @@ def _decode_picture(data: bytes, input: Input) -> DecodedImage:
         raise ImageError(
             f"a picture or a file of unknown format; the model takes arrays of shape {format_shape(input.shape)} (.npy)"
         )
+    layout = read_layout(data) if data.startswith(JPEG_MAGIC) else None
+    check_budget(data, layout)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ImageError(f"{opened.width} x {opened.height} pixels; at most {MAX_PIXELS // 10**6} megapixels")
-            frames = int(getattr(opened, "n_frames", 1))
+            check_sides(opened.width, opened.height)
+            frames = 2 if getattr(opened, "is_animated", False) else 1
             opened.seek(0)
+            if layout is not None and is_checkable(layout):
+                decode_whole(data, opened, layout)
+            elif isinstance(opened, TiffImagePlugin.TiffImageFile):
+                check_tiff(data, opened)
             opened.load()
+            if data.startswith(PNG_MAGIC):
+                check_png(data, opened)
             image = _convert_colours(_turn_upright(opened), input)
     except ImageError:
         raise
@@ -198,12 +214,28 @@ def _decode_picture(data: bytes, input: Input) -> DecodedImage:
     return DecodedImage(values, frames, sides=(image.height, image.width))
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # a rule of this module: EXIF data that cannot be read is ignored
+def _turn_upright(image: ImageFile.ImageFile) -> Image.Image:
+    """Turns a picture as its EXIF or XMP data say; Pillow has turned a TIFF already."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image
+    turn = _UPRIGHT.get(_find_orientation(image.info))
     return image if turn is None else image.transpose(turn)
+
+
+def _find_orientation(info: dict[str | tuple[int, int], Any]) -> int:
+    """Returns the orientation by EXIF data, or else by XMP; 1 if neither can be read."""
+    exif = info.get("exif")
+    if exif is None and "Raw profile type exif" in info:  # the text that ImageMagick writes into a PNG
+        try:
+            exif = bytes.fromhex("".join(str(info["Raw profile type exif"]).split("\n")[3:]))
+        except ValueError:
+            exif = b""
+    orientation = read_orientation(exif) if exif else None
+    if orientation is None:
+        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
+        match = _XMP_ORIENTATION.search(xmp if isinstance(xmp, bytes) else str(xmp).encode())
+        orientation = int(match[1]) if match else 1
+    return orientation
 
 
 def _convert_colours(image: Image.Image, input: Input) -> Image.Image:

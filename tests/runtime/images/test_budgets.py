@@ -1,0 +1,79 @@
+"""A small file cannot ask for much time or memory."""
+
+import io
+import multiprocessing
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from damage import FREE, encode_image, make_bombs, make_large_bombs, make_photo
+from PIL import Image
+
+from probrt.runtime.errors import ImageError
+from probrt.runtime.images.decode import decode, read_image
+
+
+@pytest.mark.parametrize(("name", "data"), [pytest.param(*bomb, id=bomb[0]) for bomb in make_bombs()])
+def test_bombs_are_refused(name: str, data: bytes) -> None:
+    with pytest.raises(ImageError):
+        read_image(data, FREE)
+
+
+@pytest.mark.stress
+def test_bombs_cost_neither_time_nor_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each in half a second and 20 MB; a process of its own holds nothing of what made them."""
+    measured = {}
+    context = multiprocessing.get_context("spawn")
+    for name, data in (*make_bombs(), *make_large_bombs()):
+        assert len(data) < 5_000_000, name
+        with context.Pool(1) as pool:
+            measured[name] = pool.apply(measure_refusal, (data,))
+    with capsys.disabled():
+        for name, (reason, seconds, growth) in measured.items():
+            print(f"{name:32} {seconds:6.3f} s {growth:6.1f} MB  {reason[:70]}")
+    assert all(reason for reason, _, _ in measured.values())
+    assert max(seconds for _, seconds, _ in measured.values()) < 0.5
+    assert max(growth for _, _, growth in measured.values()) < 20
+
+
+def measure_refusal(data: bytes) -> tuple[str, float, float]:
+    """Returns why a file is refused, the seconds and the megabytes that it took; for a process of its own."""
+    read_image(encode_image(make_photo()), FREE)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory so far is forgotten
+    reason, before, begin = "", _read_peak(), time.perf_counter()
+    try:
+        read_image(data, FREE)
+    except ImageError as error:
+        reason = str(error)
+    seconds = time.perf_counter() - begin
+    return reason, seconds, _read_peak() - before
+
+
+def _read_peak() -> float:
+    """The largest resident memory so far, in megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def test_pages_are_not_counted() -> None:
+    """The next page is enough to say that there are several; the chain of pages is a circle here."""
+    stream = io.BytesIO()
+    make_photo().save(stream, "TIFF", save_all=True, append_images=[make_photo()])
+    data = bytearray(stream.getvalue())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    (second,) = struct.unpack_from("<I", data, first + 2 + 12 * entries)
+    (entries,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * entries, first)
+    assert decode(bytes(data), FREE).frames == 2
+
+
+def test_everyday_metadata_are_no_bomb() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a" * 30_000
+    exif[0x0112] = 6
+    image = make_photo(10, 20)
+    for format in ("JPEG", "PNG", "WEBP", "TIFF"):
+        data = encode_image(image, format, exif=exif, icc_profile=bytes(300_000))
+        assert read_image(data, FREE).shape == (20, 10, 3)
