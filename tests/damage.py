@@ -1,9 +1,13 @@
-"""Pictures with parts missing and pictures that ask for too much work, for several tests."""
+"""Pictures with parts missing and pictures that ask for too much work, for several tests, and what they cost."""
 
+import contextlib
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -141,3 +145,26 @@ def make_large_bombs() -> Iterator[tuple[str, bytes]]:
     flat = encode_image(Image.new("L", (6_300, 6_300)), "JPEG", progressive=True)
     scan = flat[flat.rindex(b"\xff\xda") : -2]
     yield "JPEG of 200 scans", flat[:-2] + 200 * scan + b"\xff\xd9"
+
+
+@dataclass
+class Cost:
+    """What a block of a program took: seconds, and megabytes of resident memory above those at its start."""
+
+    seconds: float = 0.0
+    growth: float = 0.0
+
+
+@contextlib.contextmanager
+def measure_peak() -> Iterator[Cost]:
+    """Measures a block. The process should be a fresh one: Python gives memory back late."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    cost, before, begin = Cost(), read_peak(), time.perf_counter()
+    yield cost
+    cost.seconds, cost.growth = time.perf_counter() - begin, read_peak() - before
+
+
+def read_peak() -> float:
+    """The largest resident memory so far, in megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -18,7 +18,7 @@ def make_thumbnail(path: str) -> str:
     """
     from PIL import Image
 
-    from probrt.runtime.images.decode import FORMATS, MAX_PIXELS, NUMPY_MAGIC, read_bytes
+    from probrt.runtime.images.decode import NUMPY_MAGIC, open_picture, read_bytes
     from probrt.runtime.images.volumes import is_volume
 
     try:
@@ -26,9 +26,7 @@ def make_thumbnail(path: str) -> str:
         if data.startswith(NUMPY_MAGIC) or is_volume(data):
             image = Image.fromarray(middle_slice(data))
         else:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    return ""
+            with open_picture(data)[0] as file:
                 file.draft("RGB", (SIDE * 2, SIDE * 2))
                 image = file.convert("RGBA" if file.mode in ("RGBA", "LA", "PA", "P") else "RGB")
         image.thumbnail((SIDE, SIDE))

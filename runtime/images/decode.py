@@ -24,6 +24,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.images.budgets import MAX_PIXELS, PNG_MAGIC, check_budget, check_sides
 from probrt.runtime.images.completeness import check_png, check_tiff
-from probrt.runtime.images.jpeg import decode_whole, is_checkable, read_layout
+from probrt.runtime.images.jpeg import JpegLayout, decode_whole, is_checkable, read_layout
 from probrt.runtime.images.orientation import read_orientation
 from probrt.runtime.images.volumes import is_volume, read_volume
 
@@ -74,6 +75,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Of a picture in Pillow's memory.
+_BYTES_PER_PIXEL = 4
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 Pixels = npt.NDArray[np.float32]
@@ -123,16 +126,21 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"cannot be read: {one_line(error)}") from None
 
 
-def decode(data: bytes, input: Input) -> DecodedImage:
-    """Decodes the bytes of a file; ImageError if that fails or if the model cannot take the image."""
+def decode(data: bytes, input: Input, reserve: Callable[[int], None] = lambda size: None) -> DecodedImage:
+    """Decodes the bytes of a file; ImageError if that fails or if the model cannot take the image.
+
+    reserve: called with about the bytes of memory that the pixels take, before any of them is decoded.
+    """
     if not data:
         raise ImageError("the file is empty")
     if data.startswith(NUMPY_MAGIC):
+        reserve(2 * len(data))
         return DecodedImage(fit_array(_decode_array(data), input))
     if input.colour == "none" and is_volume(data):
+        reserve(4 * len(data))
         voxels, affine = read_volume(data)
         return DecodedImage(fit_array(voxels, input), affine=affine)
-    return _decode_picture(data, input)
+    return _decode_picture(data, input, reserve)
 
 
 def fit_array(array: npt.NDArray[np.generic], input: Input) -> Pixels:
@@ -179,16 +187,31 @@ def _check_range(values: Pixels, input: Input) -> None:
         )
 
 
-def _decode_picture(data: bytes, input: Input) -> DecodedImage:
+def open_picture(data: bytes) -> tuple[ImageFile.ImageFile, JpegLayout | None]:
+    """Opens a picture within the limits of `budgets.py`; also returns the layout of a JPEG. No pixel is decoded yet.
+
+    Raises ImageError beyond the limits, and what Pillow raises for a file that it cannot read.
+    """
+    layout = read_layout(data) if data.startswith(JPEG_MAGIC) else None
+    check_budget(data, layout)
+    opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    try:
+        check_sides(opened.width, opened.height)
+    except ImageError:
+        opened.close()
+        raise
+    return opened, layout
+
+
+def _decode_picture(data: bytes, input: Input, reserve: Callable[[int], None]) -> DecodedImage:
     if input.colour == "none" or len(input.shape) != 3:
         raise ImageError(
             f"a picture or a file of unknown format; the model takes arrays of shape {format_shape(input.shape)} (.npy)"
         )
-    layout = read_layout(data) if data.startswith(JPEG_MAGIC) else None
-    check_budget(data, layout)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            check_sides(opened.width, opened.height)
+        picture, layout = open_picture(data)
+        with picture as opened:
+            reserve(opened.width * opened.height * (_BYTES_PER_PIXEL + (12 if None in input.shape else 0)))
             frames = 2 if getattr(opened, "is_animated", False) else 1
             opened.seek(0)
             if layout is not None and is_checkable(layout):

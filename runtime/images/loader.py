@@ -1,9 +1,11 @@
 """Decodes files in several threads and returns them in the order of the input."""
 
+import functools
 import hashlib
 import queue
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,8 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError
 from probrt.runtime.images.decode import Pixels, decode, read_bytes
 
+MAX_LOADED_BYTES = 256 << 20
+
 
 @dataclass(frozen=True)
 class LoadedImage:
@@ -20,7 +24,7 @@ class LoadedImage:
 
     index: its position in the order of the input.
     pixels: float32 of `input.shape`; None if the file cannot be decoded, and `error` says why.
-    frames: the number of frames or pages in the file.
+    frames: 1, or 2 if the file holds several frames or pages; they are not counted.
     affine: of a NIfTI volume, [4, 4].
     """
 
@@ -33,13 +37,16 @@ class LoadedImage:
     affine: npt.NDArray[np.float64] | None = None
 
 
-def load_image(index: int, name: str, input: Input) -> LoadedImage:
-    """Reads and decodes one file; returns the reason if the file is unfit, and never raises for it."""
+def load_image(index: int, name: str, input: Input, reserve: Callable[[int], None] = lambda size: None) -> LoadedImage:
+    """Reads and decodes one file; returns the reason if the file is unfit, and never raises for it.
+
+    reserve: called with about the bytes of memory that the pixels take, before any of them is decoded.
+    """
     digest = None
     try:
         data = read_bytes(name)
         digest = hashlib.sha256(data).hexdigest()
-        decoded = decode(data, input)
+        decoded = decode(data, input, reserve)
     except ImageError as error:
         return LoadedImage(index, name, digest, error=str(error))
     except MemoryError:
@@ -47,11 +54,50 @@ def load_image(index: int, name: str, input: Input) -> LoadedImage:
     return LoadedImage(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
 
 
+class MemoryBudget:
+    """Bounds the memory of the images that are decoded but not yet yielded, whatever the number of threads.
+
+    The next image in the order never waits, so the order goes on even if it alone is larger than the limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._sizes: dict[int, int] = {}
+        self._next = 0
+        self._changed = threading.Condition()
+
+    def reserve(self, index: int, size: int) -> None:
+        """Waits until there is room for `size` bytes of the image at `index`."""
+        with self._changed:
+            self._changed.wait_for(lambda: index <= self._next or sum(self._sizes.values()) + size <= self._limit)
+            self._sizes[index] = size
+
+    def resize(self, index: int, size: int) -> None:
+        """Sets what the decoded image really takes."""
+        with self._changed:
+            self._sizes[index] = size
+            self._changed.notify_all()
+
+    def release(self, index: int) -> None:
+        """Frees the room of the image at `index`, which is yielded; the image after it is the next one."""
+        with self._changed:
+            self._sizes.pop(index, None)
+            self._next = index + 1
+            self._changed.notify_all()
+
+    def lift(self) -> None:
+        """Lets every waiting thread go on: nobody takes the images any more."""
+        with self._changed:
+            self._limit = sys.maxsize
+            self._changed.notify_all()
+
+
 class Loader:
     """Decodes files ahead of their use; iterating yields them in the order of `names`.
 
     workers: the number of threads.
-    window: at most this many files lie between those taken from `names` and those yielded, which bounds the memory.
+    window: at most this many files lie between those taken from `names` and those yielded. They also take at most
+    MAX_LOADED_BYTES, or the memory of one image.
     """
 
     def __init__(self, names: Iterator[str], input: Input, workers: int, window: int) -> None:
@@ -63,6 +109,7 @@ class Loader:
         self._loaded: queue.SimpleQueue[LoadedImage | BaseException] = queue.SimpleQueue()
         self._submitted = self._yielded = 0
         self._names_ended = False
+        self._budget = MemoryBudget(MAX_LOADED_BYTES)
 
     @property
     def ended(self) -> bool:
@@ -76,6 +123,7 @@ class Loader:
         try:
             yield from self._load_in_order()
         finally:  # not joined: on an interrupt a thread may be busy with a large picture
+            self._budget.lift()
             for _ in threads:
                 self._todo.put(None)
 
@@ -91,6 +139,7 @@ class Loader:
                     raise loaded
                 early[loaded.index] = loaded
             image = early.pop(self._yielded)
+            self._budget.release(self._yielded)
             self._yielded += 1
             yield image
 
@@ -106,7 +155,10 @@ class Loader:
 
     def _work(self) -> None:
         while (job := self._todo.get()) is not None:
+            index, name = job
             try:
-                self._loaded.put(load_image(*job, self._input))
+                image = load_image(index, name, self._input, functools.partial(self._budget.reserve, index))
+                self._budget.resize(index, 0 if image.pixels is None else image.pixels.nbytes)
+                self._loaded.put(image)
             except BaseException as error:  # an internal fault: raised again in the main thread, not lost in this one
                 self._loaded.put(error)

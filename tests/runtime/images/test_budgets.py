@@ -3,11 +3,9 @@
 import io
 import multiprocessing
 import struct
-import time
-from pathlib import Path
 
 import pytest
-from damage import FREE, encode_image, make_bombs, make_large_bombs, make_photo
+from damage import FREE, encode_image, make_bombs, make_large_bombs, make_photo, measure_peak
 from PIL import Image
 
 from probrt.runtime.errors import ImageError
@@ -40,20 +38,13 @@ def test_bombs_cost_neither_time_nor_memory(capsys: pytest.CaptureFixture[str]) 
 def measure_refusal(data: bytes) -> tuple[str, float, float]:
     """Returns why a file is refused, the seconds and the megabytes that it took; for a process of its own."""
     read_image(encode_image(make_photo()), FREE)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory so far is forgotten
-    reason, before, begin = "", _read_peak(), time.perf_counter()
-    try:
-        read_image(data, FREE)
-    except ImageError as error:
-        reason = str(error)
-    seconds = time.perf_counter() - begin
-    return reason, seconds, _read_peak() - before
-
-
-def _read_peak() -> float:
-    """The largest resident memory so far, in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    reason = ""
+    with measure_peak() as cost:
+        try:
+            read_image(data, FREE)
+        except ImageError as error:
+            reason = str(error)
+    return reason, cost.seconds, cost.growth
 
 
 def test_pages_are_not_counted() -> None:
