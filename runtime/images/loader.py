@@ -160,5 +160,6 @@ class Loader:
                 image = load_image(index, name, self._input, functools.partial(self._budget.reserve, index))
                 self._budget.resize(index, 0 if image.pixels is None else image.pixels.nbytes)
                 self._loaded.put(image)
+                del image  # this thread may wait long for its next file
             except BaseException as error:  # an internal fault: raised again in the main thread, not lost in this one
                 self._loaded.put(error)
