@@ -40,6 +40,7 @@ from probrt.runtime.bundle.publish import next_version, stage_version
 from probrt.runtime.bundle.signing import check_signing_key, sign
 from probrt.runtime.bundle.vet_saved_model import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
+from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
 
 CHUNK = 8
@@ -138,7 +139,9 @@ def export(
         if request.key is not None:
             on_step("signing")
             sign(stage, request.key)
-    return ExportResult(Bundle.open(home / str(version)), tuple(differences))
+    bundle = Bundle.open(home / str(version))
+    trust_files(bundle)  # the check has just run each of them
+    return ExportResult(bundle, tuple(differences))
 
 
 def plan_export(folder: Path, request: ExportRequest) -> ExportPlan:

@@ -299,4 +299,4 @@ def _load_graph(bundle: Bundle, files: Sequence[FileRecord]) -> Graph:
     engine = next(engine for engine in engines() if engine.name == name)
     if not engine.installed:
         raise MissingError(f"checking {files[0].path} needs {name}, not installed; {engine.install}")
-    return engine.load_module().load(bundle, list(files), "cpu", _THREADS)
+    return engine.load_graph(bundle, list(files), "cpu", _THREADS)

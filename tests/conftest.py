@@ -2,9 +2,13 @@
 
 import ast
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# What passed a trial is remembered here, and not in the home of whoever runs the tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="probrt-tests-")
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +78,10 @@ def measured(record_property: Callable[[str, object], None]) -> Callable[[str, s
         record_property("measured", (tried, result))
 
     return add
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

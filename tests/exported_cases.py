@@ -18,6 +18,7 @@ from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
 from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
@@ -73,6 +74,7 @@ def open_case(case: Case, folder: Path) -> ExportedCase:
     _, images = make_images(built)
     built, model = built.without_auxiliary(), store.load_model(folder / "model")[0].without_auxiliary()
     bundle = Bundle.open(folder / "artifacts" / model.name)
+    trust_files(bundle)
     return ExportedCase(built, model, bundle, Reference(model, bundle.manifest.heads), images, case.rounding)
 
 

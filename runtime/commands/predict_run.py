@@ -11,6 +11,7 @@ from pathlib import Path
 from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
 from probrt.runtime.bundle.manifest import Conformal
 from probrt.runtime.commands.progress import ProgressDisplay, Ranking, open_progress, say
+from probrt.runtime.commands.stuck import end_when_stuck
 from probrt.runtime.errors import InputError, UsageError
 from probrt.runtime.images.inputs import SkippedFiles, find_images
 from probrt.runtime.predict.choose import FEW, Plan, PredictRequest, choose
@@ -58,6 +59,7 @@ class PredictOptions:
         return Path("predictions.maps") if self.out == "-" else Path(self.out).with_suffix(".maps")
 
 
+@end_when_stuck()
 def run(options: PredictOptions) -> int:
     """Predicts images and returns the exit code: 1 if some rows are errors, else 0."""
     bundle = _open_bundle(options)

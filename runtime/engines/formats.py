@@ -74,6 +74,10 @@ class Source(ABC):
         """Returns the calls of a run that stops as soon as an image has enough draws; `calls` gives all draws."""
         return calls
 
+    def plan_trial(self, call: Call) -> Call:
+        """Returns a cheap call that shows whether the graph of a call works."""
+        return call
+
     @abstractmethod
     def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
         """Makes one call for images [batch, *input.shape]; returns arrays named `<head>.<quantity>`."""
@@ -169,6 +173,10 @@ class SampleSignature(Source):
         while counts[-1] < call.draws.count:
             counts.append(2 * counts[-1])
         return tuple(Call(call.files, replace(call.draws, count=min(count, call.draws.count))) for count in counts)
+
+    def plan_trial(self, call: Call) -> Call:
+        assert call.draws is not None
+        return replace(call, draws=replace(call.draws, count=min(2, call.draws.count)))
 
     def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
         assert draws is not None

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
-from probrt.runtime.engines.graph import Arrays, Graph, Outputs, device_error, load_error
+from probrt.runtime.engines.graph import Arrays, Graph, Outputs, device_error
 from probrt.runtime.hush import hush
 
 
@@ -100,12 +100,9 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
     if device != "cpu" and device not in devices():
         raise device_error("litert", device, devices())
     content = bundle.read(files[0])
-    try:
-        if device == "cpu":
-            return LiteRT(content, threads)
-        LiteRT(content, threads)  # raises on a damaged file, where CompiledModel would end the process
-    except (ValueError, RuntimeError) as error:
-        raise load_error(files[0], error) from None
+    if device == "cpu":
+        return LiteRT(content, threads)
+    LiteRT(content, threads)  # raises on a damaged file, where CompiledModel would end the process
     with hush():
         try:
             return Compiled(content, "GPU")

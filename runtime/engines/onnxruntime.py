@@ -7,7 +7,7 @@ import onnxruntime as ort
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vet_onnx import vet_onnx
-from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
+from probrt.runtime.engines.graph import Arrays, Outputs, device_error
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -53,10 +53,7 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
         ort.preload_dlls()  # finds CUDA's libraries where pip installs them
     content = bundle.read(files[0])
     vet_onnx(content, files[0].path)
-    try:
-        graph = OnnxRuntime(content, PROVIDERS[device], threads)
-    except Exception as error:  # the library has an exception class per status, without a public base class
-        raise load_error(files[0], error) from None
+    graph = OnnxRuntime(content, PROVIDERS[device], threads)
     if graph.provider != PROVIDERS[device]:  # it falls back to the CPU without an error
         available = tuple(name for name, provider in PROVIDERS.items() if provider == graph.provider)
         raise device_error("onnxruntime", device, available)

@@ -9,7 +9,7 @@ import openvino as ov
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vet_onnx import vet_onnx
-from probrt.runtime.engines.graph import Arrays, Outputs, device_error, load_error
+from probrt.runtime.engines.graph import Arrays, Outputs, device_error
 
 MAX_REQUESTS = 4
 
@@ -68,7 +68,4 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
         raise device_error("openvino", device, devices())
     content = bundle.read(files[0])
     vet_onnx(content, files[0].path)
-    try:
-        return OpenVino(content, device, threads)
-    except RuntimeError as error:
-        raise load_error(files[0], error) from None
+    return OpenVino(content, device, threads)

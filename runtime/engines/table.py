@@ -6,10 +6,14 @@ where `--engine` names it, so that installing a package alone changes no answer.
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from probrt.runtime.engines.graph import EngineModule
-from probrt.runtime.errors import MissingError, one_line
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import FileRecord
+from probrt.runtime.engines.graph import EngineModule, Graph, load_error
+from probrt.runtime.errors import MissingError, ProbrtError, one_line
 
 GROUP = "probrt.engines"
 
@@ -57,6 +61,27 @@ class Engine:
             return module
         except ImportError as error:
             raise MissingError(f"engine {self.name} cannot run here ({one_line(error)}): {self.install}") from None
+
+    def load_graph(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph:
+        """Loads one file, or the files of a SavedModel.
+
+        Raises BundleError that names the file for whatever the engine finds wrong with it, MissingError for an engine
+        or a device that is not here.
+        """
+        module = self.load_module()
+        try:
+            return module.load(bundle, files, device, threads)
+        except ProbrtError:
+            raise
+        except Exception as error:  # every engine has exceptions of its own, and damaged files raise any of them
+            raise load_error(files[0], error) from error
+
+    @property
+    def installation(self) -> str:
+        """Names the installed library: where it lies and when it was written; does not import it."""
+        spec = importlib.util.find_spec(self.needs)
+        origin = spec.origin if spec else None
+        return f"{origin} {Path(origin).stat().st_mtime_ns}" if origin and Path(origin).exists() else self.needs
 
 
 BUILT_IN = (

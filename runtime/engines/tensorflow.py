@@ -27,7 +27,6 @@ with hush():
 GRAPH = "saved_model.pb"
 VARIABLES = "variables/variables"
 _DEVICES = {"cuda": "GPU", "cpu": "CPU"}
-_CONTENT_ERRORS = (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError)
 
 
 def version() -> str:
@@ -90,17 +89,31 @@ def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int)
     vet_saved_model(content, GRAPH, bundle.manifest.ops)
     try:
         (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
-        with tempfile.TemporaryDirectory() as folder:
-            # A copy of what was checked: the files themselves may change after that.
-            for path, file in by_path.items():
-                if path.startswith(f"{VARIABLES}."):
-                    target = Path(folder, path)
-                    target.parent.mkdir(exist_ok=True)
-                    target.write_bytes(bundle.read(file))
-            values = read_variables(meta_graph, Path(folder, VARIABLES))
-        return TensorFlow(meta_graph, values, device, threads)
-    except _CONTENT_ERRORS as error:
-        raise load_error(by_path[GRAPH], error) from None
+        keys = find_variables(meta_graph)
+    except Exception as error:  # a damaged graph fails in any part of TensorFlow, and of what reads it here
+        raise load_error(by_path[GRAPH], error) from error
+    return TensorFlow(meta_graph, _read_variables(bundle, by_path, keys), device, threads)
+
+
+def _read_variables(
+    bundle: Bundle, by_path: Mapping[str, FileRecord], keys: Mapping[str, str]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Reads the values of variables from a copy of the bundle's checkpoint: the files themselves may change."""
+    if not keys:
+        return {}
+    files = [file for path, file in by_path.items() if path.startswith(f"{VARIABLES}.")]
+    if not files:
+        raise BundleError(f"{bundle.path / VARIABLES}.index: not listed in the manifest; export the bundle again")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            target = Path(folder, file.path)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(bundle.read(file))
+        try:
+            reader = tf.train.load_checkpoint(str(Path(folder, VARIABLES)))
+            return {handle: reader.get_tensor(key) for handle, key in keys.items()}
+        except Exception as error:  # a damaged checkpoint fails in any part of TensorFlow
+            raise load_error(files[0], error) from error
 
 
 def prune(graph_def: Any, outputs: set[str]) -> Any:
@@ -127,8 +140,8 @@ def prune(graph_def: Any, outputs: set[str]) -> Any:
     return pruned
 
 
-def read_variables(meta_graph: Any, prefix: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """Reads the value of each variable's handle, by the name of its node, from a checkpoint.
+def find_variables(meta_graph: Any) -> dict[str, str]:
+    """Returns the key in the checkpoint of each variable's handle, by the name of its node.
 
     The function that restores variables says which of the checkpoint's tensors belongs to which handle.
     """
@@ -140,18 +153,21 @@ def read_variables(meta_graph: Any, prefix: Path) -> dict[str, npt.NDArray[np.ge
     function = next(item for item in meta_graph.graph_def.library.function if item.signature.name == name)
     body = {node.name: node for node in function.node_def}
     handles = dict(zip((argument.name for argument in function.signature.input_arg), call.input, strict=True))
-    reader = tf.train.load_checkpoint(str(prefix))
-    values = {}
+    keys = {}
     for node in function.node_def:
         if node.op != "AssignVariableOp":
             continue
         handle, source = node.input[:2]
+        passed = set()
         while body[_node_name(source)].op != "RestoreV2":
+            if source in passed:
+                raise ValueError(f"its node {source} depends on itself")
+            passed.add(source)
             source = body[_node_name(source)].input[0]
         restore = body[_node_name(source)]
-        keys = tf.make_ndarray(body[_node_name(restore.input[1])].attr["value"].tensor).ravel()
-        values[_node_name(handles[handle])] = reader.get_tensor(keys[int(source.rpartition(":")[2])].decode())
-    return values
+        names = tf.make_ndarray(body[_node_name(restore.input[1])].attr["value"].tensor).ravel()
+        keys[_node_name(handles[handle])] = names[int(source.rpartition(":")[2])].decode()
+    return keys
 
 
 def _called_functions(node: Any) -> list[str]:

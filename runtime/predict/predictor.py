@@ -9,11 +9,13 @@ import numpy.typing as npt
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.engines.formats import Call
 from probrt.runtime.engines.graph import Graph, Outputs
+from probrt.runtime.engines.outputs import check_outputs
 from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
 from probrt.runtime.images.decode import Pixels, format_shape, matches_shape
 from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
 from probrt.runtime.predict.combine import Combiner, LatestAnswer, Quantities, combine_chunks
+from probrt.runtime.predict.trial import graph_name, try_graphs
 
 BATCH = 64
 BATCH_VALUES = 1 << 20
@@ -22,8 +24,9 @@ BATCH_VALUES = 1 << 20
 class Predictor:
     """Answers for arrays of raw values, float32 [batch, *input.shape].
 
-    It loads a graph at its first use and keeps it. For the last batch of a run it loads the files of a bank one after
-    another, so that a single image needs the memory of one chunk.
+    It tries the graphs of a bundle that nobody vouches for in a process of their own (`trial.py`), loads a graph at its
+    first use and keeps it. For the last batch of a run it loads the files of a bank one after another, so that a single
+    image needs the memory of one chunk.
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, batch_size: int | None = None, threads: int | None = None) -> None:
@@ -31,7 +34,7 @@ class Predictor:
         self.plan = plan
         self.batch_size = batch_size or best_batch(bundle.manifest.input.shape)
         self.threads = threads or cores()
-        self._module = plan.engine.load_module()
+        try_graphs(bundle, plan.engine, plan.source, plan.calls)
         self._graphs: dict[str, Graph] = {}
 
     def __call__(self, images: npt.ArrayLike) -> Prediction:
@@ -71,15 +74,18 @@ class Predictor:
         key = call.files[0].path
         graph = self._graphs.get(key)
         if graph is None:
-            graph = self._module.load(self.bundle, call.files, self.plan.device, self.threads)
+            graph = self.plan.engine.load_graph(self.bundle, call.files, self.plan.device, self.threads)
             if not (last and self.plan.has_many_graphs):
                 self._graphs[key] = graph
         try:
-            return self.plan.source.run(graph, images, call.draws)
+            outputs = self.plan.source.run(graph, images, call.draws)
         except ProbrtError:
             raise
         except Exception as error:  # every engine has exceptions of its own
             raise Fault(f"{self.plan.engine.name}: {key} failed: {one_line(error)[:300]}") from error
+        heads = self.bundle.manifest.heads
+        check_outputs(graph_name(call.files), heads, self.plan.variant, outputs, len(images))
+        return outputs
 
 
 def load_predictor(

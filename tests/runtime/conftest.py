@@ -11,6 +11,7 @@ from PIL import Image
 from shapes import GOLDEN, SIDE, write_manifest
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.predict.trial import trust_files
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """shapes/1: mean, draws and sampled in TFLite and ONNX, and a SavedModel, in a folder of the session's own."""
     folder = tmp_path_factory.mktemp("artifacts") / "shapes" / "1"
     shutil.copytree(GOLDEN / "shapes" / "1", folder)
-    return Bundle.open(folder)
+    opened = Bundle.open(folder)
+    trust_files(opened)  # engines are slow to start a second time; tests of the trial alter the files
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,57 @@
+"""What a graph must answer: the outputs that the manifest states, by name, type and shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from probrt.runtime.bundle.manifest import HeadRecord, Variant
+from probrt.runtime.errors import BundleError
+
+# What one pass at the posterior mean cannot know.
+_SPREAD = ("total", "epistemic")
+
+
+class Shaped(Protocol):
+    """An array, or what stands for one: its shape and the name of its type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+def expected_outputs(heads: Sequence[HeadRecord], variant: Variant) -> dict[str, list[int | None]]:
+    """Returns the outputs of a graph of one variant by name: their shapes without the batch."""
+    return {
+        f"{head.name}.{quantity}": shape
+        for head in heads
+        for quantity, shape in head.outputs.items()
+        if variant != "mean" or quantity not in _SPREAD
+    }
+
+
+def check_outputs(
+    file: str, heads: Sequence[HeadRecord], variant: Variant, outputs: Mapping[str, Shaped], batch: int
+) -> None:
+    """Raises BundleError unless a graph answered a batch with the outputs that the manifest states."""
+    expected = expected_outputs(heads, variant)
+    for name in sorted(expected.keys() | outputs.keys()):
+        if name not in outputs:
+            raise BundleError(f"{file}: does not answer {name}, which the manifest states; export the bundle again")
+        if name not in expected:
+            raise BundleError(f"{file}: answers {name}, which the manifest does not state; export the bundle again")
+        shape, dtype = outputs[name].shape, str(outputs[name].dtype)
+        wanted = [batch, *expected[name]]
+        if len(shape) != len(wanted) or any(
+            size is not None and size != side for side, size in zip(shape, wanted, strict=True)
+        ):
+            raise BundleError(
+                f"{file}: answers {name} of shape {list(shape)}, the manifest states {_format(wanted)}; "
+                "export the bundle again"
+            )
+        if dtype != "float32":
+            raise BundleError(f"{file}: answers {name} in {dtype}, not in float32; export the bundle again")
+
+
+def _format(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if side is None else str(side) for side in shape) + "]"
