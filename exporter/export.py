@@ -120,26 +120,30 @@ def export(
     """
     plan = plan_export(folder, request)
     home = artifacts / plan.model.name
-    version = request.version or next_version(home)
     images = store.load_images(folder)
     on_step(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write")
     posterior = _choose_posterior(plan, images)
-    with stage_version(home, version) as stage:
-        manifest = _write_files(plan, version, posterior, images, stage, on_step)
+    with stage_version(home, request.version) as stage:
+        expected_version = request.version or next_version(home)
+        manifest = _write_files(plan, expected_version, posterior, images, stage.folder, on_step)
         on_step("checking every file against the model")
         differences = []
-        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage)):
+        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage.folder)):
             on_check(difference)
             differences.append(difference)
         faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
         records = [record for difference in differences for record in (*difference.outputs, *difference.task)]
-        (stage / NAME).write_bytes(encode(msgspec.structs.replace(manifest, parity=records)))
-        if request.key is not None:
-            on_step("signing")
-            sign(stage, request.key)
-    bundle = Bundle.open(home / str(version))
+
+        def complete(version: int) -> None:
+            model = msgspec.structs.replace(manifest.model, version=version)
+            (stage.folder / NAME).write_bytes(encode(msgspec.structs.replace(manifest, model=model, parity=records)))
+            if request.key is not None:
+                on_step("signing")
+                sign(stage.folder, request.key)
+
+        bundle = Bundle.open(stage.publish(complete))
     trust_files(bundle)  # the check has just run each of them
     return ExportResult(bundle, tuple(differences))
 

@@ -22,12 +22,13 @@ def write_repository(bundle: Bundle, repository: Path) -> Path:
     model = repository / bundle.manifest.model.name
     source = _choose_file(bundle)
     text = make_config(bundle, source)
-    with stage_version(model, bundle.manifest.model.version) as folder:
+    with stage_version(model, bundle.manifest.model.version) as stage:
         for head in bundle.manifest.heads:
             if len(head.labels) > 1:
                 write_atomic(model / f"{head.name}.txt", "".join(f"{label}\n" for label in head.labels).encode())
         write_atomic(model / "config.pbtxt", text.encode())
-        shutil.copyfile(bundle.path / source.path, folder / "model.onnx")
+        shutil.copyfile(bundle.path / source.path, stage.folder / "model.onnx")
+        stage.publish()
     return model
 
 

@@ -10,29 +10,36 @@ model/  model.json          name, input, heads, calibration, provenance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from probrt.runtime.bundle.manifest import Calibration, Input
-from probrt.runtime.errors import DataError, one_line
+from probrt.runtime.bundle.manifest import MODEL_NAME, Calibration, Input
+from probrt.runtime.errors import DataError, ProbrtError, one_line
 from probrt.runtime.files import write_atomic
 from probrt.trainer import backbones, layers  # noqa: F401  (register the layers that architecture.json names)
 from probrt.trainer.extensions import convert_record, find_unknown_tag, load_installed
 from probrt.trainer.heads import AnyHead
+from probrt.trainer.keras_internals import is_functional
 from probrt.trainer.model import Model
+from probrt.trainer.stored_arrays import check_weights_file, read_array, read_arrays
+from probrt.trainer.vet_architecture import vet_architecture
+
+_MODEL, _ARCHITECTURE, _WEIGHTS = "model.json", "architecture.json", "weights.weights.h5"
+_IMAGES, _TARGETS = "images.npy", "targets.npz"
 
 
 class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of model.json. Provenance is free-form: config, versions, data digest, metrics."""
 
-    name: str
+    name: Annotated[str, Meta(pattern=MODEL_NAME)]
     input: Input
     heads: list[AnyHead]
     calibration: list[Calibration] = []
@@ -60,51 +67,98 @@ def save_model(
         calibration=list(model.calibration),
         provenance=provenance,
     )
-    (folder / "architecture.json").write_text(model.network.to_json(indent=1))
-    model.network.save_weights(folder / "weights.weights.h5")
-    np.save(folder / "images.npy", images, allow_pickle=False)
-    np.savez_compressed(folder / "targets.npz", allow_pickle=False, **targets)
+    (folder / _ARCHITECTURE).write_text(model.network.to_json(indent=1))
+    model.network.save_weights(folder / _WEIGHTS)
+    np.save(folder / _IMAGES, images, allow_pickle=False)
+    np.savez_compressed(folder / _TARGETS, allow_pickle=False, **targets)
     (folder / "card.md").write_text(card or f"# {model.name}\n", encoding="utf-8")
     save_record(folder, stored)  # comes last, so that a folder with a model.json holds a whole model
 
 
 def save_record(folder: Path, stored: StoredModel) -> None:
     """Writes model.json, or leaves it as it was and raises OSError."""
-    write_atomic(folder / "model.json", msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
+    write_atomic(folder / _MODEL, msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
 
 
 def load_model(folder: Path) -> tuple[Model, StoredModel]:
     """Returns the model of a model directory and the content of its model.json.
 
-    Raises DataError if the folder is no model directory or is damaged.
+    Raises DataError, with the file, if the folder is no model directory, is damaged, or names a class that may run
+    code.
     """
-    load_installed()
-    try:
-        stored = convert_record(msgspec.json.decode((folder / "model.json").read_bytes()), StoredModel)
-        network = keras.models.model_from_json((folder / "architecture.json").read_text())
-        network.load_weights(folder / "weights.weights.h5")
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name if error.filename else "a file"
-        raise DataError(f"{folder}: no model here ({missing} is missing); make one with `probrt train`") from None
-    except (msgspec.MsgspecError, ValueError, OSError, KeyError, TypeError) as error:
-        if unknown := find_unknown_tag(error):
-            raise DataError(
-                f"{folder}: nothing here defines the {unknown.kind} {unknown.tag!r}; install the package that does, "
-                "or import the module first"
-            ) from None
-        raise DataError(f"{folder}: the model is damaged ({one_line(error)[:300]}); train it again") from None
+    stored = _load_stored(folder)
+    with _explain_faults(folder / _ARCHITECTURE) as path:
+        network = keras.models.model_from_json(vet_architecture(path.read_text(encoding="utf-8")))
+        if not is_functional(network) or not isinstance(network.output, Mapping):
+            raise ValueError("it is no network with named outputs")
+        if absent := [head.name for head in stored.heads if head.name not in network.output]:
+            raise ValueError(f"it has no output for the head {absent[0]}")
+    with _explain_faults(folder / _WEIGHTS) as path:
+        check_weights_file(path, network)
+        network.load_weights(path)
     return Model(stored.name, stored.input, tuple(stored.heads), network, tuple(stored.calibration)), stored
 
 
 def load_images(folder: Path) -> np.ndarray:
-    """Returns the raw training images of a model directory, float32 [count, *input.shape]."""
-    images: np.ndarray = np.load(folder / "images.npy", allow_pickle=False)
-    return images.astype(np.float32)
+    """Returns the raw training images of a model directory, float32 [count, *input.shape].
+
+    Raises DataError if the file is missing, damaged or empty, or if the model takes no such images.
+    """
+    sides = _load_stored(folder).input.shape
+    with _explain_faults(folder / _IMAGES) as path:
+        images = read_array(path)
+        if images.ndim != len(sides) + 1 or not len(images) or not _fits(images.shape[1:], sides):
+            raise ValueError(f"it holds {list(images.shape)}; the model takes [count >= 1, {str(sides)[1:-1]}]")
+        return images.astype(np.float32)
 
 
 def load_targets(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the targets of the images of a model directory by head, [count, …]; empty if they are not known."""
-    if not (folder / "targets.npz").exists():
+    """Returns the targets of the images of a model directory by head, [count, …]; empty if they are not known.
+
+    Raises DataError if the file is damaged, or holds something else than the heads' targets of these images.
+    """
+    if not (folder / _TARGETS).exists():
         return {}
-    with np.load(folder / "targets.npz", allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    heads = {head.name: head for head in _load_stored(folder).heads}
+    with _explain_faults(folder / _IMAGES) as path:
+        count, *sides, _ = read_array(path).shape
+    with _explain_faults(folder / _TARGETS) as path:
+        # No head has more entries than it has for an example without a target.
+        sizes = {
+            name: count * head.missing_target(sides if head.per_position else ()).size for name, head in heads.items()
+        }
+        targets = read_arrays(path, sizes)
+        if wrong := [name for name, values in targets.items() if len(values) != count]:
+            raise ValueError(f"it has {len(targets[wrong[0]])} targets of {wrong[0]} for {count} images")
+        return targets
+
+
+def _load_stored(folder: Path) -> StoredModel:
+    """Returns the content of model.json; loads the installed extensions, whose classes it may name."""
+    load_installed()
+    with _explain_faults(folder / _MODEL) as path:
+        return convert_record(msgspec.json.decode(path.read_bytes()), StoredModel)
+
+
+def _fits(shape: Sequence[int], sides: Sequence[int | None]) -> bool:
+    return all(side in (None, actual) for actual, side in zip(shape, sides, strict=True))
+
+
+@contextmanager
+def _explain_faults(path: Path) -> Iterator[Path]:
+    """Turns every fault of reading a file into DataError: a damaged one can fail anywhere in the libraries behind."""
+    try:
+        yield path
+    except ProbrtError:
+        raise
+    except FileNotFoundError:
+        raise DataError(
+            f"{path.parent}: no model here ({path.name} is missing); make one with `probrt train`"
+        ) from None
+    except Exception as error:
+        if unknown := find_unknown_tag(error):
+            raise DataError(
+                f"{path.parent}: nothing here defines the {unknown.kind} {unknown.tag!r}; install the package that "
+                "does, or import the module first"
+            ) from None
+        raise DataError(f"{path}: the model is damaged ({one_line(error)[:300]}); train it again") from None

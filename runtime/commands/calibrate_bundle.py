@@ -15,7 +15,7 @@ from probrt.runtime.bundle import signing
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import NAME, SIGNATURE, Calibration, HeadRecord, Manifest
 from probrt.runtime.bundle.manifest_file import encode
-from probrt.runtime.bundle.publish import next_version, stage_version
+from probrt.runtime.bundle.publish import stage_version
 from probrt.runtime.calibration.renew import LabelledAnswers, measure_coverage, renew_calibration
 from probrt.runtime.commands.true_labels import read_true_labels
 from probrt.runtime.errors import InputError, UsageError
@@ -101,29 +101,27 @@ def _renew_heads(manifest: Manifest, rows: Sequence[LabelledRow]) -> list[Renewe
 def _publish_version(bundle: Bundle, heads: Sequence[RenewedHead], digests: dict[str, str], key: Path | None) -> Path:
     """Copies the bundle, checked, to the next version with the new calibration; returns its folder."""
     model = bundle.path.parent
-    version = next_version(model)
     manifest = bundle.manifest
     renewed = {head.head.name: head.after for head in heads}
     kept = [record for record in manifest.calibration if record.head not in renewed]
     names = [head.name for head in manifest.heads]
     calibration = sorted([*kept, *renewed.values()], key=lambda record: names.index(record.head))
     provenance = _add_provenance(manifest, {"of_version": manifest.model.version, "sha256": digests})
-    changed = msgspec.structs.replace(
-        manifest,
-        model=msgspec.structs.replace(manifest.model, version=version),
-        calibration=calibration,
-        provenance=provenance,
-    )
-    with stage_version(model, version) as stage:
+    changed = msgspec.structs.replace(manifest, calibration=calibration, provenance=provenance)
+    with stage_version(model) as stage:
         for file in manifest.files:
             bundle.check(file)
-            target = stage / file.path
+            target = stage.folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / file.path, target)
-        (stage / NAME).write_bytes(encode(changed))
-        if key is not None:
-            signing.sign(stage, key)
-    return model / str(version)
+
+        def complete(version: int) -> None:
+            record = msgspec.structs.replace(manifest.model, version=version)
+            (stage.folder / NAME).write_bytes(encode(msgspec.structs.replace(changed, model=record)))
+            if key is not None:
+                signing.sign(stage.folder, key)
+
+        return stage.publish(complete)
 
 
 def _add_provenance(manifest: Manifest, calibration: dict[str, Any]) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ from probrt.exporter.graphs import compile_function
 from probrt.exporter.onnx_convert import convert_to_onnx
 from probrt.exporter.parity import Difference, compute_ranking
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.publish import next_version, stage_version
-from probrt.runtime.errors import ParityError, StorageError, UsageError
+from probrt.runtime.bundle.vetting import vet
+from probrt.runtime.errors import BundleError, ParityError, StorageError, UsageError
 from probrt.trainer import store
 from probrt.trainer.model import Model
 
@@ -166,22 +166,79 @@ def test_an_op_that_does_not_convert_is_named() -> None:
         convert_to_onnx(freeze_variables(function), "mean.onnx")
 
 
-def test_killed_at_any_moment_no_numeric_folder_is_broken(model: Path, tmp_path: Path) -> None:
-    """After kill -9 at several moments each numeric folder is a whole bundle."""
+def start_export(model: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Starts `probrt export` in a process of its own."""
     program = "import sys; from probrt.runtime.cli import call; sys.exit(call(sys.argv[1:]))"
-    for seconds in (6.0, 9.0, 12.0):
-        child = subprocess.Popen(
-            [sys.executable, "-c", program, "export", str(model), "--draws", "8"],
-            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(seconds)
-        if child.poll() is None:
-            os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        for folder in tmp_path.glob("artifacts/*/[0-9]*"):
-            bundle = Bundle.open(folder)
-            for file in bundle.manifest.files:
-                bundle.check(file)
+    command = [sys.executable, "-c", program, "export", str(model), "--draws", "8", "--no-select"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_export_publishes_nothing_and_the_next_one_clears_up(model: Path, tmp_path: Path) -> None:
+    process = start_export(model, tmp_path)
+    while not list(tmp_path.glob("artifacts/*/.unfinished-*/version/mean.onnx")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (home,) = (tmp_path / "artifacts").iterdir()
+    assert not list(home.glob("[0-9]*"))
+    bundle = export(model, tmp_path / "artifacts", dataclasses.replace(REQUEST, formats=("tflite",))).bundle
+    assert [path.name for path in home.iterdir()] == ["1"]
+    for file in bundle.manifest.files:
+        bundle.check(file)
+
+
+@pytest.mark.stress
+def test_50_killed_exports_under_a_watcher(model: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
+    """Two exports at a time die by kill -9 at moments spread over their whole run, or finish.
+
+    A watcher verifies every numeric folder as soon as it sees one.
+    """
+    checked: set[Path] = set()
+    faults: list[str] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            for folder in set(tmp_path.glob("artifacts/*/[0-9]*")) - checked:
+                checked.add(folder)
+                try:
+                    bundle = Bundle.open(folder)
+                    for file in bundle.manifest.files:
+                        vet(bundle, file)
+                except BundleError as error:
+                    faults.append(str(error))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    killed = left = 0
+    started = time.monotonic()
+    undisturbed = start_export(model, tmp_path)
+    assert undisturbed.wait() == 0
+    duration = time.monotonic() - started
+    try:
+        for round in range(25):
+            processes = [start_export(model, tmp_path) for _ in range(2)]
+            # TensorFlow starts for the first third; two at a time take longer than one alone.
+            time.sleep(duration * (0.3 + 1.2 * round / 25))
+            killed += sum(process.poll() is None for process in processes)
+            for process in processes:
+                process.kill()
+                process.wait()
+            left = max(left, len(list(tmp_path.glob("artifacts/*/.unfinished-*/version"))))
+    finally:
+        ended.set()
+        watcher.join()
+    export(model, tmp_path / "artifacts", dataclasses.replace(REQUEST, formats=("tflite",)))
+    versions = {path.name for path in tmp_path.glob("artifacts/*/*")}
+    measured(
+        "50 exports, two at a time, killed under a watcher",
+        f"{killed} killed, {len(versions)} versions, {len(faults)} refused by verify, at most {left} leftovers at once",
+    )
+    assert not faults
+    assert killed >= 25
+    assert left <= 4  # those of one round, and of the round before if no export began in between
+    assert versions == {str(number) for number in range(1, len(versions) + 1)}
 
 
 def test_a_gigabyte_needs_named_formats(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +257,3 @@ def test_a_disk_that_does_not_take_it(model: Path, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="nothing was published"):
         export(model, tmp_path / "artifacts", REQUEST)
-
-
-def test_versions_count_up(tmp_path: Path) -> None:
-    assert next_version(tmp_path / "none") == 1
-    for name in ("1", "3", "007", "notes", ".unfinished-9-1"):
-        (tmp_path / name).mkdir()
-    assert next_version(tmp_path) == 8
-    with pytest.raises(UsageError, match="exists"), stage_version(tmp_path, 3):
-        pass
