@@ -42,7 +42,7 @@ class JsonLine:
 
 @contextmanager
 def open_csv(
-    path: Path, *, encoding: str = "utf-8", errors: str = "strict", strict: bool = True
+    path: Path, *, encoding: str = "utf-8", errors: str = "strict", strict: bool = True, delimiter: str = ","
 ) -> Iterator[OpenTable]:
     """Opens a CSV file with a header; its cells are text.
 
@@ -52,7 +52,7 @@ def open_csv(
     Raises UnreadableTable, also while the rows are read; OSError if the file cannot be opened.
     """
     with path.open(encoding=encoding, errors=errors, newline="") as stream:
-        reader = csv.DictReader(stream, strict=strict)
+        reader = csv.DictReader(stream, strict=strict, delimiter=delimiter)
         try:
             columns = tuple(reader.fieldnames or ())
             yield OpenTable(columns, ((reader.line_num, row) for row in reader))

@@ -25,6 +25,7 @@ from probrt.trainer.calibration.calibrate import calibrate_model
 from probrt.trainer.card import make_card
 from probrt.trainer.config.config import Config, load_config
 from probrt.trainer.data.examples import Dataset
+from probrt.trainer.data.faults import LISTED
 from probrt.trainer.fit.checkpoints import Checkpoints
 from probrt.trainer.fit.display import show_fit
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
@@ -118,13 +119,14 @@ def relative_to(out: Path, folder: Path) -> str:
 
 
 def _read_data(config: Config, path: Path, console: Console) -> Dataset:
-    """Reads the config's data and prints a summary. If there are many faults, prints every fault, then raises."""
+    """Reads the config's data and prints a summary. Raises FaultyData, after printing what its message leaves out."""
     try:
         with console.status(f"reading {config.data.folder}"):
             dataset = data.read_dataset(config, path.parent)
     except data.FaultyData as error:
-        if len(error.faults) > 20:
-            console.print("\n".join(error.faults), soft_wrap=True, markup=False)
+        # The error lists the first ones.
+        for line in error.lines[LISTED:]:
+            console.print(line, soft_wrap=True, markup=False)
         raise
     counts = ", ".join(f"{len(examples)} {name}" for name, examples in dataset.splits.items())
     console.print(f"{config.name}: {counts}")

@@ -12,6 +12,12 @@ import numpy as np
 from probrt.trainer.heads import AnyHead
 
 SPLITS = ("train", "validation", "test")
+# The words for splits in tables and names of folders, in lower case.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 # A larger array lives in an unnamed temporary file; the system keeps as much of it in memory as fits.
 _IN_MEMORY_BYTES = 4 << 30
 

@@ -8,6 +8,8 @@ the model, masks are too, to the nearest pixel, so that every value comes from t
 from __future__ import annotations
 
 import io
+import threading
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,14 +18,26 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.images.decode import FORMATS, NUMPY_MAGIC, decode
 from probrt.runtime.images.volumes import decode_volume, is_volume
-from probrt.trainer.heads import AnyHead
+
+# How many values of masks a message lists.
+_SHOWN = 8
 
 
-def parse_mask_file(data: bytes, head: AnyHead, sides: tuple[int, ...], file_sides: tuple[int, ...]) -> np.ndarray:
-    """Parses the target [*sides, …] from a mask file's bytes.
+class MaskFile(NamedTuple):
+    """The content of a mask file.
+
+    values: [*sides, channels]. high: the highest value that the file's type holds, 1 for arrays.
+    """
+
+    values: np.ndarray
+    high: float
+
+
+def read_mask(data: bytes, sides: tuple[int, ...], file_sides: tuple[int, ...]) -> MaskFile:
+    """Reads a mask for an image of the given sides from the bytes of a file.
 
     file_sides: the sides of the image's own file, which a mask may have too. Raises ImageError for a file that is no
-    mask of these sides, ValueError for values that the head cannot have.
+    mask of these sides.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -37,7 +51,61 @@ def parse_mask_file(data: bytes, head: AnyHead, sides: tuple[int, ...], file_sid
         if values.shape[:-1] != file_sides or len(sides) != 2:
             raise ImageError(f"a mask of sides {list(values.shape[:-1])}; the image has {list(file_sides or sides)}")
         values = values[_nearest_rows(values.shape[0], sides[0])][:, _nearest_rows(values.shape[1], sides[1])]
-    return head.parse_mask(values, high)
+    return MaskFile(values, high)
+
+
+class MaskScale:
+    """Finds the value that means yes in the mask pictures of a head of yes and no.
+
+    Programs write yes as 255, as 65535 or as 1, whatever the file's type holds: only the values of all masks together
+    tell which.
+    """
+
+    def __init__(self) -> None:
+        self._peaks: dict[float, dict[int, float]] = {}
+        self._values: set[float] = set()
+        self._lock = threading.Lock()
+
+    def add(self, place: int, mask: MaskFile) -> None:
+        """Takes the mask of a row; arrays and volumes, whose yes is 1, tell nothing."""
+        if mask.high <= 1:
+            return
+        peak = float(mask.values.max())
+        few = set(np.unique(mask.values)[:_SHOWN].tolist()) if 0 < peak <= mask.high / 2 else set()
+        with self._lock:
+            self._peaks.setdefault(mask.high, {})[place] = peak
+            self._values |= few
+
+    def find_high(self) -> dict[float, float]:
+        """Returns, for each type of file by the highest value it holds, the value that means yes, if it is another.
+
+        Raises ValueError if no value of the masks can mean yes.
+        """
+        changed: dict[float, float] = {}
+        for high, peaks in self._peaks.items():
+            peak = max(peaks.values())
+            if not 0 < peak <= high / 2:
+                continue
+            if peak != 1 and not 127.5 < peak <= 255:
+                shown = ", ".join(f"{value:g}" for value in sorted(self._values)[:_SHOWN])
+                raise ValueError(
+                    f"the masks hold the values {shown}, none above half of {high:g}, which would be yes; write 0 and "
+                    f'1, or 0 and {high:g}; for class numbers choose likelihood = "categorical"'
+                )
+            changed[high] = peak
+        return changed
+
+    def places(self, high: float) -> list[int]:
+        """Returns the rows whose masks have a type that holds `high`."""
+        return sorted(self._peaks.get(high, {}))
+
+    def find_odd(self) -> dict[int, float]:
+        """Returns the rows whose masks hold only 0 and 1 where others of their type reach far more, and how far."""
+        odd: dict[int, float] = {}
+        for high, peaks in self._peaks.items():
+            if max(peaks.values()) > high / 2:
+                odd |= {place: max(peaks.values()) for place, peak in peaks.items() if peak == 1}
+        return odd
 
 
 def _nearest_rows(file_side: int, side: int) -> np.ndarray:

@@ -28,11 +28,6 @@ def summarise(data: Dataset, heads: Sequence[AnyHead]) -> list[str]:
             for split, examples in data.splits.items()
             if len(examples)
         ]
-        if "train" in data.splits:
-            counts = head.count_classes(data.splits["train"].targets[head.name])
-            absent = [label for label, count in counts.items() if not count]
-            if absent:
-                lines.append(f"note: {head.name}: no training example of {', '.join(absent)}")
     return lines + [f"note: {note}" for note in data.notes]
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import COMBINE_OF, Calibration, HeadName, HeadRecord, Kind
-from probrt.trainer.heads.formulas import Shapes, Sides, format_values
+from probrt.trainer.heads.formulas import Shapes, Sides, format_values, parse_number
 from probrt.trainer.layers.weight_settings import Activation, WeightSettings
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -166,7 +166,7 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
         Raises ValueError if they hold no value of the likelihood's support.
         """
-        values = np.array([float(cell) if cell.strip() else np.nan for cell in cells], np.float32)
+        values = np.array([parse_number(cell) if cell.strip() else np.nan for cell in cells], np.float32)
         self.check_support(values)
         return values
 

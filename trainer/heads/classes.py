@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -51,6 +52,8 @@ class ClassHead(Head, frozen=True, kw_only=True):
         cell = cells[0].strip()
         if not cell:
             return self.missing_target()
+        if cell not in self.labels and re.fullmatch(r"-?\d+\.0+", cell):
+            cell = cell.partition(".")[0]  # programs write whole numbers so where other cells are empty
         if cell not in self.labels:
             raise ValueError(f"class {cell!r} is none of {', '.join(self.labels)}")
         return np.array(self.labels.index(cell), np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,15 @@ Shapes = dict[str, list[int | None]]
 def quantity_shapes(mean: Sides, uncertainty: Sides) -> Shapes:
     """The shapes of the four quantities that every head has."""
     return {"mean": list(mean), **{name: list(uncertainty) for name in ("total", "aleatoric", "epistemic")}}
+
+
+def parse_number(cell: str) -> float:
+    """Parses a cell of a table as a number; ValueError, with what would help, if it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        remedy = "; write it with a decimal point" if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell) else ""
+        raise ValueError(f"is {cell!r}, not a number{remedy}") from None
 
 
 def format_values(values: np.ndarray) -> str:
