@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from probrt.exporter.formats import BY_PRECISION, PrecisionSpec
+from probrt.exporter.picture_forms import encode_forms
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.exporter.signatures import is_encodable
 from probrt.exporter.task_metrics import TaskExamples
@@ -21,6 +22,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
+from probrt.runtime.images.decode import read_image
 from probrt.runtime.images.png import encode_png
 
 Inputs = dict[str, npt.NDArray[Any]]
@@ -183,9 +185,10 @@ def _signature_calls(
     yield "draws", {"images": images, **options}, {name: np.stack([draw[name] for draw in draws], 1) for name in names}
     if is_encodable(reference.model.input):
         pixels = images.round().astype(np.uint8)
-        pictures = np.array([encode_png(image) for image in pixels], object)
-        decoded = _evaluate_reference(reference, posterior, pixels.astype(np.float32), bank)
-        yield "encoded", {"image_bytes": pictures}, decoded
+        pictures = [encode_png(image) for image in pixels] + encode_forms(pixels[0])
+        decoded = np.stack([read_image(picture, reference.model.input) for picture in pictures])
+        expected = _evaluate_reference(reference, posterior, decoded, bank)
+        yield "encoded", {"image_bytes": np.array(pictures, object)}, expected
 
 
 def _compare(

@@ -25,6 +25,7 @@ from probrt.exporter.graphs import (
     name_moments,
     name_quantities,
 )
+from probrt.exporter.pictures import decode_pictures
 from probrt.runtime.bundle.manifest import Input, PosteriorRecord
 from probrt.trainer.heads import Moments
 from probrt.trainer.heads.moments import RunningMoments, add_draw, finish_running, start_running
@@ -67,18 +68,10 @@ def make_mean_signature(model: Exportable) -> GraphFunction:
 
 
 def make_encoded_signature(model: Exportable, default: GraphFunction) -> GraphFunction:
-    """Makes the signature that decodes and resizes PNG or JPEG bytes and calls `default`."""
-    height, width, channels = model.input.shape
-
-    def decode(content: tf.Tensor) -> tf.Tensor:
-        # Despite its name the op reads PNG too; the accurate integer transform is Pillow's.
-        pixels = tf.io.decode_jpeg(content, channels=channels, dct_method="INTEGER_ACCURATE")
-        resized = tf.image.resize(tf.cast(pixels, tf.float32), [height, width], antialias=True)
-        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
+    """Makes the signature that decodes and resizes PNG or JPEG bytes and calls `default`; unreadable ones are NaN."""
 
     def encoded(image_bytes: tf.Tensor) -> NamedTensors:
-        shape = tf.TensorSpec([height, width, channels], tf.float32)
-        return default(tf.map_fn(decode, image_bytes, fn_output_signature=shape))
+        return default(decode_pictures(image_bytes, model.input))
 
     return compile_function(encoded, [tf.TensorSpec([None], tf.string, name="image_bytes")])
 

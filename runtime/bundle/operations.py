@@ -31,7 +31,10 @@ _CONTROL = """
     TensorListGather TensorListGetItem TensorListLength TensorListPopBack TensorListPushBack TensorListReserve
     TensorListResize TensorListSetItem TensorListSplit TensorListStack While
 """
-_PICTURES = "CropAndResize DecodeJpeg DecodePng ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate"
+_PICTURES = """
+    CropAndResize DecodeJpeg DecodePng DecodeRaw ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate
+    StringLength Substr
+"""
 _VARIABLES = "DisableCopyOnRead ReadVariableOp VarHandleOp VarIsInitializedOp StringJoin StaticRegexFullMatch"
 _SAVING = "AssignVariableOp MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename"
 
