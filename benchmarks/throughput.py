@@ -23,9 +23,9 @@ from probrt.runtime.images.batches import ImageBatch, load_batches
 from probrt.runtime.predict.draw_policy import FixedDraws
 from probrt.runtime.predict.predictor import Predictor, load_predictor
 from probrt.runtime.rows.coverage import choose_thresholds
+from probrt.runtime.rows.journal import JournalWriter
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
-from probrt.runtime.rows.writers import RowsFile, open_writer
 
 
 def write_small_images(folder: Path, count: int) -> list[str]:
@@ -71,7 +71,7 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
 
     def predict() -> None:
         bundle = predictor.bundle
-        writer = open_writer(RowsFile(path=str(folder / "rows.jsonl"), manifest=bundle.manifest))
+        journal = JournalWriter(folder / "rows.jsonl")
         rows = RowMaker(
             bundle=bundle,
             engine=predictor.plan.engine.name,
@@ -84,11 +84,11 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
                 predictor=predictor,
                 answering=FixedDraws(predictor),
                 rows=rows,
-                writer=writer,
+                write=journal.write,
                 on_rows=lambda _: None,
             )
         )
-        writer.close()
+        journal.close()
 
     return {"decode": 1 / decode, "model": 1 / model, "predict": len(names) / measure_seconds(predict)}
 

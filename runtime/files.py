@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed.
+
+Every OSError that leaves this module names the file in `filename`.
+"""
 
 import contextlib
 import os
@@ -14,16 +17,6 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def replace_with_partial(path: Path) -> None:
-    """Puts the file at `partial_path(path)` in place of `path`, after its content has reached the disk.
-
-    Raises OSError; `path` is then what it was before.
-    """
-    partial = partial_path(path)
-    sync(partial)
-    partial.replace(path)
-
-
 @contextlib.contextmanager
 def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     """Opens a stream whose content replaces `path` if the block succeeds; if not, `path` stays as it was.
@@ -32,9 +25,10 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     partial = partial_path(path)
     try:
-        with partial.open("wb") as stream:
-            yield stream
-        replace_with_partial(path)
+        with name_file_in_errors(path):
+            with partial.open("wb") as stream:
+                yield stream
+            move_synced(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first fault is the one to report
             partial.unlink(missing_ok=True)
@@ -47,6 +41,36 @@ def write_atomic(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a file in a folder that nobody reads yet; raises OSError, also where the disk takes only a part.
+
+    Neither flushed to the disk nor renamed: use `sync` and a rename before anybody reads it.
+    """
+    with name_file_in_errors(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            write_all(handle, data)
+        finally:
+            os.close(handle)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Writes all bytes to a file descriptor: the system may take fewer at a time. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def move_synced(source: Path, target: Path) -> None:
+    """Puts the file at `source` in place of `target`, after its content has reached the disk.
+
+    Raises OSError; `target` is then what it was before.
+    """
+    sync(source)
+    source.replace(target)
+    sync(target.parent)
+
+
 def sync(path: Path) -> None:
     """Waits until the content of a file, or the entries of a folder, are on the disk. Raises OSError."""
     if _WINDOWS and path.is_dir():
@@ -56,3 +80,14 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def name_file_in_errors(path: str | Path) -> Iterator[None]:
+    """Adds the path to an OSError of the block that names no file, as those of a write on an open file do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

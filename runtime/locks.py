@@ -17,6 +17,10 @@ class FileLock:
         self._path = path
         self._handle: int | None = None
 
+    @property
+    def held(self) -> bool:
+        return self._handle is not None
+
     def acquire(self) -> bool:
         """Takes the lock and returns whether that succeeded; never waits. Raises OSError if the file cannot be made."""
         while True:

@@ -55,7 +55,8 @@ def predict(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but faults.")] = False,
 ) -> int:
     """Predict images with uncertainty: one row each, in the order of the input."""
-    from probrt.runtime.commands.predict_run import PredictOptions, run
+    from probrt.runtime.commands.predict_options import PredictOptions
+    from probrt.runtime.commands.predict_run import run
 
     return run(
         PredictOptions(

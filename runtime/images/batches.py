@@ -1,8 +1,8 @@
 """Groups images into batches by their order alone, so that two runs over the same images make the same batches.
 
 Some engines round differently in batches of other sizes. Batches therefore depend on the images and their order, never
-on which thread was faster. The input is cut into blocks of a few batches and no batch crosses the end of a block, so a
-run that continues at a block makes the same batches too.
+on which thread was faster. The input is cut into blocks, and no batch crosses the end of a block. So a run that
+continues at a block makes the same batches too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,20 +24,23 @@ class ImageBatch:
     last: bool
 
 
-def block_size(batch_size: int) -> int:
-    """Returns the number of files in a block."""
-    return BATCHES_PER_BLOCK * batch_size
+def block_size(input: Input, batch_size: int, regroups: bool = False) -> int:
+    """Returns the number of files in a block: those of a batch, or of several where images are regrouped.
+
+    regroups: whether images of one shape may end in different batches, because some need more draws.
+    """
+    return batch_size * (BATCHES_PER_BLOCK if regroups or None in input.shape else 1)
 
 
 def load_batches(
-    names: Iterator[str], input: Input, batch_size: int, workers: int
+    names: Iterator[str], input: Input, batch_size: int, workers: int, regroups: bool = False
 ) -> Iterator[ImageBatch | LoadedImage | None]:
     """Decodes files and yields them in batches; files that cannot be decoded come one by one.
 
     Yields None at the end of each block: all images before it must be answered before those after it.
     """
     loader = Loader(names, input, workers, window=max(3 * batch_size, 4 * workers))
-    block = block_size(batch_size)
+    block = block_size(input, batch_size, regroups)
     # Where sides are free, few pictures may be large: the oldest do not wait for others of their shape.
     limit = MAX_WAITING_BYTES if None in input.shape else None
     pools: dict[tuple[int, ...], list[LoadedImage]] = {}

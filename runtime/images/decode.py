@@ -119,11 +119,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
                 raise ImageError("not a plain file")
             if status.st_size > MAX_BYTES:
                 raise ImageError(f"{status.st_size} bytes; at most {MAX_BYTES} are read")
-            return stream.read(MAX_BYTES)
+            data: bytes | None = stream.read(MAX_BYTES)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise ImageError(f"cannot be read: {one_line(error)}") from None
+    if data is None:  # files of the kernel, such as /proc/kmsg, may have nothing to give now
+        raise ImageError("cannot be read: it gives no data now")
+    return data
 
 
 def decode(data: bytes, input: Input, reserve: Callable[[int], None] = lambda size: None) -> DecodedImage:

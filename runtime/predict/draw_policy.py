@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,12 @@ AnsweredImage = tuple[LoadedImage, Prediction, int]
 
 
 class DrawPolicy(Protocol):
-    """Takes full batches and yields each image once its answer is final."""
+    """Takes full batches and yields each image once its answer is final.
+
+    regroups: whether it makes batches of its own.
+    """
+
+    regroups: ClassVar[bool]
 
     def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
         """Takes a batch of images of one shape; `last`: no batch follows."""
@@ -33,6 +38,8 @@ class DrawPolicy(Protocol):
 
 class FixedDraws:
     """Takes the plan's number of draws for every image."""
+
+    regroups: ClassVar[bool] = False
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -60,6 +67,8 @@ class AdaptiveDraws:
 
     tolerance: for each head the largest standard error of the predictive mean (`combine.standard_error`).
     """
+
+    regroups: ClassVar[bool] = True
 
     def __init__(self, predictor: Predictor, tolerance: Mapping[str, float]) -> None:
         self._predictor = predictor

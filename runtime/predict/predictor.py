@@ -1,6 +1,7 @@
 """Runs the graphs of a plan on arrays and combines what they answer."""
 
 import os
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,7 +27,8 @@ class Predictor:
 
     It tries the graphs of a bundle that nobody vouches for in a process of their own (`trial.py`), loads a graph at its
     first use and keeps it. For the last batch of a run it loads the files of a bank one after another, so that a single
-    image needs the memory of one chunk.
+    image needs the memory of one chunk. Several threads may use it at once: the calls of its graphs take turns, because
+    not every engine has reentrant ones.
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, batch_size: int | None = None, threads: int | None = None) -> None:
@@ -36,6 +38,7 @@ class Predictor:
         self.threads = threads or cores()
         try_graphs(bundle, plan.engine, plan.source, plan.calls)
         self._graphs: dict[str, Graph] = {}
+        self._turn = threading.RLock()
 
     def __call__(self, images: npt.ArrayLike) -> Prediction:
         """Returns the prediction for images [batch, *input.shape].
@@ -70,19 +73,37 @@ class Predictor:
         for combiner in combiners:
             combiner.add(outputs, call.draws.count if call.draws else 0)
 
-    def _run(self, images: Pixels, call: Call, last: bool) -> Outputs:
+    def load(self) -> None:
+        """Checks the files of all calls and loads the first graph, before any work is done.
+
+        Raises BundleError for a damaged bundle.
+        """
+        first, *others = {call.files[0].path: call for call in self.plan.calls}.values()
+        for call in others:
+            for file in call.files:
+                self.bundle.check(file)
+        with self._turn:
+            self._load(first, keep=True)
+
+    def _load(self, call: Call, *, keep: bool) -> Graph:
         key = call.files[0].path
-        graph = self._graphs.get(key)
+        graph = self._graphs.get(key) if keep else self._graphs.pop(key, None)
         if graph is None:
             graph = self.plan.engine.load_graph(self.bundle, call.files, self.plan.device, self.threads)
-            if not (last and self.plan.has_many_graphs):
-                self._graphs[key] = graph
-        try:
-            outputs = self.plan.source.run(graph, images, call.draws)
-        except ProbrtError:
-            raise
-        except Exception as error:  # every engine has exceptions of its own
-            raise Fault(f"{self.plan.engine.name}: {key} failed: {one_line(error)[:300]}") from error
+        if keep:
+            self._graphs[key] = graph
+        return graph
+
+    def _run(self, images: Pixels, call: Call, last: bool) -> Outputs:
+        with self._turn:
+            graph = self._load(call, keep=not (last and self.plan.has_many_graphs))
+            try:
+                outputs = self.plan.source.run(graph, images, call.draws)
+            except ProbrtError:
+                raise
+            except Exception as error:  # every engine has exceptions of its own
+                path = call.files[0].path
+                raise Fault(f"{self.plan.engine.name}: {path} failed: {one_line(error)[:300]}") from error
         heads = self.bundle.manifest.heads
         check_outputs(graph_name(call.files), heads, self.plan.variant, outputs, len(images))
         return outputs

@@ -6,6 +6,7 @@ too. Real-valued heads and outputs beside the four quantities have no natural sc
 `.npy`, or NIfTI for a volume that came as NIfTI.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 
 from probrt.runtime.bundle.manifest import HeadRecord, Input
 from probrt.runtime.errors import StorageError
+from probrt.runtime.files import write_atomic, write_whole
 from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.images.png import encode_grey_png, encode_png
 from probrt.runtime.images.volumes import encode_volume
-from probrt.runtime.rows.kinds import KINDS, Picture, Values
+from probrt.runtime.rows.kinds import KINDS, Values
 from probrt.runtime.rows.overlay import can_overlay, draw_overlay
 
 FORMATS = ("auto", "png", "npy", "nifti", "none")
@@ -28,13 +30,16 @@ FORMATS = ("auto", "png", "npy", "nifti", "none")
 class MapFolder:
     """The folder of the maps of a run.
 
-    format: one of FORMATS but "none". "auto" is "png" and, for volumes that came as NIfTI, "nifti"; "npy" is for all.
+    path: the folder as rows name it. format: one of FORMATS but "none". "auto" is "png" and, for volumes that came as
+    NIfTI, "nifti"; "npy" is for all.
     overlay: whether an overlay is saved beside the maps of heads that can have one.
+    unfinished: where the files lie until the run has finished; None writes them to `path`, each as a whole.
     """
 
     path: Path
     format: str
     overlay: bool = False
+    unfinished: Path | None = None
     _exists: bool = field(default=False, init=False)
 
     def save(
@@ -48,20 +53,19 @@ class MapFolder:
         """
         try:
             if not self._exists:
-                self.path.mkdir(parents=True, exist_ok=True)
+                (self.unfinished or self.path).mkdir(parents=True, exist_ok=True)
                 self._exists = True
-            stem = f"{self.path}/{row:06d}.{head.name}"
+            stem = f"{row:06d}.{head.name}"
             paths: dict[str, Any] = {
                 name: self._save_quantity(head, name, values, f"{stem}.{name}", image)
                 for name, values in quantities.items()
             }
             if self.overlay and can_overlay(head) and image.pixels is not None:
                 picture = draw_overlay(image.pixels, input.range, head, quantities)
-                Path(f"{stem}.overlay.png").write_bytes(encode_png(picture))
-                paths["overlay"] = f"{stem}.overlay.png"
+                paths["overlay"] = self._write(f"{stem}.overlay.png", encode_png(picture))
             return paths
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+            raise StorageError(f"{error.filename or self.path}: cannot be written: {error.strerror or error}") from None
 
     def has_lists(self, head: HeadRecord) -> bool:
         """Whether a row lists several paths for each of the four quantities: one picture per label of a pixel."""
@@ -76,20 +80,26 @@ class MapFolder:
         if positions == 3 and (self.format == "nifti" or (self.format == "auto" and image.affine is not None)):
             affine = np.eye(4) if image.affine is None else image.affine
             sides = values.shape[:3] if image.pixels is None else image.pixels.shape[:3]
-            Path(f"{stem}.nii.gz").write_bytes(encode_volume(kind.volume(quantity, values), affine, sides))
-            return f"{stem}.nii.gz"
+            return self._write(f"{stem}.nii.gz", encode_volume(kind.volume(quantity, values), affine, sides))
         drawable = self.format != "npy" and positions == 2 and quantity not in head.extra
         pictures = kind.pictures(head, quantity, values) if drawable else []
         if not pictures:
-            with Path(f"{stem}.npy").open("wb") as stream:
-                np.save(stream, values, allow_pickle=False)
-            return f"{stem}.npy"
+            return self._write(f"{stem}.npy", encode_array(values))
         if len(pictures) == 1:
-            return _save_picture(pictures[0], stem)
-        return [_save_picture(picture, f"{stem}.{index}") for index, picture in enumerate(pictures)]
+            return self._write(f"{stem}.png", encode_grey_png(pictures[0]))
+        return [self._write(f"{stem}.{index}.png", encode_grey_png(picture)) for index, picture in enumerate(pictures)]
+
+    def _write(self, name: str, data: bytes) -> str:
+        """Writes a file of the folder and returns its path as rows name it. Raises OSError."""
+        if self.unfinished is None:
+            write_atomic(self.path / name, data)
+        else:
+            write_whole(f"{self.unfinished}/{name}", data)
+        return f"{self.path}/{name}"
 
 
-def _save_picture(picture: Picture, stem: str) -> str:
-    with open(f"{stem}.png", "wb", buffering=0) as stream:  # noqa: PTH123 (a hot path: several files per image)
-        stream.write(encode_grey_png(picture))
-    return f"{stem}.png"
+def encode_array(values: Values) -> bytes:
+    """A .npy file as bytes."""
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()

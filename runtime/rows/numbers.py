@@ -1,15 +1,20 @@
 """Numbers of a row, as JSON has them."""
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from probrt.runtime.errors import ImageError
+
 Row = dict[str, Any]
 
 
 def round_number(value: float) -> float:
-    """Rounds to seven significant digits, what float32 holds."""
+    """Rounds to seven significant digits, what float32 holds. Raises ImageError for what is not finite."""
+    if not math.isfinite(value):
+        raise ImageError("a number of the model's answer is not finite for this image")
     return float(f"{value:.7g}")
 
 

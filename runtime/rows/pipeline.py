@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Conformal
+from probrt.runtime.errors import ImageError
 from probrt.runtime.images.batches import ImageBatch, load_batches
 from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.predict.answer import Prediction
@@ -14,7 +17,6 @@ from probrt.runtime.rows.kinds import KINDS
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.review import Quantities, Review
-from probrt.runtime.rows.writers import RowWriter
 
 
 @dataclass
@@ -46,9 +48,18 @@ class RowMaker:
         """The row of the image at `index` of a prediction; an error row if its answer is not finite."""
         if prediction.faults[index]:
             return self.make_error(image, prediction.faults[index])
-        manifest = self.bundle.manifest
         quantities = {head: answer.image(index).quantities for head, answer in prediction.heads.items()}
-        heads = {}
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                heads = self._make_heads(image, quantities)
+        except ImageError as error:
+            return self.make_error(image, str(error))
+        start: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
+        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities)
+
+    def _make_heads(self, image: LoadedImage, quantities: Quantities) -> Row:
+        manifest = self.bundle.manifest
+        heads: Row = {}
         for head in manifest.heads:
             values = quantities[head.name]
             if not head.per_position:
@@ -56,8 +67,7 @@ class RowMaker:
             elif self.maps is not None:
                 row = self.first + image.index
                 heads[head.name] = self.maps.save(head, values, row=row, input=manifest.input, image=image)
-        start: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
-        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities)
+        return heads
 
     def make_error(self, image: LoadedImage, reason: str) -> Row:
         """The row of an image without an answer."""
@@ -73,14 +83,14 @@ class RowMaker:
 class Run:
     """What a run reads, computes and writes.
 
-    names: of the files. on_rows: called with the rows that have just been written.
+    names: of the files. write: takes the rows in order. on_rows: called with the rows that have just been written.
     """
 
     names: Iterator[str]
     predictor: Predictor
     answering: DrawPolicy
     rows: RowMaker
-    writer: RowWriter
+    write: Callable[[list[Row]], None]
     on_rows: Callable[[list[Row]], None]
 
 
@@ -91,7 +101,8 @@ def predict_files(run: Run) -> Tally:
     """
     tally = Tally()
     predictor = run.predictor
-    batches = load_batches(run.names, predictor.bundle.manifest.input, predictor.batch_size, predictor.threads)
+    input = predictor.bundle.manifest.input
+    batches = load_batches(run.names, input, predictor.batch_size, predictor.threads, regroups=run.answering.regroups)
     waiting: dict[int, Row] = {}
 
     def write_ready_rows() -> None:
@@ -103,7 +114,7 @@ def predict_files(run: Run) -> Tally:
             tally.review += row.get("review", False)
             in_order.append(row)
         if in_order:
-            run.writer.write(in_order)
+            run.write(in_order)
             run.on_rows(in_order)
 
     for ready in batches:

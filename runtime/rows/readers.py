@@ -1,11 +1,12 @@
 """Rows of predictions, read back from what `writers.py` writes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from probrt.runtime.errors import InputError, UsageError
+from probrt.runtime.rows.kinds import Column
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.writers import FIELDS
 from probrt.runtime.tables import UnreadableTable, open_csv, open_parquet, read_json_lines
@@ -71,6 +72,43 @@ def _nest(cells: Row) -> Row:
         if dot and row["heads"] is not None:
             row["heads"].setdefault(head, {})[quantity] = value
     return row
+
+
+def read_finished_rows(path: Path, format: str, columns: Mapping[str, Column]) -> Iterator[Row]:
+    """Yields the rows of a file whose columns are known, equal to those that were written.
+
+    Raises InputError for a file that does not hold such rows.
+    """
+    if format == ".csv":
+        rows = _typed_csv_rows(path, columns)
+    elif format == ".parquet":
+        rows = (row for _, row in _parquet_rows(path))
+    else:
+        rows = (row for _, row in _json_rows(path))
+    for row in rows:
+        if not isinstance(row, dict) or not _is_row(row):
+            raise InputError(f"{path}: holds something that is no row of predictions; start anew with --overwrite")
+        yield row
+
+
+def _typed_csv_rows(path: Path, columns: Mapping[str, Column]) -> Iterator[Row]:
+    try:
+        with open_csv(path, errors="surrogateescape") as table:
+            for line, cells in table.rows:
+                try:
+                    yield _nest(
+                        {
+                            name: text if columns[name] == ("text", 0) else json.loads(text)
+                            for name, text in cells.items()
+                            if text
+                        }
+                    )
+                except (KeyError, ValueError):
+                    raise InputError(
+                        f"{path}: line {line} is no row of this run; start anew with --overwrite"
+                    ) from None
+    except UnreadableTable as error:
+        raise InputError(f"{path}: not readable as CSV: {error}") from None
 
 
 def _parse_cell(name: str, text: str) -> Any:

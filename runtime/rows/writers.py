@@ -1,153 +1,135 @@
-"""Writes rows by the suffix of the file: JSON lines, or flat columns in CSV and Parquet.
+"""Writes the finished rows by the suffix of the file: JSON lines, or flat columns in CSV and Parquet.
 
 Names that are not UTF-8 survive: JSON escapes their bytes as lone surrogates (`os.fsencode` gives them back), CSV holds
 the bytes as they are, Parquet shows them as `\\xNN`.
 """
 
 import csv
+import io
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from probrt.runtime.bundle.manifest import QUANTITIES, HeadRecord, Manifest
-from probrt.runtime.errors import MissingError, StorageError, UsageError
-from probrt.runtime.files import partial_path, replace_with_partial
+from probrt.runtime.errors import MissingError, UsageError
+from probrt.runtime.files import move_synced, open_atomic
+from probrt.runtime.rows.journal import read_journal
 from probrt.runtime.rows.kinds import KINDS, Column
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.overlay import can_overlay
 
 FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+SUFFIXES = (*JSON_SUFFIXES, ".csv", ".parquet")
+PARQUET_GROUP = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowsFile:
-    """Where rows go, and which columns they have.
+    """A file of rows, and which columns they have.
 
-    path: "-" is standard output. append: continues a file of whole rows. review: whether rows have that flag.
-    maps: where per-position answers go; None leaves their columns out.
+    format: the suffix of its name, one of SUFFIXES. review: whether rows have that flag. maps: where per-position
+    answers go; None leaves their columns out.
     """
 
-    path: str
+    path: Path
+    format: str
     manifest: Manifest
-    append: bool = False
     review: bool = False
     maps: MapFolder | None = None
 
 
-class RowWriter(Protocol):
-    """Takes rows in order. Rows are in the file when `write` returns, but those of Parquet when `close` does."""
+def choose_format(path: str) -> str:
+    """Returns the format of an output by its suffix.
 
-    def write(self, rows: Sequence[Row]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def open_writer(file: RowsFile) -> RowWriter:
-    """Opens the writer for the suffix of the path; standard output takes JSON lines.
-
-    Raises UsageError for another suffix, or for other columns than those of the file that is continued; StorageError
-    if the file cannot be opened; MissingError for Parquet without pyarrow.
+    Raises UsageError for another suffix, MissingError for Parquet without pyarrow.
     """
-    if file.path == "-":
-        return JsonWriter(sys.stdout)
-    path = Path(file.path)
-    suffix = path.suffix.lower()
-    mode = "a" if file.append else "w"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix in (".jsonl", ".ndjson"):
-            return JsonWriter(path.open(mode, encoding="utf-8"))
-        if suffix == ".csv":
-            names = list(flat_columns(file))
-            if file.append:
-                _check_header(path, names)
-            stream = path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
-            return CsvWriter(stream, names, header=not file.append)
-        if suffix == ".parquet":
-            return ParquetWriter(path, flat_columns(file))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
-    raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")
-
-
-class JsonWriter:
-    """Writes one JSON object a line."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, rows: Sequence[Row]) -> None:
-        self._stream.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-        self._stream.flush()
-
-    def close(self) -> None:
-        if self._stream is not sys.stdout:
-            self._stream.close()
-
-
-class CsvWriter:
-    """Writes flat columns; lists are JSON text in one cell."""
-
-    def __init__(self, stream: IO[str], columns: Sequence[str], *, header: bool) -> None:
-        self._stream = stream
-        self._writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        if header:
-            self._writer.writeheader()
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            cells = flatten_row(row).items()
-            self._writer.writerow(
-                {name: json.dumps(value) if isinstance(value, (list, bool)) else value for name, value in cells}
-            )
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class ParquetWriter:
-    """Writes flat columns in groups of a few thousand rows; the file appears at its path when it is closed."""
-
-    GROUP = 4096
-
-    def __init__(self, path: Path, columns: Mapping[str, Column]) -> None:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"--out {path}: choose a name that ends in .jsonl, .csv or .parquet")
+    if suffix == ".parquet":
         try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+            import pyarrow.parquet  # noqa: F401  (before any work is done)
         except ImportError:
             raise MissingError(f"{path}: writing Parquet needs pyarrow: pip install 'probrt[parquet]'") from None
-        types = {"number": pa.float64(), "text": pa.string(), "flag": pa.bool_(), "count": pa.int64()}
+    return suffix
 
-        def column_type(content: str, lists: int) -> Any:
-            return types[content] if lists == 0 else pa.list_(column_type(content, lists - 1))
 
-        self._schema = pa.schema([(name, column_type(*column)) for name, column in columns.items()])
-        self._path = path
-        self._pa, self._rows = pa, list[Row]()
-        self._writer: Any = pq.ParquetWriter(partial_path(path), self._schema)
+def write_rows_file(file: RowsFile, journal: Path, before_rename: Callable[[int], None]) -> None:
+    """Turns the journal of a run into its file, which appears at its path when it is whole.
 
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            cells = flatten_row(row)
-            cells["file"] = str(cells["file"]).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            self._rows.append(cells)
-        if len(self._rows) >= self.GROUP:
-            self._write_group()
+    Of JSON lines the journal itself moves there. The bytes depend on the rows alone.
+    before_rename: called with the size of the file before it gets its name.
+    Raises OSError; the journal is then as it was.
+    """
+    if file.format in JSON_SUFFIXES:
+        before_rename(journal.stat().st_size)
+        move_synced(journal, file.path)
+        return
+    rows = (row for row, _ in read_journal(journal))
+    with open_atomic(file.path) as stream:
+        if file.format == ".csv":
+            _write_csv(stream, rows, list(flat_columns(file)))
+        else:
+            _write_parquet(stream, rows, flat_columns(file))
+        stream.flush()
+        before_rename(stream.tell())
 
-    def close(self) -> None:
-        self._write_group()
-        self._writer.close()
-        replace_with_partial(self._path)
 
-    def _write_group(self) -> None:
-        if self._rows:
-            self._writer.write_table(self._pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+def _write_csv(stream: IO[bytes], rows: Iterable[Row], columns: list[str]) -> None:
+    line = io.StringIO(newline="")
+    # Only the characters of the line's end make csv quote a cell, so \r must be among them; lines still end in \n.
+    writer = csv.DictWriter(line, columns, lineterminator="\r\n")
+
+    def write_line() -> None:
+        stream.write(line.getvalue().removesuffix("\r\n").encode("utf-8", "surrogateescape") + b"\n")
+        line.seek(0)
+        line.truncate()
+
+    writer.writeheader()
+    write_line()
+    for row in rows:
+        cells = flatten_row(row).items()
+        writer.writerow(
+            {name: json.dumps(value) if isinstance(value, (list, bool)) else value for name, value in cells}
+        )
+        write_line()
+
+
+def _write_parquet(stream: IO[bytes], rows: Iterator[Row], columns: Mapping[str, Column]) -> None:
+    """Writes flat columns in groups of a few thousand rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"number": pa.float64(), "text": pa.string(), "flag": pa.bool_(), "count": pa.int64()}
+
+    def column_type(content: str, lists: int) -> Any:
+        return types[content] if lists == 0 else pa.list_(column_type(content, lists - 1))
+
+    schema = pa.schema([(name, column_type(*column)) for name, column in columns.items()])
+    with pq.ParquetWriter(stream, schema) as writer:
+        while group := [_show_bytes(flatten_row(row)) for row in islice(rows, PARQUET_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def show_bytes(text: str) -> str:
+    """Returns a text as Parquet holds it: bytes that are not UTF-8 as `\\xNN`."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _show_bytes(value: Any) -> Any:
+    match value:
+        case str():
+            return show_bytes(value)
+        case list():
+            return [_show_bytes(item) for item in value]
+        case dict():
+            return {name: _show_bytes(item) for name, item in value.items()}
+    return value
 
 
 def flatten_row(row: Row) -> Row:
@@ -175,11 +157,3 @@ def _map_columns(head: HeadRecord, maps: MapFolder | None) -> dict[str, Column]:
     paths: dict[str, Column] = dict.fromkeys(QUANTITIES, ("text", int(maps.has_lists(head))))
     paths |= dict.fromkeys(head.extra, ("text", 0))
     return paths | ({"overlay": ("text", 0)} if maps.overlay and can_overlay(head) else {})
-
-
-def _check_header(path: Path, names: list[str]) -> None:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        if next(csv.reader(stream), []) != names:
-            raise UsageError(
-                f"--resume: {path} has other columns; give the same --maps and --overlay as before, or --overwrite"
-            )

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from shapes import GOLDEN, SIDE, write_manifest
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.predict.trial import trust_files
+from probrt.runtime.rows.journal import JournalWriter
+from probrt.runtime.rows.numbers import Row
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +58,25 @@ def mixed(pictures: Path, tmp_path: Path) -> Path:
     (folder / "a\nb.png").write_bytes((folder / "00.png").read_bytes())
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes((folder / "01.png").read_bytes())
     return folder
+
+
+@pytest.fixture
+def stop_after_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Interrupts a run, as Ctrl-C does, after it has written rows some times."""
+
+    @contextmanager
+    def stop(writes: int) -> Iterator[None]:
+        left, write = writes, JournalWriter.write
+
+        def write_or_stop(journal: JournalWriter, rows: Sequence[Row]) -> None:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            write(journal, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalWriter, "write", write_or_stop)
+            yield
+
+    return stop

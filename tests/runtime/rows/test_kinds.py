@@ -15,8 +15,9 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.errors import BundleError
 from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
+from probrt.runtime.rows.journal import JournalWriter
 from probrt.runtime.rows.kinds import KINDS
-from probrt.runtime.rows.writers import RowsFile, open_writer
+from probrt.runtime.rows.writers import RowsFile, write_rows_file
 
 OUTPUTS = {
     "mean": [1],
@@ -48,9 +49,10 @@ def test_other_outputs_are_in_rows_of_every_format(suffix: str, bundle: Bundle, 
     manifest = msgspec.structs.replace(bundle.manifest, heads=[HEAD], calibration=[])
     row = {"file": "a", "sha256": "", "status": "ok", "error": None, "draws": 8, "engine": "e", "bundle": "b"}
     out = tmp_path / f"p{suffix}"
-    writer = open_writer(RowsFile(path=str(out), manifest=manifest))
-    writer.write([row | {"heads": {"count": values}}])
-    writer.close()
+    journal = JournalWriter(tmp_path / "rows.jsonl")
+    journal.write([row | {"heads": {"count": values}}])
+    journal.close()
+    write_rows_file(RowsFile(path=out, format=suffix, manifest=manifest), tmp_path / "rows.jsonl", lambda size: None)
     if suffix == ".jsonl":
         written = json.loads(out.read_text())["heads"]["count"]
     elif suffix == ".csv":

@@ -82,4 +82,4 @@ def test_a_run_without_overlays_is_not_continued_with_them(
     words = ["--bundle", str(bundle.path), "--engine", "litert", "--out", str(tmp_path / "p.csv"), str(pictures)]
     assert cli.call(["predict", *words]) == 0
     assert cli.call(["predict", *words, "--resume", "--overlay"]) == 2
-    assert "has other columns" in capsys.readouterr().err
+    assert "overlay was off, now on" in capsys.readouterr().err

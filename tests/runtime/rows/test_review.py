@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +74,22 @@ def test_review_stands_in_every_format_and_in_the_summary(
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_reviewed_run_is_continued_as_one(
-    risk_bundle: tuple[Bundle, float], mixed: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+    risk_bundle: tuple[Bundle, float],
+    mixed: Path,
+    tmp_path: Path,
+    suffix: str,
+    capsys: pytest.CaptureFixture[str],
+    stop_after_writes: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     out = tmp_path / f"p.{suffix}"
-    assert predict(risk_bundle[0], out, mixed, "--max-risk", 0.05) == 1
+    words = (mixed, "--batch-size", 3)
+    assert predict(risk_bundle[0], out, *words, "--max-risk", 0.05) == 1
     whole = out.read_bytes()
-    out.write_bytes(whole[: len(whole) // 2])
-    assert predict(risk_bundle[0], out, mixed, "--resume") == 2
-    assert "has a review flag" in capsys.readouterr().err
-    assert predict(risk_bundle[0], out, mixed, "--resume", "--max-risk", 0.05) == 1
+    with stop_after_writes(3):
+        assert predict(risk_bundle[0], out, *words, "--overwrite", "--max-risk", 0.05) == 130
+    assert predict(risk_bundle[0], out, *words, "--resume") == 2
+    assert "max risk was 0.05, now none" in capsys.readouterr().err
+    assert predict(risk_bundle[0], out, *words, "--resume", "--max-risk", 0.05) == 1
     assert out.read_bytes() == whole
 
 
@@ -153,13 +161,8 @@ def test_coverage_chooses_among_the_calibrated_ones(
     for coverage, message in ((0.8, "shape is calibrated for 0.5, 0.9; choose one"), (1.0, "above 0 and below 1")):
         assert predict(sure, tmp_path / "no.jsonl", pictures, "--coverage", coverage) == 2
         assert message in capsys.readouterr().err
-    for suffix in ("jsonl", "csv"):
-        out = tmp_path / f"r.{suffix}"
-        assert predict(sure, out, pictures, "--maps", "none") == 0
-        out.write_bytes(out.read_bytes()[:-40])
-        assert predict(sure, out, pictures, "--maps", "none", "--resume", "--coverage", 0.5) == 2
-        assert "holds shape at coverage 0.9; give the same --coverage" in capsys.readouterr().err
-        assert predict(sure, out, pictures, "--maps", "none", "--resume") == 0
+    assert predict(sure, tmp_path / "p0.jsonl", pictures, "--maps", "none", "--resume", "--coverage", 0.5) == 2
+    assert "coverage was none, now 0.5" in capsys.readouterr().err
     several = [*sets, Conformal(coverage=0.9, method="aps", threshold=2.0)]
     sure = rewrite(folder, calibration=[Calibration(head="shape", conformal=several)])
     assert predict(sure, tmp_path / "a.jsonl", pictures, "--maps", "none", "--conformal", "aps") == 0
