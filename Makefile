@@ -8,7 +8,7 @@ WORKERS := -n 2 --dist loadgroup --max-worker-restart=0
 # pip's own lines; shown only where it fails.
 LOG := $(VENV)/setup.log
 
-.PHONY: setup demo check quick test stress bench clean
+.PHONY: setup demo check quick test stress bench sbom clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -50,6 +50,10 @@ stress: setup
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
+
+# A bill of materials of the pinned packages, for a release.
+sbom: setup
+	$(BIN)/python docs/write_licences.py --sbom dist/probrt.cdx.json
 
 clean:
 	rm -rf $(VENV) .cache demo build dist *.egg-info

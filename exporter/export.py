@@ -21,6 +21,7 @@ from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, GraphSpec, select_graphs
 from probrt.exporter.parity import Difference, compare_files, make_checking_images
 from probrt.exporter.reference import Reference
+from probrt.exporter.sbom import write_sbom
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import (
@@ -263,6 +264,7 @@ def _write_files(
         posterior=posterior,
         calibration=list(model.calibration),
         ops=saved_model_ops(graph.read_bytes()) if graph.exists() else None,
+        documents=[write_sbom(stage, model.name, plan.training)],
         provenance=Provenance(training=plan.training, export=_make_provenance(plan)),
     )
     (stage / NAME).write_bytes(encode(manifest))

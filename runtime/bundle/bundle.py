@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, FileRecord, Manifest
+from probrt.runtime.bundle.manifest import MAX_BYTES, NAME, SIGNATURE, DocumentRecord, FileRecord, Manifest
 from probrt.runtime.bundle.manifest_file import decode
 from probrt.runtime.errors import BundleError, UsageError
 
@@ -57,13 +57,13 @@ class Bundle:
         self._check_digest(file, hashlib.sha256(content).hexdigest())
         return content
 
-    def check(self, file: FileRecord) -> None:
+    def check(self, file: FileRecord | DocumentRecord) -> None:
         """Checks the size and digest of a file without holding it in memory; BundleError if they differ."""
         with self._open(file) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         self._check_digest(file, digest)
 
-    def _open(self, file: FileRecord) -> BufferedReader:
+    def _open(self, file: FileRecord | DocumentRecord) -> BufferedReader:
         """Opens a file of the size that the manifest states: a sparse file of terabytes is refused unread."""
         path = self.path / file.path
         try:
@@ -76,17 +76,17 @@ class Bundle:
             raise self._altered(file, f"it has {size} bytes, not {file.bytes}")
         return stream
 
-    def _check_digest(self, file: FileRecord, digest: str) -> None:
+    def _check_digest(self, file: FileRecord | DocumentRecord, digest: str) -> None:
         if digest != file.sha256:
             raise self._altered(file, "its digest differs from the manifest's")
 
-    def _altered(self, file: FileRecord, difference: str) -> BundleError:
+    def _altered(self, file: FileRecord | DocumentRecord, difference: str) -> BundleError:
         return BundleError(
             f"{self.path / file.path}: was altered after export ({difference}); export or copy the bundle again"
         )
 
     def _check_listing(self) -> None:
-        listed = {file.path for file in self.manifest.files}
+        listed = {file.path for file in self.manifest.listed}
         for path in _walk_folder(self.path):
             name = path.relative_to(self.path).as_posix()
             if not stat.S_ISREG(path.lstat().st_mode):

@@ -96,6 +96,14 @@ class FileRecord(Record, frozen=True, kw_only=True):
     draws: tuple[Natural, Positive] | None = None
 
 
+class DocumentRecord(Record, frozen=True, kw_only=True):
+    """A file of the bundle that no engine reads: the bill of materials of its export, in CycloneDX."""
+
+    path: Literal["sbom.cdx.json"]
+    bytes: Natural
+    sha256: Sha256
+
+
 class BankError(Record, frozen=True, kw_only=True):
     """How far the first draws of a bank are from the pool that they were chosen from, on images not used for choosing.
 
@@ -222,6 +230,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     sha256: the digest of the file itself, its bytes with these 64 digits replaced by zeros; older manifests have none.
     ops: the operations that the SavedModel may hold, a subset of probrt's own list; null allows that whole list.
+    documents: the files that no engine reads.
     """
 
     format: Literal[1] = FORMAT
@@ -235,7 +244,13 @@ class Manifest(Record, frozen=True, kw_only=True):
     calibration: list[Calibration] = []
     parity: list[ParityRecord] = []
     ops: list[str] | None = None
+    documents: list[DocumentRecord] = []
     provenance: Provenance
+
+    @property
+    def listed(self) -> tuple[FileRecord | DocumentRecord, ...]:
+        """Every file of the bundle apart from the manifest and the signature."""
+        return (*self.files, *self.documents)
 
     def head(self, name: str) -> HeadRecord:
         """The head of that name; KeyError if there is none."""

@@ -48,7 +48,8 @@ def check_manifest(manifest: Manifest) -> None:
             if not (low.threshold < high.threshold and low.kept < high.kept and low.risk <= high.risk):
                 raise BundleError(f"calibration of {calibration.head}: its risk curve does not rise")
     # On some file systems names that differ in case or in their Unicode form are one file.
-    _check_unique("file", [unicodedata.normalize("NFC", file.path).casefold() for file in manifest.files])
+    paths = [file.path for file in manifest.listed]
+    _check_unique("file", [unicodedata.normalize("NFC", path).casefold() for path in paths])
     bank = manifest.posterior.order if manifest.posterior else []
     _check_unique("draw", [str(index) for index in bank])
     for file in manifest.files:

@@ -109,7 +109,7 @@ def _publish_version(bundle: Bundle, heads: Sequence[RenewedHead], digests: dict
     provenance = _add_provenance(manifest, {"of_version": manifest.model.version, "sha256": digests})
     changed = msgspec.structs.replace(manifest, calibration=calibration, provenance=provenance)
     with stage_version(model) as stage:
-        for file in manifest.files:
+        for file in manifest.listed:
             bundle.check(file)
             target = stage.folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,8 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
         parity = f"differs by {differences[file.path]:.1e}" if file.path in differences else ""
         graph = f"{file.format:10} {file.variant:8} {file.precision:8}"
         yield f"file     {file.path:44} {file.bytes:>10}  {graph} {draws:12} {parity}".rstrip()
+    for document in manifest.documents:
+        yield f"file     {document.path:44} {document.bytes:>10}  bill of materials"
 
 
 def _describe_head(head: HeadRecord) -> str:

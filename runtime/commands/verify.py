@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.errors import BundleError, ProbrtError
 
 
@@ -20,9 +21,12 @@ def verify(
 
     opened = Bundle.open(bundle)
     faults = []
-    for file in opened.manifest.files:
+    for file in opened.manifest.listed:
         try:
-            vet(opened, file)
+            if isinstance(file, FileRecord):
+                vet(opened, file)
+            else:
+                opened.check(file)
         except ProbrtError as error:
             faults.append(str(error))
     if faults:
@@ -34,8 +38,8 @@ def verify(
         remark = f", signed by the owner of {key}"
     else:
         remark = _try_every_graph(opened)
-    size = sum(file.bytes for file in opened.manifest.files)
-    print(f"{opened.label}: {len(opened.manifest.files)} files, {size} bytes, all as exported{remark}")
+    size = sum(file.bytes for file in opened.manifest.listed)
+    print(f"{opened.label}: {len(opened.manifest.listed)} files, {size} bytes, all as exported{remark}")
     return 0
 
 
