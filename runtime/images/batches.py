@@ -5,12 +5,13 @@ on which thread was faster. The input is cut into blocks, and no batch crosses t
 continues at a block makes the same batches too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
 from probrt.runtime.bundle.manifest import Input
-from probrt.runtime.images.loader import LoadedImage, Loader
+from probrt.runtime.images.loader import LoadedImage, Loader, Reader, open_reader
 
 BATCHES_PER_BLOCK = 4
 MAX_WAITING_BYTES = 256 << 20
@@ -33,13 +34,18 @@ def block_size(input: Input, batch_size: int, regroups: bool = False) -> int:
 
 
 def load_batches(
-    names: Iterator[str], input: Input, batch_size: int, workers: int, regroups: bool = False
+    names: Iterator[str],
+    input: Input,
+    batch_size: int,
+    workers: int,
+    regroups: bool = False,
+    open_reader: Callable[[Input], AbstractContextManager[Reader]] = open_reader,
 ) -> Iterator[ImageBatch | LoadedImage | None]:
     """Decodes files and yields them in batches; files that cannot be decoded come one by one.
 
     Yields None at the end of each block: all images before it must be answered before those after it.
     """
-    loader = Loader(names, input, workers, window=max(3 * batch_size, 4 * workers))
+    loader = Loader(names, input, workers, window=max(3 * batch_size, 4 * workers), open_reader=open_reader)
     block = block_size(input, batch_size, regroups)
     # Where sides are free, few pictures may be large: the oldest do not wait for others of their shape.
     limit = MAX_WAITING_BYTES if None in input.shape else None

@@ -1,11 +1,13 @@
 """Decodes files in several threads and returns them in the order of the input."""
 
+import contextlib
 import functools
 import hashlib
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +56,16 @@ def load_image(index: int, name: str, input: Input, reserve: Callable[[int], Non
     return LoadedImage(index, name, digest, decoded.pixels, decoded.frames, affine=decoded.affine)
 
 
+# Reads and decodes the file at an index and of a name, like `load_image` with an input.
+Reader = Callable[[int, str, Callable[[int], None]], LoadedImage]
+
+
+@contextlib.contextmanager
+def open_reader(input: Input) -> Iterator[Reader]:
+    """Opens a reader that decodes in the thread that calls it."""
+    yield lambda index, name, reserve: load_image(index, name, input, reserve)
+
+
 class MemoryBudget:
     """Bounds the memory of the images that are decoded but not yet yielded, whatever the number of threads.
 
@@ -95,14 +107,22 @@ class MemoryBudget:
 class Loader:
     """Decodes files ahead of their use; iterating yields them in the order of `names`.
 
-    workers: the number of threads.
+    workers: the number of threads. open_reader: opens the reader of each thread.
     window: at most this many files lie between those taken from `names` and those yielded. They also take at most
     MAX_LOADED_BYTES, or the memory of one image.
     """
 
-    def __init__(self, names: Iterator[str], input: Input, workers: int, window: int) -> None:
+    def __init__(
+        self,
+        names: Iterator[str],
+        input: Input,
+        workers: int,
+        window: int,
+        open_reader: Callable[[Input], AbstractContextManager[Reader]] = open_reader,
+    ) -> None:
         self._names = names
         self._input = input
+        self._open_reader = open_reader
         self._workers = workers
         self._window = window
         self._todo: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -154,12 +174,13 @@ class Loader:
             self._submitted += 1
 
     def _work(self) -> None:
-        while (job := self._todo.get()) is not None:
-            index, name = job
-            try:
-                image = load_image(index, name, self._input, functools.partial(self._budget.reserve, index))
-                self._budget.resize(index, 0 if image.pixels is None else image.pixels.nbytes)
-                self._loaded.put(image)
-                del image  # this thread may wait long for its next file
-            except BaseException as error:  # an internal fault: raised again in the main thread, not lost in this one
-                self._loaded.put(error)
+        try:
+            with self._open_reader(self._input) as read:
+                while (job := self._todo.get()) is not None:
+                    index, name = job
+                    image = read(index, name, functools.partial(self._budget.reserve, index))
+                    self._budget.resize(index, 0 if image.pixels is None else image.pixels.nbytes)
+                    self._loaded.put(image)
+                    del image  # this thread may wait long for its next file
+        except BaseException as error:  # an internal fault: raised again in the main thread, not lost in this one
+            self._loaded.put(error)
