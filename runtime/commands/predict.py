@@ -50,6 +50,12 @@ def predict(
         str | None,
         typer.Option(help="Method of sets and intervals: lac, aps, raps, scaled; default: the first of the bundle."),
     ] = None,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate", help="Decode in processes of their own: one that dies or hangs costs its image alone."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the --out of a stopped run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but faults.")] = False,
@@ -78,6 +84,7 @@ def predict(
             max_risk=max_risk,
             coverage=coverage,
             conformal=conformal,
+            isolate=isolate,
             overwrite=overwrite,
             resume=resume,
             quiet=quiet,

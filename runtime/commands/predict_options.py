@@ -27,6 +27,7 @@ class PredictOptions:
     max_risk: float | None
     coverage: float | None
     conformal: str | None
+    isolate: bool
     overwrite: bool
     resume: bool
     quiet: bool

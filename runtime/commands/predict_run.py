@@ -12,6 +12,8 @@ from probrt.runtime.commands.stuck import end_when_stuck
 from probrt.runtime.errors import UsageError
 from probrt.runtime.hush import hush_libraries
 from probrt.runtime.images.batches import block_size
+from probrt.runtime.images.isolate import open_isolated_reader
+from probrt.runtime.images.loader import open_reader
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
 from probrt.runtime.predict.draw_policy import AdaptiveDraws, FixedDraws, parse_tolerances
 from probrt.runtime.predict.predictor import Predictor
@@ -93,6 +95,7 @@ def _run(options: PredictOptions) -> int:
                 rows=rows,
                 write=output.write,
                 on_rows=display.add,
+                open_reader=open_isolated_reader if options.isolate else open_reader,
             )
         )
         output.finish()

@@ -1,15 +1,16 @@
 """From files to rows: decodes, predicts and writes one row per file, in the order of the input."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Conformal
+from probrt.runtime.bundle.manifest import Conformal, Input
 from probrt.runtime.errors import ImageError
 from probrt.runtime.images.batches import ImageBatch, load_batches
-from probrt.runtime.images.loader import LoadedImage
+from probrt.runtime.images.loader import LoadedImage, Reader, open_reader
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
@@ -83,7 +84,8 @@ class RowMaker:
 class Run:
     """What a run reads, computes and writes.
 
-    names: of the files. write: takes the rows in order. on_rows: called with the rows that have just been written.
+    names: of the files. open_reader: opens what decodes them, once per thread. write: takes the rows in order.
+    on_rows: called with the rows that have just been written.
     """
 
     names: Iterator[str]
@@ -92,6 +94,7 @@ class Run:
     rows: RowMaker
     write: Callable[[list[Row]], None]
     on_rows: Callable[[list[Row]], None]
+    open_reader: Callable[[Input], AbstractContextManager[Reader]] = open_reader
 
 
 def predict_files(run: Run) -> Tally:
@@ -102,7 +105,9 @@ def predict_files(run: Run) -> Tally:
     tally = Tally()
     predictor = run.predictor
     input = predictor.bundle.manifest.input
-    batches = load_batches(run.names, input, predictor.batch_size, predictor.threads, regroups=run.answering.regroups)
+    batches = load_batches(
+        run.names, input, predictor.batch_size, predictor.threads, run.answering.regroups, run.open_reader
+    )
     waiting: dict[int, Row] = {}
 
     def write_ready_rows() -> None:

@@ -65,6 +65,12 @@ def test_odd_files_get_a_row_and_a_reason(bundle: Bundle, mixed: Path, tmp_path:
     assert (Path(os.fsdecode(mixed)) / name).exists()
 
 
+def test_isolated_decoders_write_the_same_rows(bundle: Bundle, mixed: Path, tmp_path: Path) -> None:
+    assert predict(bundle, tmp_path / "threads.jsonl", "--maps", "none", mixed) == 1
+    assert predict(bundle, tmp_path / "processes.jsonl", "--maps", "none", "--isolate", mixed) == 1
+    assert (tmp_path / "threads.jsonl").read_bytes() == (tmp_path / "processes.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_flat_formats_hold_the_same(bundle: Bundle, mixed: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"p.{suffix}"
