@@ -62,11 +62,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _nest(cells: Row) -> Row:
     """Builds a row from its flat columns; a column that is not there was empty."""
-    row: Row = {name: cells.get(name) for name in FIELDS} | {"heads": None}
-    if "review" in cells:
-        row["review"] = cells["review"]
-    if row["status"] == "ok":
-        row["heads"] = {}
+    flag = {"review": cells["review"]} if "review" in cells else {}
+    row: Row = {name: cells.get(name) for name in FIELDS} | flag
+    row["heads"] = {} if row["status"] == "ok" else None
     for name, value in cells.items():
         head, dot, quantity = name.partition(".")
         if dot and row["heads"] is not None:

@@ -7,9 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -17,6 +21,7 @@ from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.predict.predictor import load_predictor
+from probrt.runtime.rows.writers import show_bytes
 
 
 def predict(bundle: Bundle, out: Path, *words: object) -> int:
@@ -262,3 +267,68 @@ def test_batches_and_threads_change_no_answer(bundle: Bundle, pictures: Path, tm
             assert x["sha256"] == y["sha256"]
             assert x["heads"]["shape"]["mean"] == pytest.approx(y["heads"]["shape"]["mean"], abs=1e-5)
             assert x["heads"]["slant"]["total"] == pytest.approx(y["heads"]["slant"]["total"], abs=1e-5)
+
+
+def test_answers_that_are_not_finite_are_error_rows(
+    bundle: Bundle, tmp_path: Path, rewrite: Callable[..., Bundle]
+) -> None:
+    folder = tmp_path / "free" / "1"
+    shutil.copytree(bundle.path, folder)
+    free = rewrite(folder, input=msgspec.structs.replace(bundle.manifest.input, range=None))
+    for name, value in (("a", 1.0), ("b", 1e38), ("c", 2.0)):
+        np.save(tmp_path / f"{name}.npy", np.full((12, 12, 1), value, np.float32))
+    for suffix in ("jsonl", "csv", "parquet"):
+        words = [tmp_path / f"{name}.npy" for name in "abc"]
+        assert predict(free, tmp_path / f"p.{suffix}", *words, "--maps", "npy") == 1
+    good, bad, other = read_rows(tmp_path / "p.jsonl")
+    assert (good["status"], bad["status"], other["status"]) == ("ok", "error", "ok")
+    assert "is not finite for this image" in bad["error"]
+    assert bad["heads"] is None
+    assert bad["sha256"]
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="no /proc/kmsg here")
+def test_files_that_give_no_data_are_error_rows(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    words = ["/proc/kmsg", "/proc/self/mem", pictures / "00.png", "/proc/self/clear_refs"]
+    assert predict(bundle, tmp_path / "p.jsonl", *words) == 1
+    rows = read_rows(tmp_path / "p.jsonl")
+    assert [row["status"] for row in rows] == ["error", "error", "ok", "error"]
+    assert all(row["error"] for row in rows if row["status"] == "error")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_names_with_every_odd_character_come_back(
+    bundle: Bundle, pictures: Path, tmp_path: Path, suffix: str,
+    stop_after_writes: Callable[[int], AbstractContextManager[None]],
+) -> None:  # fmt: skip
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = [
+        b"a\rb",
+        b"a\r\nb",
+        b"\r",
+        b"a,b",
+        b'a"b',
+        b'"',
+        b"a\tb",
+        b"a\xff\xfeb",
+        "a\u2028b".encode(),
+        b"a\\xff",
+        b" a ",
+    ]
+    for name in names:
+        shutil.copy(pictures / "00.png", os.fsencode(folder) + b"/" + name + b".png")
+    out = tmp_path / f"p.{suffix}"
+    with stop_after_writes(2):
+        assert predict(bundle, out, folder, "--maps", "none", "--batch-size", 3) == 130
+    assert predict(bundle, out, folder, "--maps", "none", "--batch-size", 3, "--resume") == 0
+    assert predict(bundle, out, folder, "--maps", "none", "--batch-size", 3, "--resume") == 0
+    expected = sorted(os.fsdecode(os.fsencode(folder) + b"/" + name + b".png") for name in names)
+    if suffix == "parquet":
+        assert sorted(pd.read_parquet(out)["file"]) == sorted(map(show_bytes, expected))
+    elif suffix == "csv":
+        table = pd.read_csv(out, encoding_errors="surrogateescape", dtype={"file": object})
+        assert sorted(table["file"]) == expected
+    else:
+        assert sorted(row["file"] for row in read_rows(out)) == expected
+        assert all(os.path.exists(row["file"]) for row in read_rows(out))  # noqa: PTH110
