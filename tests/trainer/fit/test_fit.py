@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import signal
 import subprocess
 import sys
@@ -146,6 +148,80 @@ def test_a_killed_and_resumed_fit_gives_the_weights_of_an_uninterrupted_fit(
         assert text in card
     assert "Tempered" not in card
     assert any((folder / "model" / "logs").iterdir())
+
+
+# Batches of 12, 12, 12 and 4 pictures, and a checkpoint after every step, so that kills fall into writes.
+MANY_STEPS = CONFIG.replace("epochs = 12\nbatch = 8", "epochs = 100\nbatch = 12").replace(
+    "checkpoint = 3", "checkpoint = 1"
+)
+
+
+@pytest.mark.stress
+def test_30_kills_and_cut_checkpoints_change_no_bit(folder: Path, measured: Callable[[str, str], None]) -> None:
+    (folder / "config.toml").write_text(MANY_STEPS)
+    whole = start_training(folder, "--out", "whole")
+    rng = random.Random(0)
+    step = cut = 0
+    for kill in range(30):
+        process = start_training(folder, "--out", "model", "--resume")
+        wait_for_checkpoint(folder / "model", step + 1, process)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        paths = sorted((folder / "model" / "checkpoints").glob("*.npz"), reverse=True)
+        if kill % 5 == 4:
+            paths[0].write_bytes(paths[0].read_bytes()[: rng.randrange(paths[0].stat().st_size)])
+            cut += 1
+        step = int(paths[0].stem)
+    code, _, err = run_training(folder, "--out", "model", "--resume")
+    assert code == 0, err
+    whole.communicate(timeout=200)
+    assert step < 100 * 4
+    weights = read_weights(folder / "model")
+    differing = [name for name, content in read_weights(folder / "whole").items() if weights[name] != content]
+    measured(
+        "training killed 30 times with --resume, its newest checkpoint cut 6 times",
+        f"{len(weights)} weights, {len(differing)} differ from an uninterrupted run; last kill after step {step}",
+    )
+    assert cut == 6
+    assert not differing
+
+
+@pytest.mark.stress
+def test_a_full_disk_while_training_keeps_the_last_checkpoint(
+    folder: Path, measured: Callable[[str, str], None]
+) -> None:
+    """A small file system of its own fills up during the run; with room again, the run ends in the same bits."""
+    (folder / "config.toml").write_text(MANY_STEPS)
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        whole = start_training(folder, "--out", "whole")
+        process = start_training(folder, "--out", "disk/model")
+        wait_for_checkpoint(disk / "model", 20, process)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1000))
+        _, err = process.communicate(timeout=200)
+        assert (process.returncode, err.count("\n")) == (3, 1), err
+        assert "No space left on device" in err
+        kept = sorted((disk / "model" / "checkpoints").iterdir())
+        for path in kept:
+            np.load(path, allow_pickle=False).close()
+        filler.unlink()
+        code, _, err = run_training(folder, "--out", "disk/model", "--resume")
+        assert code == 0, err
+        whole.communicate(timeout=200)
+        assert read_weights(folder / "whole") == read_weights(disk / "model")
+        measured(
+            "a full disk while training", f"exit 3, {len(kept)} whole checkpoints; continued, not a weight differs"
+        )
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_error_for_a_nonfinite_loss_names_step_head_and_layer() -> None:
