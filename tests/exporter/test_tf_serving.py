@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
+import psutil
 import pytest
 import tensorflow as tf
 from exported_cases import ExportedCase
@@ -97,20 +99,62 @@ def test_bad_rows_and_bad_requests(served: SavedModelSession, images: np.ndarray
         answer = served(signature, {"images": bad})
         assert all(np.isnan(value[1]).all() and np.isfinite(value[[0, 2]]).all() for value in answer.values())
         assert all(len(value) == 0 for value in served(signature, {"images": images[:0]}).values())
-    answer = served("sample", {"images": images[:3], **options([4, 0, 4], [0, 0, -1])})
-    assert np.isnan(answer["slant.mean"]).ravel().tolist() == [False, True, True]
+    answer = served("sample", {"images": images[:5], **options([4, 0, 4, 2**31 - 1, -3], [0, 0, -1, 0, 0])})
+    assert np.isnan(answer["slant.mean"]).ravel().tolist() == [False, True, True, True, True]
+    close(take_rows(answer, slice(1)), served("sample", {"images": images[:1], **options([4], [0])}))
     for inputs, message in (
-        ({"images": images[:2], **options([0], [0])}, "num_samples must be 1 to 1024"),
+        *(({"images": images[:2], **options([n], [0])}, "num_samples must be 1 to 1024") for n in (0, -3, 2**31 - 1)),
         ({"images": images[:2], **options([4], [-1])}, "seed must be 0 to"),
         ({"images": images[:2], **options([4, 4], [0])}, "num_samples must have length 1"),
     ):
         with pytest.raises(RefusedError, match=message):
             served("draws", inputs)
     for signature in ("serving_default", "sample", "mean", "draws"):
-        for wrong in (images[:2, :8], images[:2, :, :, 0], images[:2].reshape(2, 8, 32, 1)):
+        for wrong in (images[:2, :8], images[:2, :, :, 0], images[:2].reshape(2, 8, 32, 1), images[0, 0, 0, 0]):
             with pytest.raises(RefusedError, match=r"[Ss]hape"):
                 served(signature, {"images": wrong})
     close(served("mean", {"images": images[:2]}), take_rows(served("mean", {"images": images[:3]}), slice(2)))
+
+
+@pytest.mark.stress
+def test_8000_calls_in_8_threads_equal_the_serial_ones(
+    served: SavedModelSession, images: np.ndarray, measured: Callable[[str, str], None]
+) -> None:
+    """Bit for bit, with bad rows and refused requests among them; memory stays flat."""
+    bad = images[:4].copy()
+    bad[2] = np.nan
+    calls: list[tuple[str, dict[str, np.ndarray]]] = [
+        ("mean", {"images": images[:1]}),
+        ("mean", {"images": bad}),
+        ("mean", {"images": images[:0]}),
+        ("sample", {"images": images[:2], **options([3, 5], [1, 0])}),
+        ("sample", {"images": bad, **options([2, 0, 2**31 - 1, -3], [0, 0, 0, 0])}),
+        ("draws", {"images": images[:1], **options([2], [7])}),
+        ("draws", {"images": images[:1], **options([-3], [7])}),
+        ("serving_default", {"images": images[:1]}),
+    ]
+
+    def call(index: int) -> dict[str, bytes] | str:
+        try:
+            return {name: value.tobytes() for name, value in served(*calls[index % len(calls)]).items()}
+        except RefusedError as error:
+            return str(error)
+
+    serial = [call(index) for index in range(len(calls))]
+    assert sum(isinstance(answer, str) for answer in serial) == 1
+    process = psutil.Process()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(call, range(200)))
+        before = process.memory_info().rss
+        answers = threads.map(call, range(8000))
+        differing = sum(answer != serial[index % len(calls)] for index, answer in enumerate(answers))
+    growth = (process.memory_info().rss - before) / 1e6
+    measured(
+        "8,000 calls of the C++ loader in 8 threads, bad rows and requests among them",
+        f"{differing} differ from the serial ones, memory grew by {growth:.0f} MB",
+    )
+    assert not differing
+    assert growth < 500
 
 
 def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: SavedModelSession) -> None:
