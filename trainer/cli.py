@@ -3,13 +3,15 @@
 Light to import: TensorFlow loads inside the functions.
 """
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from probrt.runtime.errors import DataError, MissingError, UsageError
+from probrt.runtime.errors import DataError, MissingError, StorageError, UsageError
 
 
 def train(
@@ -28,6 +30,9 @@ def train(
         raise UsageError("--overwrite starts again and --resume goes on: give only one of them")
     if not resume:
         _refuse_existing(out, overwrite, "choose another name, replace it with --overwrite, or go on with --resume")
+    elif not (out / "model.json").exists() and not any(out.glob("checkpoints/*.npz")):
+        raise UsageError(f"--resume: --out {out} holds no checkpoint; check the name, or leave out --resume")
+    _check_writable(out)
     _prepare_tensorflow()
     from rich.console import Console
 
@@ -50,6 +55,7 @@ def adopt(
 ) -> int:
     """Turn a legacy model of TFP's own layers into a model directory."""
     _refuse_existing(out, overwrite, "choose another name, or replace it with --overwrite")
+    _check_writable(out)
     _prepare_tensorflow()
     from probrt.runtime.hush import hush
 
@@ -89,6 +95,7 @@ def evaluate(
     for folder in (data, ood):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
+    _check_writable(target.parent)
     _prepare_tensorflow()
     from rich.console import Console
 
@@ -136,6 +143,21 @@ def _refuse_existing(out: Path, overwrite: bool, advice: str) -> None:
     """Raises UsageError with the advice if `out` exists and must not be replaced."""
     if out.exists() and not overwrite:
         raise UsageError(f"--out {out} exists: {advice}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises StorageError if no file can be written to the folder, which may not exist yet; leaves nothing behind."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"probrt")
+    except OSError as error:
+        raise StorageError(f"--out {folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        for path in absent:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _prepare_tensorflow() -> None:

@@ -152,6 +152,11 @@ def _explain_faults(path: Path) -> Iterator[Path]:
     except ProbrtError:
         raise
     except FileNotFoundError:
+        if steps := sorted(path.parent.glob("checkpoints/*.npz")):
+            raise DataError(
+                f"{path.parent}: its training stopped after step {int(steps[-1].stem)}; go on with probrt train CONFIG "
+                f"--out {path.parent} --resume"
+            ) from None
         raise DataError(
             f"{path.parent}: no model here ({path.name} is missing); make one with `probrt train`"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import io
 import os
@@ -26,13 +25,14 @@ from probrt.trainer.card import make_card
 from probrt.trainer.config.config import Config, load_config
 from probrt.trainer.data.examples import Dataset
 from probrt.trainer.data.faults import LISTED
+from probrt.trainer.fit.baseline import note_unlearned
 from probrt.trainer.fit.checkpoints import Checkpoints
 from probrt.trainer.fit.display import show_fit
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.fit.step import StepResult
-from probrt.trainer.fit.validation import make_metrics
+from probrt.trainer.fit.validation import average_scores, make_scores
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
 from probrt.trainer.store import save_model
@@ -76,7 +76,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         run = FitRun(
             seed=config.seed,
             augmentation=config.data,
-            identity=hashlib.sha256(msgspec.json.encode(config) + dataset.digest.encode()).hexdigest(),
+            origin=_describe_origin(config, dataset),
             checkpoints=checkpoints,
             resume=resume,
             writes=chief,
@@ -91,14 +91,15 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     weight_reports = kl_report(model.network, config.seed, draws=16)
     for line in format_kl_report(weight_reports):
         console.print(line, soft_wrap=True)
-    compute_metrics = make_metrics(model)
+    compute_scores = make_scores(model)
+    scores = {name: compute_scores(examples) for name, examples in dataset.splits.items() if name != "train"}
     provenance = _make_provenance(
         config,
         dataset,
         data_folder=relative_to(out, path.parent / config.data.folder),
         seconds=round(time.monotonic() - start, 1),
         weight_reports=weight_reports,
-        metrics={name: compute_metrics(examples) for name, examples in dataset.splits.items() if name != "train"},
+        metrics={name: average_scores(values) for name, values in scores.items()},
     )
     rows = _spread_rows(len(train))
     save_model(
@@ -110,7 +111,20 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         card=make_card(model, config, dataset, provenance),
     )
     checkpoints.clear()
+    unlearned = note_unlearned(model.heads, train, dataset.splits["validation"], scores["validation"])
+    for note in [*dataset.notes, *unlearned]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
+
+
+def _describe_origin(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Returns the config and the data as plain values, without what a continued fit may change."""
+    settings = msgspec.to_builtins(config)
+    for name in ("epochs", "checkpoint"):
+        del settings["fit"][name]
+    # Through JSON, as the checkpoint holds it: tuples become lists.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode({"config": settings, "data": dataset.digest}))
+    return plain
 
 
 def relative_to(out: Path, folder: Path) -> str:

@@ -7,10 +7,12 @@ A zip archive has a checksum for each member and its index at the end, so readin
 from __future__ import annotations
 
 import io
+import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,18 +29,20 @@ ArrayGroups = Mapping[str, Sequence[np.ndarray]]
 class FitState(Struct, kw_only=True):
     """Where a fit stands, apart from its arrays.
 
-    run: digest of config and data; a checkpoint with another digest is refused. step: number of finished steps.
+    origin: config and data of the fit; a checkpoint of another origin is refused. step: number of finished steps.
     sums: sums of loss and KL over the finished steps of the current epoch. best: highest validation ELBO so far.
     waited: epochs since `best`. averaged: epochs in the average of the weights. seconds: time spent on fitting so far.
+    start: loss of the first step, with the whole KL.
     """
 
-    run: str
+    origin: dict[str, Any] = {}
     step: int = 0
     sums: tuple[float, float] = (0.0, 0.0)
     best: float | None = None
     waited: int = 0
     averaged: int = 0
     seconds: float = 0.0
+    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ class Checkpoints:
         for old in self.paths()[_KEPT:]:
             old.unlink(missing_ok=True)
 
-    def load_newest(self, run: str) -> tuple[FitState, dict[str, list[np.ndarray]]] | None:
+    def load_newest(self, origin: Mapping[str, Any]) -> tuple[FitState, dict[str, list[np.ndarray]]] | None:
         """Returns the state and arrays of the newest undamaged checkpoint, or None if there is no checkpoint.
 
         Reports each damaged checkpoint that it skips. Raises DataError if all of them are damaged, or if the
-        checkpoint belongs to another config or other data.
+        checkpoint belongs to another config or other data, with what differs.
         """
         paths = self.paths()
         for path in paths:
@@ -84,10 +88,10 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, zipfile.BadZipFile, msgspec.MsgspecError, EOFError) as error:
                 self.report(f"{path}: damaged ({' '.join(str(error).split())[:100]}); using the checkpoint before it")
                 continue
-            if state.run != run:
+            if differences := list(_differences(state.origin, origin, "")):
                 raise DataError(
-                    f"{path}: belongs to another config or other data; start again with --overwrite, or choose another "
-                    "--out"
+                    f"{path}: belongs to another fit: {'; '.join(differences)}; start again with --overwrite, or "
+                    "choose another --out"
                 )
             return state, arrays
         if paths:
@@ -109,6 +113,16 @@ class Checkpoints:
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
+    """Yields what differs between two records of plain values, with its path."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        described = ["absent" if value is None else json.dumps(value) for value in (before, now)]
+        yield "the data differ" if path == "data" else f"{path} was {described[0]} and is {described[1]}"
 
 
 def _read(data: bytes) -> tuple[FitState, dict[str, list[np.ndarray]]]:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,7 +21,7 @@ from probrt.trainer import data
 from probrt.trainer.config.settings import Augmentation, FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
-from probrt.trainer.fit.nonfinite import explain_nonfinite, locate_nonfinite
+from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.fit.optimizers import make_optimizers
 from probrt.trainer.fit.signals import defer_signals
@@ -31,6 +32,9 @@ from probrt.trainer.keras_internals import flatten_layers
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import use_handler
+
+# A loss of so many times the first step's is no noise of a batch.
+_DIVERGED = 100
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,14 @@ class EpochReport:
 class FitRun:
     """How to run a fit, apart from the model, the data and the settings.
 
-    identity: digest of config and data. checkpoints: where to write them, if anywhere. resume: continue from the
-    newest checkpoint. writes: whether this process writes checkpoints. on_step: called after each step with its
-    number, the number of all steps and the result.
+    origin: config and data, as plain values; a fit continues only from a checkpoint of the same. checkpoints: where to
+    write them, if anywhere. resume: continue from the newest checkpoint. writes: whether this process writes
+    checkpoints. on_step: called after each step with its number, the number of all steps and the result.
     """
 
     seed: int
     augmentation: Augmentation = field(default_factory=Augmentation)
-    identity: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
     checkpoints: Checkpoints | None = None
     resume: bool = False
     writes: bool = True
@@ -74,7 +78,8 @@ def fit_model(
     """Fits the model's variables in place and yields a report after each epoch.
 
     On SIGTERM or SIGINT it finishes the step and writes a checkpoint; then the earlier signal handler acts.
-    Raises Fault, with the step, the head and the layer, when the loss or the gradient is not finite.
+    Raises Fault, with the step, the head and the layer, when the loss or the gradient is not finite, and after an epoch
+    at whose end the loss is a hundred times that of the first step.
     """
     steps_per_epoch = math.ceil(len(train) / settings.batch)
     steps = steps_per_epoch * settings.epochs
@@ -87,7 +92,7 @@ def fit_model(
     compute_elbo = make_elbo(model, objective, settings, train_count=len(train), seed=run.seed)
     selection = WeightSelection([*model.network.variables, *objective.variables], settings)
     variables = [*selection.variables, *(variable for group in optimizers for variable in group.optimizer.variables)]
-    state = (_restore(run, variables, selection) if run.resume else None) or FitState(run=run.identity)
+    state = (_restore(run, variables, selection) if run.resume else None) or FitState(origin=run.origin)
     start = time.monotonic() - state.seconds
     with defer_signals() as pending:
         for batch in _batches(model, train, settings, run, range(state.step, steps)):
@@ -101,11 +106,15 @@ def fit_model(
                 newest = run.checkpoints.newest_step() if run.checkpoints else None
                 raise Fault(explain_nonfinite(state.step + 1, result, location, newest))
             state.step += 1
+            if state.start is None:
+                state.start = abs(result.loss) + settings.kl_weight * result.kl / len(train)
             state.sums = (state.sums[0] + result.loss, state.sums[1] + result.kl)
             run.on_step(state.step, steps, result)
             epoch, steps_into_epoch = divmod(state.step, steps_per_epoch)
             report = None
             if not steps_into_epoch:
+                if result.loss > _DIVERGED * (1 + state.start):
+                    raise Fault(explain_divergence(state.step, result, state.start))
                 loss, kl = (total / steps_per_epoch for total in state.sums)
                 elbo, metrics = compute_elbo(validation), compute_metrics(validation)
                 report = EpochReport(epoch, settings.epochs, state.step, loss, kl, elbo, metrics)
@@ -116,6 +125,8 @@ def fit_model(
                 state.seconds = time.monotonic() - start
                 _save(run, state, variables, selection)
             if pending:
+                if run.checkpoints is not None and run.writes:
+                    run.checkpoints.report(f"stopped at step {state.step} of {steps}; go on with --resume")
                 pending[0].deliver()
             if report:
                 yield report
@@ -126,7 +137,7 @@ def fit_model(
 
 def _restore(run: FitRun, variables: Sequence[keras.Variable], selection: WeightSelection) -> FitState | None:
     """Assigns the arrays of the newest checkpoint and returns its state; None if there is no checkpoint."""
-    checkpoint = run.checkpoints.load_newest(run.identity) if run.checkpoints else None
+    checkpoint = run.checkpoints.load_newest(run.origin) if run.checkpoints else None
     if checkpoint is None:
         return None
     state, arrays = checkpoint

@@ -1,4 +1,4 @@
-"""Explains a step that is not finite: which heads and which layer first produced NaN or infinity."""
+"""Explains a fit that failed: which heads and which layer first produced NaN or infinity, or whose loss diverged."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def explain_nonfinite(step: int, result: StepResult, location: str, newest_check
     where = f" ({location})" if location else ""
     remaining = "" if newest_checkpoint is None else f"; the checkpoint of step {newest_checkpoint} is kept"
     return f"fit: the {fault} at step {step}{where}: lower fit.learning_rate or raise fit.warmup{remaining}"
+
+
+def explain_divergence(step: int, result: StepResult, start: float) -> str:
+    """Returns the error message for a fit whose loss has grown far beyond that of its first step, `start`."""
+    head = min(result.log_likelihood, key=lambda name: result.log_likelihood[name])
+    return (
+        f"fit: the loss has grown from {start:.3g} to {result.loss:.3g} at step {step}, most in head {head}: lower "
+        "fit.learning_rate or raise fit.warmup, and start again with --overwrite"
+    )
 
 
 def locate_nonfinite(model: Model, objective: Objective, batch: dict[str, Any], handler: TrainingHandler) -> str:

@@ -22,10 +22,13 @@ _ELBO_DRAWS = 2
 _BATCH = 256
 
 
-def make_metrics(model: Model) -> Callable[[Examples], dict[str, float]]:
+Scores = dict[str, np.ndarray]
+
+
+def make_scores(model: Model) -> Callable[[Examples], Scores]:
     """Returns a function that computes each head's metric on a split, at the posterior mean.
 
-    The metric is NaN where no example has a target.
+    The scores are those of each example that has a target, in order, [count].
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -34,15 +37,25 @@ def make_metrics(model: Model) -> Callable[[Examples], dict[str, float]]:
             moments = model.moments(batch["images"])
         return {head.name: head.metric(moments[head.name].mean, batch["targets"][head.name]) for head in model.heads}
 
-    def compute_metrics(examples: Examples) -> dict[str, float]:
+    def compute_scores(examples: Examples) -> Scores:
         parts: dict[str, list[np.ndarray]] = {head.name: [] for head in model.heads}
         for batch in data.evaluation_batches(examples, _BATCH):
             for name, scores in score_batch(batch).items():
                 parts[name].append(scores.numpy())
-        scores_by_head = {name: np.concatenate(scores) for name, scores in parts.items()}
-        return {name: float(np.mean(scores)) if len(scores) else math.nan for name, scores in scores_by_head.items()}
+        return {name: np.concatenate(scores) for name, scores in parts.items()}
 
-    return compute_metrics
+    return compute_scores
+
+
+def average_scores(scores: Scores) -> dict[str, float]:
+    """Returns each head's average score; NaN where no example has a target."""
+    return {name: float(np.mean(values)) if len(values) else math.nan for name, values in scores.items()}
+
+
+def make_metrics(model: Model) -> Callable[[Examples], dict[str, float]]:
+    """Returns a function that computes each head's average metric on a split, at the posterior mean."""
+    compute_scores = make_scores(model)
+    return lambda examples: average_scores(compute_scores(examples))
 
 
 def make_elbo(

@@ -132,6 +132,7 @@ def test_a_killed_and_resumed_fit_gives_the_weights_of_an_uninterrupted_fit(
     assert f"{Path('model', 'checkpoints', newest.name)}: damaged" in " ".join(out.split())
     stopped_at = max(int(path.stem) for path in folder.glob("model/checkpoints/*.npz"))
     assert stopped_at < STEPS
+    assert f"stopped at step {stopped_at} of {STEPS}; go on with --resume" in out
     code, out, err = run_training(folder, "--out", "model", "--resume")
     assert code == 0, err
     assert f"epoch {(stopped_at // 5) + 1:3d}/12" in out

@@ -17,7 +17,7 @@ def run_epochs(settings: FitSettings) -> tuple[WeightSelection, FitState, keras.
     """Gives a variable each of VALUES in turn and updates the selection with the ELBO of the same epoch."""
     variable = keras.Variable(np.zeros(2, np.float32))
     counter = keras.Variable(np.zeros((), np.int32), dtype="int32", trainable=False)
-    selection, state = WeightSelection([variable, counter], settings), FitState(run="a")
+    selection, state = WeightSelection([variable, counter], settings), FitState()
     for epoch, (value, elbo) in enumerate(zip(VALUES, ELBOS, strict=True), start=1):
         variable.assign([value, -value])
         counter.assign(epoch)
