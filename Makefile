@@ -8,7 +8,7 @@ WORKERS := -n 2 --dist loadgroup --max-worker-restart=0
 # pip's own lines; shown only where it fails.
 LOG := $(VENV)/setup.log
 
-.PHONY: setup demo check quick test stress bench sbom clean
+.PHONY: setup demo check quick test stress fuzz bench sbom clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -46,6 +46,11 @@ test: check
 # Ends with a table of what was tried; `make stress TABLE=docs/reliability.md` writes it into that page.
 stress: setup
 	$(BIN)/python -m pytest -m stress $(if $(TABLE),--stress-table $(TABLE))
+
+# Searches for files that the runtime neither reads nor refuses; `make fuzz MINUTES=60` takes longer.
+MINUTES ?= 10
+fuzz: setup
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py

@@ -22,6 +22,7 @@ from probrt.runtime.bundle.manifest import (
 )
 from probrt.runtime.errors import BundleError
 
+MAX_INPUT_VALUES: Final = 1 << 28
 # What the name of a file says of its format; all others belong to the SavedModel.
 FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {".tflite": "tflite", ".onnx": "onnx"}
 # Other files that a TensorFlow loader would take for a graph, or for a part of one.
@@ -60,6 +61,9 @@ def check_manifest(manifest: Manifest) -> None:
 def _check_input(input: Input) -> None:
     if input.range is not None and not (-math.inf < input.range[0] < input.range[1] < math.inf):
         raise BundleError(f"input: the range {list(input.range)} is empty or has no end; give the lowest value first")
+    values = math.prod(side or 1 for side in input.shape)
+    if values > MAX_INPUT_VALUES:
+        raise BundleError(f"input: an image of {values} values; at most {MAX_INPUT_VALUES} (1 GiB) are supported")
 
 
 def _check_head(head: HeadRecord) -> None:

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from probrt.runtime.bundle.manifest import Input
+from probrt.runtime.bundle.manifest_checks import MAX_INPUT_VALUES
 from probrt.runtime.errors import ImageError, one_line
 from probrt.runtime.images.budgets import MAX_PIXELS, PNG_MAGIC, check_budget, check_sides
 from probrt.runtime.images.completeness import check_png, check_tiff
@@ -287,6 +288,8 @@ def _resize(image: Image.Image, input: Input) -> Pixels:
     """Resizes a picture to the model's sides; returns raw values, float32 [height, width, channels]."""
     height = input.shape[0] or image.height
     width = input.shape[1] or image.width
+    if height * width * (input.shape[2] or 1) > MAX_INPUT_VALUES:
+        raise ImageError(f"{image.width} x {image.height} pixels; resized to {width} x {height} it is too large")
     if (width, height) != image.size:
         if input.resize == "none":
             raise ImageError(

@@ -131,6 +131,14 @@ def test_brackets_in_strings_do_not_count(bundle: Bundle) -> None:
     assert decode_raw(raw).provenance.training["note"].startswith("[{[{")
 
 
+@pytest.mark.parametrize("shape", [[100_000, 100_000, 1], [100_000, 100_000, None], [1 << 40, 1]])
+def test_an_input_of_absurd_size_is_refused(bundle: Bundle, shape: list[int | None]) -> None:
+    raw = raw_manifest(bundle)
+    raw["input"]["shape"] = shape
+    with pytest.raises(BundleError, match="at most 268435456"):
+        decode_raw(raw)
+
+
 def change_file(name: str, **changes: Any) -> Any:
     def change(raw: dict[str, Any]) -> None:
         next(file for file in raw["files"] if file["path"] == name).update(changes)
