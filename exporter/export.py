@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ from probrt.exporter.parity import Difference, compare_files, make_checking_imag
 from probrt.exporter.reference import Reference
 from probrt.exporter.sbom import write_sbom
 from probrt.exporter.task_metrics import TaskExamples
+from probrt.runtime.bundle.answers import Answers, encode_answers, make_grids
+from probrt.runtime.bundle.arrays import enlarge, store_array
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import (
+    ANSWERS,
     MODEL_NAME,
     NAME,
+    DocumentRecord,
     Format,
     HeadRecord,
     Manifest,
@@ -129,17 +134,20 @@ def export(
         manifest = _write_files(plan, expected_version, posterior, images, stage.folder, on_step)
         on_step("checking every file against the model")
         differences = []
-        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage.folder)):
+        grids = _make_grids(plan.model, images)
+        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage.folder), grids):
             on_check(difference)
             differences.append(difference)
         faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
         records = [record for difference in differences for record in (*difference.outputs, *difference.task)]
+        stored = _write_answers(stage.folder, images.shape[1:], grids, differences)
+        manifest = msgspec.structs.replace(manifest, parity=records, documents=[*manifest.documents, stored])
 
         def complete(version: int) -> None:
             model = msgspec.structs.replace(manifest.model, version=version)
-            (stage.folder / NAME).write_bytes(encode(msgspec.structs.replace(manifest, model=model, parity=records)))
+            (stage.folder / NAME).write_bytes(encode(msgspec.structs.replace(manifest, model=model)))
             if request.key is not None:
                 on_step("signing")
                 sign(stage.folder, request.key)
@@ -272,12 +280,32 @@ def _write_files(
 
 
 def _compare_files(
-    plan: ExportPlan, images: npt.NDArray[Any], targets: Mapping[str, npt.NDArray[Any]], bundle: Bundle
+    plan: ExportPlan,
+    images: npt.NDArray[Any],
+    targets: Mapping[str, npt.NDArray[Any]],
+    bundle: Bundle,
+    grids: npt.NDArray[np.float32],
 ) -> Iterator[Difference]:
     """Compares every file with the model, on real images and noise; coarser files also on the task."""
     task = TaskExamples(images[:_TASK_IMAGES], {name: values[:_TASK_IMAGES] for name, values in targets.items()})
     reference = Reference(plan.model, bundle.manifest.heads)
-    return compare_files(bundle, reference, _make_checking_images(plan.model, images), task)
+    stored_images = enlarge(grids, images.shape[1:])
+    return compare_files(bundle, reference, _make_checking_images(plan.model, images), task, stored_images)
+
+
+def _make_grids(model: Exportable, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Returns the images that the bundle stores with the answers to them, of the size of the training images."""
+    return make_grids(images.shape[1:], *(model.input.range or (0.0, 1.0)))
+
+
+def _write_answers(
+    stage: Path, shape: Sequence[int], grids: npt.NDArray[np.float32], differences: Sequence[Difference]
+) -> DocumentRecord:
+    """Writes the answers of every file to the stored images, and returns their record."""
+    calls = [answer for difference in differences for answer in difference.stored]
+    content = encode_answers(Answers(shape=list(shape), grids=store_array(grids), calls=calls))
+    (stage / ANSWERS).write_bytes(content)
+    return DocumentRecord(path=ANSWERS, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _make_checking_images(model: Exportable, images: npt.NDArray[Any], count: int = 16) -> npt.NDArray[np.float32]:

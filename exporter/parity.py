@@ -18,15 +18,26 @@ from probrt.exporter.picture_forms import encode_forms
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.exporter.signatures import is_encodable
 from probrt.exporter.task_metrics import TaskExamples
+from probrt.runtime.bundle.answers import CallAnswer, store_outputs
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
 from probrt.runtime.engines import Graph, engines
+from probrt.runtime.engines.outputs import check_outputs
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.images.png import encode_png
 
 Inputs = dict[str, npt.NDArray[Any]]
-TimedAnswer = tuple[NamedArrays, float]  # and seconds
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What a file answered: to the compared images, in seconds, and what is stored of its answers to others."""
+
+    outputs: NamedArrays
+    seconds: float
+    stored: tuple[CallAnswer, ...] = ()
+
 
 # How far the average spread between draws may lie from the model's, as a part of it. Below _SMALL, in the unit of the
 # quantity, rounding alone can be that much.
@@ -48,6 +59,7 @@ class Difference:
 
     outputs: the manifest's records, one per output. task: of a coarser file, one per metric.
     faults: what is wrong, in words; empty if nothing is. milliseconds: per image, in the run that was compared.
+    stored: its answers to the images that the bundle stores.
     """
 
     file: str
@@ -56,6 +68,7 @@ class Difference:
     task: tuple[ParityRecord, ...] = ()
     faults: tuple[str, ...] = ()
     milliseconds: float = 0.0
+    stored: tuple[CallAnswer, ...] = ()
 
     @property
     def label(self) -> str:
@@ -64,12 +77,16 @@ class Difference:
 
 
 def compare_files(
-    bundle: Bundle, reference: Reference, images: npt.NDArray[np.float32], task: TaskExamples
+    bundle: Bundle,
+    reference: Reference,
+    images: npt.NDArray[np.float32],
+    task: TaskExamples,
+    stored_images: npt.NDArray[np.float32],
 ) -> Iterator[Difference]:
     """Compares every file of an unpublished bundle with the model, coarser ones also by how well they do the task.
 
-    images: raw, [count, *input.shape]. Raises ParityError if the model's shared features disagree with its network,
-    because every file is made from them.
+    images: raw, [count, *input.shape]; stored_images: those whose answers the bundle stores. Raises ParityError if the
+    model's shared features disagree with its network, because every file is made from them.
     """
     posterior = bundle.manifest.posterior
     reference.check_shared_features(images, posterior.seed if posterior else 0)
@@ -85,14 +102,14 @@ def compare_files(
         if file.format == "savedmodel":
             continue
         calls, expected = expect(file.variant, file.draws)
-        run = functools.partial(_run_calls, bundle, file, calls)
+        run = functools.partial(_run_calls, bundle, file, calls, stored_images)
         difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference.heads)
         yield difference if file.precision == "float32" else _add_task(difference, bundle, file, reference, task)
     files = bundle.files("savedmodel")
     if files:
         graph = _load_graph(bundle, files)
         for signature, inputs, expected in _signature_calls(bundle, reference, images):
-            run = functools.partial(_run_signature, graph, inputs, signature)
+            run = functools.partial(_run_signature, graph, inputs, signature, stored_images)
             yield _compare(_SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference.heads)
 
 
@@ -105,19 +122,35 @@ def make_checking_images(
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _run_calls(bundle: Bundle, file: FileRecord, calls: Sequence[Inputs]) -> TimedAnswer:
+def _run_calls(
+    bundle: Bundle, file: FileRecord, calls: Sequence[Inputs], stored_images: npt.NDArray[np.float32]
+) -> FileAnswer:
     """Loads a file and makes some calls; the seconds are those of the last one repeated, so they include no start."""
     graph = _load_graph(bundle, [file])
     answers = [graph(call) for call in calls]
+    for answer in answers:
+        check_outputs(file.path, bundle.manifest.heads, file.variant, answer, len(calls[0]["images"]))
     begin = time.perf_counter()
     graph(calls[-1])
-    return _concatenate(answers), time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    stored = [_store_answer(graph, file.path, "serving_default", call, stored_images) for call in calls]
+    return FileAnswer(_concatenate(answers), seconds, tuple(stored))
 
 
-def _run_signature(graph: Graph, inputs: Inputs, signature: str) -> TimedAnswer:
+def _run_signature(graph: Graph, inputs: Inputs, signature: str, stored_images: npt.NDArray[np.float32]) -> FileAnswer:
     answer, begin = graph(inputs, signature), time.perf_counter()
     graph(inputs, signature)
-    return answer, time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    if "images" not in inputs:
+        return FileAnswer(answer, seconds)
+    return FileAnswer(answer, seconds, (_store_answer(graph, _SAVED_MODEL, signature, inputs, stored_images),))
+
+
+def _store_answer(graph: Graph, file: str, signature: str, call: Inputs, images: npt.NDArray[np.float32]) -> CallAnswer:
+    """Makes a call for the images that the bundle stores, and returns its answer as that is stored."""
+    scalars = {name: int(values[0]) for name, values in call.items() if name != "images"}
+    outputs = graph({**call, "images": images}, signature)
+    return CallAnswer(file=file, signature=signature, scalars=scalars, outputs=store_outputs(outputs))
 
 
 def _add_task(
@@ -194,18 +227,19 @@ def _signature_calls(
 def _compare(
     file: str,
     signature: str,
-    run: Callable[[], TimedAnswer],
+    run: Callable[[], FileAnswer],
     expected: NamedArrays,
     precision: PrecisionSpec,
     heads: Sequence[HeadRecord],
 ) -> Difference:
     """Runs a file or signature and compares each output with the model's."""
     try:
-        answer, seconds = run()
+        run_answer = run()
     except ProbrtError:
         raise
     except Exception as error:  # every engine has exceptions of its own
         return Difference(file, signature, faults=(f"does not run: {one_line(error)[:300]}",))
+    answer = run_answer.outputs
     records, faults = [], [f"{name} is one too many" for name in sorted({*answer} - {*expected})]
     for head in sorted(heads, key=lambda head: head.name):
         for quantity in sorted(head.outputs):
@@ -215,7 +249,12 @@ def _compare(
                 faults += faults_of_output
     count = max(1, len(next(iter(expected.values()))))
     return Difference(
-        file, signature, outputs=tuple(records), faults=tuple(faults), milliseconds=1000.0 * seconds / count
+        file,
+        signature,
+        outputs=tuple(records),
+        faults=tuple(faults),
+        milliseconds=1000.0 * run_answer.seconds / count,
+        stored=run_answer.stored,
     )
 
 

@@ -1,12 +1,11 @@
 """The SavedModel's signatures; the Monte Carlo sampling is inside them.
 
-They are stateless: (seed, index) names every draw. In the signatures that servers batch (`serving_default`, `sample`,
-`mean`) a row depends only on itself: a bad row answers NaN and does not affect the others.
+They are stateless: (seed, index) names every draw. A row depends only on itself: a bad row, one with a value that is
+not finite or lies outside the input's range, answers NaN and does not affect the others.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +58,7 @@ def make_mean_signature(model: Exportable) -> GraphFunction:
 
     def mean(images: tf.Tensor) -> NamedTensors:
         rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(model, images))
-        good = _finite_rows(images)
+        good = _good_rows(images, model.input)
         with use_handler(MeanHandler()):
             outputs = name_moments(model.moments(_clear_rows(images, good)))
         return _first_rows(_set_nan_rows(outputs, good), rows)
@@ -89,7 +88,7 @@ class SamplingSignatures:
 
         def serving_default(images: tf.Tensor) -> NamedTensors:
             rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
-            good = _finite_rows(images)
+            good = _good_rows(images, self.model.input)
             handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
             outputs = combine_named(self.model, handlers, _clear_rows(images, good))
             return _first_rows(_set_nan_rows(outputs, good), rows)
@@ -103,7 +102,8 @@ class SamplingSignatures:
             rows = tf.shape(images)[0]
             images = _pad_empty(_ensure_sides(self.model, images))
             counts, seeds = _expand_to_rows(num_samples, images), _expand_to_rows(seed, images)
-            good = _finite_rows(images) & (counts >= 1) & (counts <= self.posterior.max_samples) & (seeds >= 0)
+            good = _good_rows(images, self.model.input) & (seeds >= 0)
+            good &= (counts >= 1) & (counts <= self.posterior.max_samples)
             cleared = _clear_rows(images, good)
             outputs = self._combine_by_seed(cleared, tf.where(good, counts, 0), tf.where(good, seeds, 0))
             return _first_rows(_set_nan_rows(outputs, good), rows)
@@ -121,7 +121,8 @@ class SamplingSignatures:
             seed = _check_scalar(seed, "seed", 0, 2**31 - 1)
             names = [head.name for head in self.model.heads]
             rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
-            features = self.model.shared_features(images)
+            good = _good_rows(images, self.model.input)
+            features = self.model.shared_features(_clear_rows(images, good))
 
             def evaluate_means(position: tf.Tensor) -> list[tf.Tensor]:
                 moments = self._evaluate_draw(features, seed, position)
@@ -134,7 +135,7 @@ class SamplingSignatures:
                 f"{name}.mean": tf.transpose(stack, [1, 0, *range(2, len(stack.shape))])
                 for name, stack in zip(names, stacks, strict=True)
             }
-            return _first_rows(outputs, rows)
+            return _first_rows(_set_nan_rows(outputs, good), rows)
 
         return self._with_defaults(draws)
 
@@ -195,19 +196,27 @@ class SamplingSignatures:
         }
 
     def _combine_running(self, images: tf.Tensor, counts: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
-        """Combines `counts` [rows] draws of one seed; the memory does not grow with the number of draws."""
+        """Combines `counts` [rows] draws of one seed; the memory does not grow with the number of draws.
+
+        The rows go by their number, the largest first, so that each draw is computed for those that want it alone: a
+        row costs what it would alone.
+        """
+        order = tf.argsort(counts, direction="DESCENDING", stable=True)
+        images, counts = tf.gather(images, order), tf.gather(counts, order)
         features = self.model.shared_features(images)
 
         def add_position(position: tf.Tensor, running: Running) -> Running:
-            moments = self._evaluate_draw(features, seed, position)
-            wanted = position < counts
+            wanted = tf.math.count_nonzero(position < counts, dtype=tf.int32)
+            moments = self._evaluate_draw(_map_rows(lambda rows: rows[:wanted], features), seed, position)
             count = tf.cast(position + 1, tf.float32)
-            return {
-                name: tf.nest.map_structure(
-                    functools.partial(_where_rows, wanted), add_draw(running[name], count, moments[name]), running[name]
-                )
+            added = {
+                name: add_draw(_map_rows(lambda rows: rows[:wanted], running[name]), count, moments[name])
                 for name in moments
             }
+            joined: Running = tf.nest.map_structure(
+                lambda new, old: tf.ensure_shape(tf.concat([new, old[wanted:]], 0), old.shape), added, dict(running)
+            )
+            return joined
 
         first = self._evaluate_draw(features, seed, tf.constant(0))
         running = {name: start_running(moments) for name, moments in first.items()}
@@ -224,7 +233,8 @@ class SamplingSignatures:
             moments = running[head.name]
             divisor = tf.reshape(divisors, [-1] + [1] * (len(moments.mean.shape) - 1))
             quantities[head.name] = finish_running(head, moments, divisor)
-        return name_quantities(quantities)
+        places = tf.math.invert_permutation(order)
+        return {name: tf.gather(values, places) for name, values in name_quantities(quantities).items()}
 
 
 def is_encodable(input: Input) -> bool:
@@ -263,9 +273,17 @@ def _first_rows(outputs: NamedTensors, rows: tf.Tensor) -> NamedTensors:
     return {name: value[:rows] for name, value in outputs.items()}
 
 
-def _finite_rows(images: tf.Tensor) -> tf.Tensor:
-    """Which images have only finite values, bool [batch]."""
-    return tf.reduce_all(tf.math.is_finite(images), axis=list(range(1, len(images.shape))))
+def _good_rows(images: tf.Tensor, input: Input) -> tf.Tensor:
+    """Which images have only finite values inside the input's range, bool [batch]."""
+    good = tf.math.is_finite(images)
+    if input.range is not None:
+        good &= (images >= input.range[0]) & (images <= input.range[1])
+    return tf.reduce_all(good, axis=list(range(1, len(images.shape))))
+
+
+def _map_rows(function: Callable[[tf.Tensor], tf.Tensor], nested: Any) -> Any:
+    """Applies a function to every tensor of a nested structure; dimension 0 of each is the batch."""
+    return tf.nest.map_structure(function, nested)
 
 
 def _clear_rows(images: tf.Tensor, good: tf.Tensor) -> tf.Tensor:

@@ -134,14 +134,17 @@ def test_rows_stand_alone(bundle: ExportedCase, saved: Graph) -> None:
 @every_case
 def test_bad_rows(bundle: ExportedCase, saved: Graph) -> None:
     """A bad row answers NaN and does not affect the others; an empty batch gives an empty answer."""
-    images = bundle.images.copy()
-    images[1, ...] = np.inf
-    for signature, more in (("serving_default", {}), ("mean", {}), ("sample", options([2], [0]))):
+    images, input = bundle.images.copy(), bundle.bundle.manifest.input
+    wrong = [np.inf, np.nan] + ([] if input.range is None else [input.range[0] - 1, input.range[1] + 1, 1e30])
+    calls = {"serving_default": {}, "mean": {}, "sample": options([2], [0]), "draws": options([2], [0])}
+    for signature, more in calls.items():
         good = saved({"images": bundle.images, **more}, signature)
-        bad = saved({"images": images, **more}, signature)
-        for name, value in bad.items():
-            assert np.isnan(value[1]).all()
-            np.testing.assert_allclose(value[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=bundle.rounding)
+        for value in wrong:
+            images[1] = bundle.images[1]
+            images[1].flat[-1] = value
+            for name, answer in saved({"images": images, **more}, signature).items():
+                assert np.isnan(answer[1]).all(), (signature, value)
+                np.testing.assert_allclose(answer[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=bundle.rounding)
         empty = saved({"images": images[:0], **more}, signature)
         assert all(len(value) == 0 for value in empty.values())
     out_of_range = saved({"images": bundle.images, **options([2, 0, 5000], [0, 0, 0])}, "sample")

@@ -50,7 +50,7 @@ class Bundle:
         ]
         return sorted(matching, key=lambda file: file.draws[0] if file.draws else 0)
 
-    def read(self, file: FileRecord) -> bytes:
+    def read(self, file: FileRecord | DocumentRecord) -> bytes:
         """Returns the bytes of a file; BundleError if their size or digest differs from the manifest's."""
         with self._open(file) as stream:
             content = stream.read(file.bytes)

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 FORMAT: Final = 1
 NAME = "probrt.json"
 SIGNATURE = "probrt.sig"
+ANSWERS: Final = "answers.json"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 MAX_BYTES = 1 << 20
 QUANTITIES: Final = ("mean", "total", "aleatoric", "epistemic")
@@ -97,9 +98,9 @@ class FileRecord(Record, frozen=True, kw_only=True):
 
 
 class DocumentRecord(Record, frozen=True, kw_only=True):
-    """A file of the bundle that no engine reads: the bill of materials of its export, in CycloneDX."""
+    """A file of the bundle that no engine reads: its bill of materials, in CycloneDX, or its stored answers."""
 
-    path: Literal["sbom.cdx.json"]
+    path: Literal["sbom.cdx.json", "answers.json"]
     bytes: Natural
     sha256: Sha256
 
@@ -251,6 +252,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     def listed(self) -> tuple[FileRecord | DocumentRecord, ...]:
         """Every file of the bundle apart from the manifest and the signature."""
         return (*self.files, *self.documents)
+
+    @property
+    def answers(self) -> DocumentRecord | None:
+        """The file with what the graphs answered at export; older bundles have none."""
+        return next((document for document in self.documents if document.path == ANSWERS), None)
 
     def head(self, name: str) -> HeadRecord:
         """The head of that name; KeyError if there is none."""

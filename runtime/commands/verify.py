@@ -13,6 +13,9 @@ from probrt.runtime.errors import BundleError, ProbrtError
 def verify(
     bundle: Annotated[str, typer.Argument(help="A version folder, or a model folder (newest version).")],
     key: Annotated[Path | None, typer.Option(help="The public key (PEM) of the owner who signed the bundle.")] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also compare what every file answers on every engine with the export's.")
+    ] = False,
 ) -> int:
     """Check every byte of a bundle (manifest, listing, digests), what its graphs may do, and that each of them runs."""
     from probrt.runtime.bundle.signing import check_signature
@@ -38,6 +41,8 @@ def verify(
         remark = f", signed by the owner of {key}"
     else:
         remark = _try_every_graph(opened)
+    if answers:
+        remark += _compare_answers(opened)
     size = sum(file.bytes for file in opened.manifest.listed)
     print(f"{opened.label}: {len(opened.manifest.listed)} files, {size} bytes, all as exported{remark}")
     return 0
@@ -60,3 +65,13 @@ def _try_every_graph(bundle: Bundle) -> str:
         raise BundleError("; ".join(dict.fromkeys(faults)))
     untried = sorted({graph.name for graph in graphs.values()})
     return f"; not run, for no engine here reads them: {', '.join(untried)}" if untried else ""
+
+
+def _compare_answers(bundle: Bundle) -> str:
+    """Compares the answers of every file with those of the export; returns a remark on what was compared."""
+    from probrt.runtime.predict.stored_answers import compare_answers
+
+    comparison = compare_answers(bundle)
+    if comparison.faults:
+        raise BundleError("; ".join(comparison.faults))
+    return f"; {comparison.calls} calls answer as at export ({', '.join(comparison.engines)})"

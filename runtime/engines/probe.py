@@ -35,14 +35,8 @@ class Probe:
         self._engine = engine
         self._calls = calls
         self._answers = tempfile.TemporaryFile()  # noqa: SIM115  (`__exit__` closes it)
-        request = ProbeRequest(
-            folder=str(bundle.path.absolute()),
-            manifest=bundle.manifest,
-            module=engine.module,
-            device="cpu" if "cpu" in engine.devices else engine.devices[0],
-            calls=list(calls),
-        )
-        # What a graph does on the CPU shows whether it is sound; a GPU's memory is left to the run itself.
+        request = make_request(bundle, engine, calls)
+        # A GPU's memory is left to the run itself.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
         with tempfile.TemporaryFile() as stream:
             stream.write(msgspec.msgpack.encode(request))
@@ -91,6 +85,17 @@ class Probe:
             call = self._calls[len(responses)]
             responses.append(ProbeResponse(fault=_explain_end(code, call)))
         return responses
+
+
+def make_request(bundle: Bundle, engine: Engine, calls: Sequence[ProbeCall]) -> ProbeRequest:
+    """Returns a request to make some calls on the CPU, which shows whether a graph is sound on any device."""
+    return ProbeRequest(
+        folder=str(bundle.path.absolute()),
+        manifest=bundle.manifest,
+        module=engine.module,
+        device="cpu" if "cpu" in engine.devices else engine.devices[0],
+        calls=list(calls),
+    )
 
 
 def _explain_end(code: int, call: ProbeCall) -> str:

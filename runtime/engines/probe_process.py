@@ -11,20 +11,20 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from probrt.runtime.bundle.answers import pick_entries
 from probrt.runtime.bundle.arrays import StoredArray, enlarge, store_array
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.engines.graph import Graph
 from probrt.runtime.errors import ProbrtError, one_line
 
-# At most so many entries of each row of an output are sent back, evenly spaced.
-ENTRIES = 64
 # Seconds by the clock for each second of computing: other processes may keep the processors busy.
 PATIENCE = 6
 
@@ -83,6 +83,15 @@ def main() -> None:
     # Native libraries write to standard output as they please: the answers keep it to themselves.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for response in answer_request(request):
+        answers.write(msgspec.json.encode(response) + b"\n")
+        answers.flush()
+    answers.close()
+    os._exit(0)  # engines may crash when they are taken down
+
+
+def answer_request(request: ProbeRequest) -> Iterator[ProbeResponse]:
+    """Makes the calls of a request under their limits and yields the response to each."""
     bundle = Bundle(Path(request.folder), request.manifest)
     module = importlib.import_module(request.module)
     graph: Graph | None = None
@@ -95,17 +104,13 @@ def main() -> None:
                 files = [bundle.manifest.files[index] for index in call.files]
                 graph, loaded = module.load(bundle, files, request.device, 1), call.files
             stage = "run"
-            response = ProbeResponse(outputs=_run(graph, call))
+            yield ProbeResponse(outputs=_run(graph, call))
         except ProbrtError as error:
-            response = ProbeResponse(fault=str(error), stage=stage, refused=True)
+            yield ProbeResponse(fault=str(error), stage=stage, refused=True)
         except MemoryError:
-            response = ProbeResponse(fault=f"takes more than {call.bytes >> 20} MB of memory")
+            yield ProbeResponse(fault=f"takes more than {call.bytes >> 20} MB of memory")
         except Exception as error:  # every engine has exceptions of its own
-            response = ProbeResponse(fault=one_line(error)[:200], stage=stage)
-        answers.write(msgspec.json.encode(response) + b"\n")
-        answers.flush()
-    answers.close()
-    os._exit(0)  # engines may crash when they are taken down
+            yield ProbeResponse(fault=one_line(error)[:200], stage=stage)
 
 
 def limit_resources(seconds: int, size: int) -> None:
@@ -136,10 +141,3 @@ def _run(graph: Graph, call: ProbeCall) -> dict[str, ProbeOutput]:
 def _describe(values: np.ndarray) -> ProbeOutput:
     entries = pick_entries(values) if values.ndim and values.dtype == np.float32 else np.zeros((0, 0), np.float32)
     return ProbeOutput(shape=values.shape, dtype=str(values.dtype), entries=store_array(entries))
-
-
-def pick_entries(values: np.ndarray) -> np.ndarray:
-    """Returns up to ENTRIES evenly spaced entries of each row of an array: [batch, entries]."""
-    rows = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
-    size = rows.shape[1]
-    return rows if size <= ENTRIES else rows[:, np.arange(ENTRIES) * size // ENTRIES]

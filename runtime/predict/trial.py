@@ -92,7 +92,7 @@ class Trial:
         while self._probe is not None:
             responses = self._probe.wait()
             for graph, response in zip(self._graphs, responses, strict=False):
-                fault = self._judge(graph, response)
+                fault = find_fault(self._bundle, graph, response)
                 if fault is None:
                     passed.append(_make_key(self._bundle, self._engine, graph))
                 else:
@@ -107,23 +107,23 @@ class Trial:
     def _start(self) -> Probe | None:
         if not self._graphs:
             return None
-        return Probe(self._bundle, self._engine, [_make_call(self._bundle, graph) for graph in self._graphs])
+        return Probe(self._bundle, self._engine, [make_call(self._bundle, graph) for graph in self._graphs])
 
-    def _judge(self, graph: TrialGraph, response: ProbeResponse) -> BundleError | None:
-        """Returns the fault that a response shows, or None."""
-        if response.fault and response.refused:
-            return BundleError(response.fault)
-        if response.fault:
-            if response.stage == "run" and None in self._bundle.manifest.input.shape:
-                return None  # the graph may take other sides than those of the trial
-            verb = {"load": "cannot be loaded: ", "run": "cannot be run: "}.get(response.stage, "")
-            return BundleError(f"{graph.name}: {verb}{response.fault}; export the bundle again")
-        heads = self._bundle.manifest.heads
-        try:
-            check_outputs(graph.name, heads, graph.source.variant, response.outputs, 1)
-        except BundleError as error:
-            return error
-        return None
+
+def find_fault(bundle: Bundle, graph: TrialGraph, response: ProbeResponse) -> BundleError | None:
+    """Returns the fault that the response of a trial shows, or None."""
+    if response.fault and response.refused:
+        return BundleError(response.fault)
+    if response.fault:
+        if response.stage == "run" and None in bundle.manifest.input.shape:
+            return None  # the graph may take other sides than those of the trial
+        verb = {"load": "cannot be loaded: ", "run": "cannot be run: "}.get(response.stage, "")
+        return BundleError(f"{graph.name}: {verb}{response.fault}; export the bundle again")
+    try:
+        check_outputs(graph.name, bundle.manifest.heads, graph.source.variant, response.outputs, 1)
+    except BundleError as error:
+        return error
+    return None
 
 
 def try_graphs(bundle: Bundle, engine: Engine, source: Source, calls: Sequence[Call]) -> None:
@@ -196,7 +196,7 @@ class _Recorder:
         return {}
 
 
-def _make_call(bundle: Bundle, graph: TrialGraph) -> ProbeCall:
+def make_call(bundle: Bundle, graph: TrialGraph) -> ProbeCall:
     """Returns the call of a trial: one image of a pattern over the input's range."""
     input = bundle.manifest.input
     free = _FREE_SIDES.get(sum(side is None for side in input.shape), 32)

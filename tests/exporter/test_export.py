@@ -57,7 +57,7 @@ def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any
     assert {record.file for record in bundle.manifest.parity} == {"saved_model.pb", *graphs}
     assert all(record.absolute <= record.tolerance for record in bundle.manifest.parity)
     assert bundle.manifest.provenance.training == {"note": "a test"}
-    assert [document.path for document in bundle.manifest.documents] == ["sbom.cdx.json"]
+    assert [document.path for document in bundle.manifest.documents] == ["sbom.cdx.json", "answers.json"]
     for file in bundle.manifest.listed:
         bundle.check(file)
     again = called("export", model, "--draws", 8, "--version", 1, cwd=tmp_path)

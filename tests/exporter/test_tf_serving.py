@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,8 +95,8 @@ def test_calls_at_the_same_time(served: SavedModelSession, images: np.ndarray) -
 
 def test_bad_rows_and_bad_requests(served: SavedModelSession, images: np.ndarray) -> None:
     bad = images[:3].copy()
-    bad[1, 0, 0, 0] = np.nan
-    for signature in ("serving_default", "sample", "mean"):
+    for signature, wrong in itertools.product(("serving_default", "sample", "mean", "draws"), (np.nan, -1, 256, 1e30)):
+        bad[1, 0, 0, 0] = wrong
         answer = served(signature, {"images": bad})
         assert all(np.isnan(value[1]).all() and np.isfinite(value[[0, 2]]).all() for value in answer.values())
         assert all(len(value) == 0 for value in served(signature, {"images": images[:0]}).values())
