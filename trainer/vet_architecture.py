@@ -47,6 +47,8 @@ _SETTINGS: Mapping[str, type] = {
 }
 # The nodes of a network that `keras.ops` or an operator such as `+` made.
 _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("numpy", "nn", "image", "math", "linalg"))
+# Networks of keras.applications with layers of their own.
+_APPLICATIONS = tuple(f"keras.src.applications.{name}" for name in ("convnext", "inception_resnet_v2"))
 _FUNCTION_MODULES = ("builtins", "keras.activations")
 
 
@@ -97,6 +99,8 @@ def _is_allowed(record: dict[str, Any]) -> bool:
         return module in ("keras", "keras.models", "keras.src.models.functional", "keras.src.models.sequential")
     if module == "keras.layers":
         return name in SAFE_LAYERS
+    if module in _APPLICATIONS:
+        return _is_class(importlib.import_module(module), name, keras.Layer)
     if module in _OPERATIONS:
         return _is_class(importlib.import_module(module), name, keras.Operation)
     return module in _SETTINGS and _is_class(importlib.import_module(module), name, _SETTINGS[module])

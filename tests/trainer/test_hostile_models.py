@@ -19,7 +19,7 @@ import pytest
 
 from probrt.runtime.errors import DataError, ProbrtError
 from probrt.trainer import store
-from probrt.trainer.vet_architecture import SAFE_LAYERS
+from probrt.trainer.vet_architecture import SAFE_LAYERS, vet_architecture
 
 MODEL = Path(__file__).parents[1] / "golden" / "format-1" / "model"
 # Layers that call code or read files which the network names, and layers that no exported network needs.
@@ -129,13 +129,27 @@ def test_every_layer_of_keras_is_allowed_or_refused_on_purpose() -> None:
 
 
 def test_operations_and_settings_of_keras_are_allowed() -> None:
-    from probrt.trainer.vet_architecture import vet_architecture
-
     images = keras.Input((4, 4, 1))
     features = keras.layers.Conv2D(2, 3, kernel_regularizer="l2", kernel_constraint="unit_norm")(images)
     network = keras.Model(images, keras.layers.Activation("silu")(keras.ops.relu(features * 2.0 + 1.0)[:, :1]))
     again = keras.models.model_from_json(vet_architecture(network.to_json()))
     assert [layer.name for layer in again.layers] == [layer.name for layer in network.layers]
+
+
+def test_the_layers_of_keras_applications_are_allowed() -> None:
+    """ConvNeXt and InceptionResNetV2 have layers of their own; no other network has."""
+    from keras.src.applications import convnext, inception_resnet_v2
+
+    images = keras.Input((4, 4, 3))
+    features = convnext.StochasticDepth(0.1)(convnext.LayerScale(0.5, 3)(images))
+    network = keras.Model(images, inception_resnet_v2.CustomScaleLayer(0.5)([features, images]))
+    again = keras.models.model_from_json(vet_architecture(network.to_json()))
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in network.layers]
+    for module in (convnext, inception_resnet_v2):
+        assert "Lambda" not in vars(module)
+    sources = Path(convnext.__file__).parent.glob("*.py")
+    own = {path.stem for path in sources if "(Layer)" in path.read_text() and not path.stem.endswith("_test")}
+    assert own == {"convnext", "inception_resnet_v2"}
 
 
 def nest(text: str) -> Callable[[Path], None]:
