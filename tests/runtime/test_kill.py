@@ -128,9 +128,9 @@ def test_interrupts_while_a_run_starts(
         if process.returncode in (130, 143):
             stopped += 1
             assert error in ("probrt: interrupted\n", "probrt: terminated\n"), (moment, error)
-        else:  # before the interpreter runs our program, or after its end
-            assert process.returncode in (1, -signal.SIGTERM, -signal.SIGINT), (moment, error)
-            assert not error or moment < 10, (moment, error)
+        else:  # before the interpreter runs probrt
+            assert moment < 20, (moment, process.returncode, error)
+            assert "probrt/runtime/commands" not in error, (moment, error)
     assert slowest < 10
     assert stopped > 30
     measured("60 signals while predict starts", f"{stopped} ended with one line, the slowest after {slowest:.1f} s")
