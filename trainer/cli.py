@@ -86,6 +86,9 @@ def evaluate(
         Path | None, typer.Option(help="Report to write; default: evaluation.json and .html in MODEL.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    temperature: Annotated[
+        bool, typer.Option(help="Apply the temperatures, scales and thresholds that calibration fitted.")
+    ] = True,
 ) -> int:
     """Score a trained model on held-out examples: calibration, risk, intervals, images of another kind."""
     target = (out or model / "evaluation.json").with_suffix(".json")
@@ -109,7 +112,9 @@ def evaluate(
         from probrt.trainer.evaluate.page import render_page
         from probrt.trainer.evaluate.report import print_report
     with console.status("evaluating"):
-        report, examples, loaded = evaluate_model(model, other=data, ood=ood, draws=samples, resamples=resamples)
+        report, examples, loaded = evaluate_model(
+            model, other=data, ood=ood, draws=samples, resamples=resamples, calibrated=temperature
+        )
     print_report(report, console)
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     target.with_suffix(".html").write_text(render_page(report, examples, loaded), encoding="utf-8")

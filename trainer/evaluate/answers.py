@@ -24,7 +24,8 @@ class Answers:
 
     mean, total, aleatoric, epistemic: as in a bundle. nll: -log of the draws' average likelihood, in nats, averaged
     over an example's positions, [n]; NaN where the target is missing. samples: of the predictive distribution,
-    [n, samples, outputs], for pooled real-valued heads.
+    [n, samples, outputs], for pooled real-valued heads. uncertainties: the names of those that the model knows; without
+    random weights there is no epistemic part, and the aleatoric one is all of it.
     """
 
     mean: np.ndarray
@@ -33,6 +34,7 @@ class Answers:
     epistemic: np.ndarray
     nll: np.ndarray
     samples: np.ndarray | None = None
+    uncertainties: tuple[str, ...] = ("total", "aleatoric", "epistemic")
 
     def rows(self, rows: np.ndarray) -> Answers:
         """Returns the answers for some of the examples."""
@@ -43,6 +45,7 @@ class Answers:
             epistemic=self.epistemic[rows],
             nll=self.nll[rows],
             samples=None if self.samples is None else self.samples[rows],
+            uncertainties=self.uncertainties,
         )
 
 
@@ -74,10 +77,11 @@ def compute_answers(
             for quantity, value in values.items():
                 parts[name].setdefault(quantity, []).append(value.numpy())
     answers = {}
+    known = Answers.uncertainties if model.weights else ("total",)
     for name, lists in parts.items():
         arrays = {quantity: np.concatenate(values) for quantity, values in lists.items()}
         arrays.setdefault("nll", np.full(len(examples), np.nan))
-        answers[name] = Answers(**arrays)
+        answers[name] = Answers(**arrays, uncertainties=known)
     return answers
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from probrt.runtime.bundle.manifest import Calibration
+from probrt.runtime.errors import DataError
 from probrt.trainer import store
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate.answers import Answers, compute_answers
-from probrt.trainer.evaluate.measures import Measures, measure_head, risk_curve
+from probrt.trainer.evaluate.measures import BIASED, Measures, measure_head, risk_curve
 from probrt.trainer.evaluate.outliers import score_outliers
-from probrt.trainer.evaluate.report import HeadReport, Mistake, Report
+from probrt.trainer.evaluate.report import Coverage, HeadReport, Interval, Mistake, Report
 from probrt.trainer.evaluate.scores import bootstrap
 from probrt.trainer.evaluate.source import read_images, read_scored_split
 from probrt.trainer.heads import AnyHead
@@ -24,18 +26,29 @@ _SEED = 0
 
 
 def evaluate_model(
-    folder: Path, *, other: Path | None, ood: Path | None, draws: int, resamples: int
+    folder: Path, *, other: Path | None, ood: Path | None, draws: int, resamples: int, calibrated: bool = True
 ) -> tuple[Report, Examples, Model]:
     """Evaluates a model directory; also returns the examples and the model.
 
     other: a data folder to score instead of the model's own test split. ood: a folder of images of another kind.
-    resamples: of each bootstrap interval. Raises ConfigError if the model does not name its data, DataError for data
-    that cannot be read.
+    resamples: of each bootstrap interval. calibrated: whether temperatures, scales and thresholds of the model apply.
+    Raises ConfigError if the model does not name its data, DataError for data that cannot be read or have no target.
     """
     model, stored = store.load_model(folder)
+    if not calibrated:
+        model = dataclasses.replace(model, calibration=())
     scored = read_scored_split(folder, stored, other)
     examples, notes = scored.examples, [*scored.notes]
+    unknown = [head.name for head in model.heads if not head.is_known(examples.targets[head.name]).numpy().any()]
+    if len(unknown) == len(model.heads):
+        raise DataError(
+            f"{other or folder}: no example has a target of {', '.join(unknown)}: there is nothing to score"
+        )
+    if unknown:
+        notes.append(f"no example has a target of {', '.join(unknown)}")
     answers = compute_answers(model, examples, seed=_SEED, draws=draws)
+    if not calibrated:
+        notes.append("without the temperatures and scales of the model, and so without sets of its thresholds")
     outside: dict[str, Answers] = {}
     outside_count = 0
     if ood is not None:
@@ -92,7 +105,16 @@ def _report_head(
         name=head.name,
         likelihood=head.likelihood,
         loss=measures.loss_name,
-        scores={name: bootstrap(score, len(rows), _SEED, resamples) for name, score in measures.scores.items()},
+        scores=_estimate_scores(measures, len(rows), resamples),
+        coverage=[
+            Coverage(
+                method=sets.method,
+                wanted=sets.wanted,
+                held=bootstrap(sets.held, len(rows), _SEED, resamples),
+                size=sets.size and bootstrap(sets.size, len(rows), _SEED, resamples),
+            )
+            for sets in measures.sets
+        ],
         risk=curve,
         review={f"{risk:g}": _review_threshold(curve, risk) for risk in RISKS},
         ood=ood,
@@ -100,6 +122,18 @@ def _report_head(
         wrong=_list_mistakes(head, examples, scored, measures, rows),
         **measures.curves,
     )
+
+
+def _estimate_scores(measures: Measures, count: int, resamples: int) -> dict[str, Interval]:
+    """Returns each score with its interval; without one for a biased score, whose interval would not hold it."""
+    estimates: dict[str, Interval] = {}
+    for name, score in measures.scores.items():
+        if name in BIASED:
+            estimates[name] = (score(np.arange(count)), np.nan, np.nan)
+            estimates |= {key: error.estimate(_SEED, resamples) for key, error in measures.calibration.items()}
+        else:
+            estimates[name] = bootstrap(score, count, _SEED, resamples)
+    return estimates
 
 
 def _review_threshold(curve: list[tuple[float, float, float]], limit: float) -> tuple[float, float] | None:

@@ -13,12 +13,29 @@ from probrt.runtime.calibration.conformal import class_sets, intervals
 from probrt.runtime.calibration.risk import risk_coverage
 from probrt.trainer.evaluate import scores
 from probrt.trainer.evaluate.answers import Answers
+from probrt.trainer.evaluate.calibration_error import CalibrationError, compare_classes, compare_confidence
+from probrt.trainer.evaluate.confusion import count_confusion, score_classes
 from probrt.trainer.evaluate.scores import Score
 from probrt.trainer.heads import AnyHead
+from probrt.trainer.heads.binary import BinaryHead
 from probrt.trainer.heads.classes import ClassHead
 
 INTERVALS = (0.5, 0.8, 0.9, 0.95)
 _POINTS = 200
+
+
+# Noise makes the plain ECE larger, and larger again in a resample, so that it lies below its bootstrap interval.
+BIASED = frozenset({"ECE"})
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """How often the sets or intervals of a method hold the target, and their size; as `Coverage` in the report."""
+
+    method: str
+    wanted: float
+    held: Score
+    size: Score | None
 
 
 @dataclass(frozen=True)
@@ -26,8 +43,9 @@ class Measures:
     """One head's scores, each a function of row numbers, and what charts need.
 
     loss: of each example; `loss_name` says which. uncertainty: of each example, in whose order the risk-coverage curve
-    takes them. surest_mistakes: rows of mistakes, the least expected first.
-    curves: "reliability" [bins: count, confidence, frequency], "pit" [counts], in plain lists.
+    takes them. surest_mistakes: rows of mistakes, the least expected first. calibration: calibration errors by name.
+    sets: scores of the sets or intervals.
+    curves: "classes", "confusion", "reliability" [bins: count, confidence, frequency], "pit" [counts], in plain lists.
     """
 
     scores: dict[str, Score]
@@ -35,6 +53,8 @@ class Measures:
     loss_name: str
     uncertainty: np.ndarray
     surest_mistakes: np.ndarray
+    calibration: dict[str, CalibrationError] = field(default_factory=dict)
+    sets: list[SetScores] = field(default_factory=list)
     curves: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,7 +66,8 @@ def measure_head(head: AnyHead, answers: Answers, target: np.ndarray, calibratio
         position_scores = head.position_scores({"mean": answers.mean, "total": answers.total}, target)
         for conformal in thresholds:
             inside = np.where(np.isnan(position_scores), np.nan, position_scores <= conformal.threshold)
-            measures.scores[f"positions held at {conformal.coverage:.0%}"] = _mean(np.nanmean(inside, axis=1))
+            held = _mean(np.nanmean(inside, axis=1))
+            measures.sets.append(SetScores(conformal.method, conformal.coverage, held, None))
     return measures
 
 
@@ -74,21 +95,25 @@ def _measure_classes(head: ClassHead, answers: Answers, target: np.ndarray, thre
     accuracy = right.sum(axis=1) / items
     squares = (np.square(mean - one_hot).sum(axis=-1) * known).sum(axis=1) / items
     ece, bins = _calibration_error(mean.max(axis=-1), right, known)
-    extra: dict[str, Score] = {}
+    calibration = {"calibration error": compare_confidence(mean.max(axis=-1), right, known)}
+    sets = []
     if not head.per_position:
-        probabilities, label = mean[:, 0], labels[:, 0]
-        extra["classwise ECE"] = lambda rows: scores.classwise_calibration_error(probabilities[rows], label[rows])
-        extra |= _score_sets(probabilities, label, thresholds)
+        calibration["classwise calibration error"] = compare_classes(mean[:, 0], labels[:, 0])
+        sets = _score_sets(mean[:, 0], labels[:, 0], thresholds)
+    matrix = count_confusion(labels, mean.argmax(axis=-1), known, len(head.labels))
+    classes = score_classes(head.names, matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
     return _measure_errors(
-        {"accuracy": _mean(accuracy), "NLL": _mean(answers.nll), "ECE": ece, "Brier": _mean(squares), **extra},
+        {"accuracy": _mean(accuracy), "NLL": _mean(answers.nll), "ECE": ece, "Brier": _mean(squares)},
         answers,
         accuracy,
-        bins,
+        calibration,
+        sets,
+        {"reliability": bins, "confusion": matrix.tolist(), "classes": classes},
     )
 
 
-def _measure_binary(head: AnyHead, answers: Answers, target: np.ndarray, thresholds: list[Conformal]) -> Measures:
-    del head, thresholds
+def _measure_binary(head: BinaryHead, answers: Answers, target: np.ndarray, thresholds: list[Conformal]) -> Measures:
+    del thresholds
     count = len(target)
     truth, mean = target.reshape(count, -1), answers.mean.astype(np.float64).reshape(count, -1)
     known = np.isfinite(truth)
@@ -99,17 +124,25 @@ def _measure_binary(head: AnyHead, answers: Answers, target: np.ndarray, thresho
     either = ((yes | predicted) & known).sum(axis=1)
     overlap = np.where(either > 0, ((yes & predicted) & known).sum(axis=1) / np.maximum(either, 1), 1.0)
     ece, bins = _calibration_error(mean, yes, known)
+    by_output = [(values & known).reshape(-1, head.size).sum(axis=0) for values in (yes & predicted, yes, predicted)]
     return _measure_errors(
         {"accuracy": _mean(accuracy), "IoU": _mean(overlap), "NLL": _mean(answers.nll), "ECE": ece,
          "Brier": _mean(squares)},
         answers,
         accuracy,
-        bins,
+        {"calibration error": compare_confidence(mean, yes, known)},
+        [],
+        {"reliability": bins, "classes": score_classes(head.names, *by_output)},
     )  # fmt: skip
 
 
 def _measure_errors(
-    head_scores: dict[str, Score], answers: Answers, accuracy: np.ndarray, bins: list[list[float]]
+    head_scores: dict[str, Score],
+    answers: Answers,
+    accuracy: np.ndarray,
+    calibration: dict[str, CalibrationError],
+    sets: list[SetScores],
+    curves: dict[str, Any],
 ) -> Measures:
     """The measures of answers that are right or wrong; accuracy: the share of right ones per example, [n]."""
     uncertainty, wrong = mean_per_example(answers.total), 1.0 - accuracy
@@ -120,7 +153,9 @@ def _measure_errors(
         loss_name="error rate",
         uncertainty=uncertainty,
         surest_mistakes=surest_first[wrong[surest_first] > 0.5],
-        curves={"reliability": bins},
+        calibration=calibration,
+        sets=sets,
+        curves=curves,
     )
 
 
@@ -140,26 +175,28 @@ def _measure_real(head: AnyHead, answers: Answers, target: np.ndarray, threshold
     }
     head_scores |= {name: _mean(values) for name, values in head.extra_scores(mean, truth).items()}
     curves: dict[str, Any] = {}
+    sets: list[SetScores] = []
     if answers.samples is not None:
         head_scores["CRPS"] = _mean(scores.crps(answers.samples, truth).mean(axis=1))
         for coverage in INTERVALS:
             low, high = scores.interval(answers.samples, coverage)
             inside = (low <= truth) & (truth <= high)
-            head_scores[f"coverage of {coverage:.0%} intervals"] = _mean(inside.mean(axis=1))
-            head_scores[f"width of {coverage:.0%} intervals"] = _mean((high - low).mean(axis=1))
+            width = _mean((high - low).mean(axis=1))
+            sets.append(SetScores("likelihood", coverage, _mean(inside.mean(axis=1)), width))
         transform = scores.probability_integral_transform(answers.samples, truth)
         curves["pit"] = np.histogram(transform, 20, (0, 1))[0].tolist()
         for conformal in thresholds:
             low, high = intervals(mean, deviation, conformal)
             inside = (low <= truth) & (truth <= high)
-            head_scores[f"coverage of {conformal.coverage:.0%} conformal"] = _mean(inside.all(axis=1).astype(float))
-            head_scores[f"width of {conformal.coverage:.0%} conformal"] = _mean((high - low).mean(axis=1))
+            held, width = _mean(inside.all(axis=1).astype(float)), _mean((high - low).mean(axis=1))
+            sets.append(SetScores(conformal.method, conformal.coverage, held, width))
     return Measures(
         scores=head_scores | _uncertainty_scores(answers),
         loss=absolute,
         loss_name="mean absolute error",
         uncertainty=uncertainty,
         surest_mistakes=np.argsort(-absolute / np.sqrt(np.maximum(uncertainty, 1e-30)), kind="stable"),
+        sets=sets,
         curves=curves,
     )
 
@@ -180,9 +217,8 @@ def _area_under_risk(uncertainty: np.ndarray, loss: np.ndarray) -> Score:
 
 
 def _uncertainty_scores(answers: Answers) -> dict[str, Score]:
-    """Total uncertainty and its two parts, averaged."""
-    parts = {"total": answers.total, "aleatoric": answers.aleatoric, "epistemic": answers.epistemic}
-    return {name: _mean(mean_per_example(values)) for name, values in parts.items()}
+    """Total uncertainty and its two parts, as far as the model knows them, averaged."""
+    return {name: _mean(mean_per_example(getattr(answers, name))) for name in answers.uncertainties}
 
 
 def _calibration_error(confidence: np.ndarray, right: np.ndarray, known: np.ndarray) -> tuple[Score, list[list[float]]]:
@@ -198,12 +234,12 @@ def _calibration_error(confidence: np.ndarray, right: np.ndarray, known: np.ndar
     return score, np.stack([counts, confident / divisor, correct / divisor], 1).tolist()
 
 
-def _score_sets(probabilities: np.ndarray, label: np.ndarray, thresholds: list[Conformal]) -> dict[str, Score]:
+def _score_sets(probabilities: np.ndarray, label: np.ndarray, thresholds: list[Conformal]) -> list[SetScores]:
     """Coverage and size of the conformal sets that the model holds thresholds for."""
-    set_scores: dict[str, Score] = {}
+    set_scores = []
     for conformal in thresholds:
         inside = class_sets(probabilities, conformal)
-        name = f"{conformal.coverage:.0%} {conformal.method} sets"
-        set_scores[f"coverage of {name}"] = _mean(inside[np.arange(len(label)), label].astype(float))
-        set_scores[f"size of {name}"] = _mean(inside.sum(axis=1).astype(float))
+        held = _mean(inside[np.arange(len(label)), label].astype(float))
+        size = _mean(inside.sum(axis=1).astype(float))
+        set_scores.append(SetScores(conformal.method, conformal.coverage, held, size))
     return set_scores

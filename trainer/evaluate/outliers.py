@@ -23,7 +23,7 @@ def score_outliers(
     inside: answers for the split. outside: for images of another kind.
     """
     scores, histograms = {}, {}
-    for quantity in QUANTITIES:
+    for quantity in inside.uncertainties:
         inner, outer = (mean_per_example(getattr(answers, quantity)) for answers in (inside, outside))
         values, is_outside = np.concatenate([inner, outer]), np.repeat([0, 1], [len(inner), len(outer)])
         for name, score in (("AUROC", _auroc(values, is_outside)), ("FPR95", _fpr95(values, is_outside))):

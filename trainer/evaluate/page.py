@@ -13,7 +13,7 @@ from probrt.runtime.images.png import encode_png
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate import charts
 from probrt.trainer.evaluate.outliers import QUANTITIES
-from probrt.trainer.evaluate.report import HeadReport, Report
+from probrt.trainer.evaluate.report import HeadReport, Report, format_ends, format_share
 from probrt.trainer.model import Model
 
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a202c;
@@ -49,7 +49,7 @@ def render_page(report: Report, examples: Examples, model: Model) -> str:
 
 def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
     rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">{value:.4f}</td><td class="n">{low:.4f} to {high:.4f}</td></tr>'
+        f'<tr><td>{escape(name)}</td><td class="n">{value:.4f}</td><td class="n">{format_ends(low, high)}</td></tr>'
         for name, (value, low, high) in {**head.scores, **head.ood}.items()
     )
     drawings = []
@@ -80,12 +80,44 @@ def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
     return (
         f"<h2>{escape(head.name)} <small>{escape(head.likelihood)}</small></h2>"
         f"<table><tr><th>score</th><th>value</th><th>95 % interval</th></tr>{rows}</table>"
-        f"<div>{''.join(drawings)}</div>"
+        f"{_render_coverage(head)}<div>{''.join(drawings)}</div>{_render_classes(head)}"
         f"<h3>Review threshold</h3><p data-curve='{curve}'><label>{escape(head.loss)} at most <input type='number' "
         f"min='0' step='any' value='{start:.4g}'></label> <output></output></p>"
         f"<table><tr><th>{escape(head.loss)} at most</th><th>let through up to total</th><th>of inputs</th></tr>"
         f"{review}</table>{_render_gallery(head, examples, model)}"
     )
+
+
+def _render_coverage(head: HeadReport) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(row.method)}</td><td class="n">{row.wanted:.0%}</td><td class="n">{row.held[0]:.1%}</td>'
+        f'<td class="n">{row.held[1]:.1%} to {row.held[2]:.1%}</td>'
+        f'<td class="n">{"" if row.size is None else f"{row.size[0]:.4g}"}</td></tr>'
+        for row in head.coverage
+    )
+    names = "<tr><th>method</th><th>wanted</th><th>held</th><th>95 % interval</th><th>size</th></tr>"
+    return f"<h3>Coverage</h3><table>{names}{rows}</table>" if rows else ""
+
+
+def _render_classes(head: HeadReport) -> str:
+    """Renders the scores of each class, and beside them the confusion matrix; a darker cell is more."""
+    if not head.classes:
+        return ""
+    header = "".join(f"<th>{escape(score.label)}</th>" for score in head.classes) if head.confusion else ""
+    title = "<h3>Classes</h3>" + ("<p>On the right, examples of each class by predicted class.</p>" if header else "")
+    rows = []
+    for place, score in enumerate(head.classes):
+        counts = head.confusion[place] if head.confusion else []
+        cells = "".join(
+            f'<td class="n" style="background:rgba(43,108,176,{count / max(1, sum(counts)):.2f})">{count}</td>'
+            for count in counts
+        )
+        shares = "".join(
+            f'<td class="n">{format_share(value)}</td>' for value in (score.precision, score.recall, score.f1)
+        )
+        rows.append(f'<tr><td>{escape(score.label)}</td><td class="n">{score.count}</td>{shares}{cells}</tr>')
+    names = f"<tr><th>class</th><th>count</th><th>precision</th><th>recall</th><th>F1</th>{header}</tr>"
+    return f"{title}<table>{names}{''.join(rows)}</table>"
 
 
 def _render_gallery(head: HeadReport, examples: Examples, model: Model) -> str:

@@ -27,15 +27,6 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     return tuple(np.bincount(bin_of, values, bins) for values in (np.ones(len(bin_of)), confidence, right))
 
 
-def classwise_calibration_error(probabilities: np.ndarray, target: np.ndarray, bins: int = BINS) -> float:
-    """The calibration error of each class's probability against its frequency, averaged over classes.
-
-    Kull et al. 2019. probabilities [n, classes], target [n].
-    """
-    classes = range(probabilities.shape[1])
-    return float(np.mean([expected_calibration_error(probabilities[:, k], target == k, bins) for k in classes]))
-
-
 def area_under_risk(uncertainty: np.ndarray, loss: np.ndarray) -> float:
     """Area under the risk-coverage curve: the mean, over examples, of the risk at their threshold (Geifman et al.
     2019); examples of equal uncertainty share theirs."""
