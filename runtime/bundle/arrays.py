@@ -8,10 +8,8 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from probrt.runtime.bundle.manifest import Natural, Record
+from probrt.runtime.bundle.manifest_checks import MAX_INPUT_VALUES
 from probrt.runtime.errors import BundleError
-
-# The largest array that `read` makes, in values.
-MAX_VALUES = 1 << 28
 
 
 class StoredArray(Record, frozen=True, kw_only=True):
@@ -43,9 +41,9 @@ def enlarge(grids: npt.NDArray[np.float32], shape: Sequence[int]) -> npt.NDArray
     """Returns images [count, *shape]: every value is that of the nearest point of its grid.
 
     grids: [count, *smaller sides], of as many dimensions. Raises BundleError for another number of dimensions, for
-    empty sides and for more than MAX_VALUES values.
+    empty sides and for more than MAX_INPUT_VALUES values.
     """
-    if len(grids.shape) != len(shape) + 1 or 0 in grids.shape or _count(shape) * len(grids) > MAX_VALUES:
+    if len(grids.shape) != len(shape) + 1 or 0 in grids.shape or _count(shape) * len(grids) > MAX_INPUT_VALUES:
         raise BundleError(f"images of shape {list(shape)} from grids of shape {list(grids.shape)}")
     for axis, (side, small) in enumerate(zip(shape, grids.shape[1:], strict=True), start=1):
         if side != small:

@@ -232,3 +232,11 @@ def wait_until_busy(pid: int, seconds: float) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     while sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15])) / ticks < seconds:
         time.sleep(0.1)
+
+
+def test_a_graph_that_ends_its_process_is_refused(make_bundle: Callable[..., Bundle], started: list[Any]) -> None:
+    bundle = make_bundle("mean.tflite", endless_graphs.endless_tflite())
+    with trial.Trial(bundle, LITERT, trial.list_graphs(bundle, LITERT)) as tried:
+        started[0].send_signal(signal.SIGSEGV)
+        (fault,) = tried.find_faults()
+    assert str(fault) == "mean.tflite: ends the process that runs it (SIGSEGV); export the bundle again"
