@@ -20,7 +20,11 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model directory.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the config with every default filled in, and stop.")
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print the config, which may be half written, with every key and its meaning, and stop.",
+        ),
     ] = False,
 ) -> int:
     """Fit a probabilistic conv net to labelled images."""
@@ -178,6 +182,6 @@ def _print_config(path: Path) -> int:
     from probrt.runtime.hush import hush
 
     with hush():
-        from probrt.trainer.config.config import load_config, to_toml
-    typer.echo(to_toml(load_config(path)), nl=False)
+        from probrt.trainer.config.config import complete_config
+    typer.echo(complete_config(path), nl=False)
     return 0

@@ -45,11 +45,11 @@ _PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy",
 
 def train_model(path: Path, out: Path, console: Console, resume: bool = False) -> None:
     """Fits the model of a config and writes its model directory; `resume` continues from the newest checkpoint."""
-    config = load_config(path)
     strategy = choose_strategy()
     chief = is_chief(strategy)
     if not chief:
         console = Console(file=io.StringIO())
+    config = load_config(path, lambda line: console.print(f"note: {line}", soft_wrap=True, markup=False))
     checkpoints = Checkpoints(out / "checkpoints", lambda line: console.print(line, soft_wrap=True))
     if resume and (out / "model.json").exists() and not checkpoints.paths():
         console.print(f"{out}: is finished already; next: probrt export {out}", soft_wrap=True)

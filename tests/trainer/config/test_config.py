@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.config.config import load_config, to_toml
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.variational.priors.families import NormalPrior
 
 GOOD = (Path(__file__).parents[3] / "examples" / "digits" / "config.toml").read_text()
@@ -68,3 +72,82 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="is a folder"):
         load_config(tmp_path)
+
+
+HALF = """
+[data]
+folder = "pictures"
+[input]
+shape = [8, 8, 3]
+colour = "rgb"
+[[heads]]
+likelihood = "categorical"
+name = "kind"
+[fit]
+epochs = 5
+"""
+
+
+def test_all_missing_fields_are_named_in_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(HALF)
+    with pytest.raises(ConfigError, match=r"missing: name, input\.resize, heads\[0\]\.labels; .*--print-config"):
+        load_config(path)
+    path.write_text("")
+    with pytest.raises(ConfigError, match="missing: name, data, input, heads;"):
+        load_config(path)
+    path.write_text(HALF.replace("epochs = 5", 'epochs = "5"\nbach = 4'))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    for text in ("missing: name, input.resize", "fit.epochs: expected `int`", "fit.bach: unknown key"):
+        assert text in str(caught.value)
+    assert str(caught.value).endswith("did you mean batch?")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('colour = "grey"', 'color = "gray"'),
+        ('colour = "grey"', 'colour = "Grey"'),
+        ('colour = "grey"', 'colour = "grayscale"'),
+        ('likelihood = "bernoulli"', 'likelihood = "Bernoulli"'),
+        ('name = "conv"', 'name = "Conv"'),
+        ('labels = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]', "labels = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+    ],
+)
+def test_other_spellings_are_understood(tmp_path: Path, old: str, new: str) -> None:
+    assert old in GOOD
+    path, notes = tmp_path / "config.toml", []
+    path.write_text(GOOD)
+    expected = load_config(path, notes.append)
+    assert notes == []
+    path.write_text(GOOD.replace(old, new, 1))
+    assert load_config(path, notes.append) == expected
+    assert bool(notes) == ("labels" not in old)
+
+
+def test_the_name_of_a_head_may_have_spaces(tmp_path: Path) -> None:
+    path, notes = tmp_path / "config.toml", []
+    path.write_text(GOOD.replace('name = "slant"', 'name = "Slant of the digit"', 1))
+    head = load_config(path, notes.append).heads[1]
+    assert (head.name, head.column) == ("slant_of_the_digit", "Slant of the digit")
+    assert notes == ["head 'Slant of the digit' is named slant_of_the_digit; its column is 'Slant of the digit'"]
+
+
+@pytest.mark.parametrize("text", ["", HALF, GOOD])
+def test_a_half_written_config_prints_every_key_with_its_meaning(
+    tmp_path: Path, text: str, called: Callable[..., Any]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    result = called("train", "config.toml", "--print-config", cwd=tmp_path)
+    assert result.code == 0, result.err
+    printed = tomllib.loads(result.out)
+    assert printed["fit"]["epochs"] == (24 if text == GOOD else 5 if text == HALF else FitSettings().epochs)
+    assert "# highest learning rate; it falls" in result.out
+    assert ("# name = …  (required)" in result.out) == (text != GOOD)
+    assert ("# resize = …  (required) one of: bilinear, none" in result.out) == (text != GOOD)
+    if text == GOOD:
+        expected = load_config(path)
+        path.write_text(result.out)
+        assert load_config(path) == expected
