@@ -119,7 +119,7 @@ class BundleWriter:
         if variant == "draws":
             for chunk, first in enumerate(range(0, len(posterior.order), posterior.chunk)):
                 indices = posterior.order[first : first + posterior.chunk]
-                make = functools.partial(graphs.make_draws_function, self.model, posterior.seed, indices)
+                make = functools.partial(graphs.make_draws_function, self.model, posterior.seed, indices, first == 0)
                 yield GraphPart(make, chunk, (first, len(indices)))
 
     def _convert(self, graph: GraphSpec, function: FrozenFunction, name: str, draws: tuple[int, int] | None) -> bytes:

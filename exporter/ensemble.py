@@ -21,6 +21,7 @@ from probrt.runtime.errors import UsageError
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments
 from probrt.trainer.model import Model, map_draws
+from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.variational.handlers import DrawHandler, Handler, active_handler, use_handler
 from probrt.trainer.variational.random_weight import RandomWeight
 
@@ -46,6 +47,8 @@ class AverageHandler(Handler):
 class Ensemble:
     """Several members behind the interface of one model (`Exportable`).
 
+    The novelty is the first member's: it costs one pass, those of all members would cost one each.
+
     calibration: none. Temperature and scale act inside each member; conformal thresholds and risk curves were measured
     on each member alone and do not hold for the ensemble.
     """
@@ -69,6 +72,11 @@ class Ensemble:
     def weights(self) -> list[RandomWeight]:
         """The random weights of all members."""
         return [weight for member in self.members for weight in member.weights]
+
+    @property
+    def novelty(self) -> Novelty | None:
+        """How the first member computes novelty."""
+        return self.members[0].novelty
 
     @property
     def max_draws(self) -> int | None:
@@ -96,9 +104,27 @@ class Ensemble:
         """Returns each head's calibrated moments under the active handler, from shared features."""
         return self._evaluate(lambda index: self.members[index].moments_from(features[index]))
 
-    def combine_draws(self, images: tf.Tensor, handlers: Sequence[Handler]) -> dict[str, dict[str, tf.Tensor]]:
+    def moments_and_novelty(self, images: tf.Tensor) -> tuple[MomentsByHead, dict[str, tf.Tensor]]:
+        """Returns each head's calibrated moments, averaged over members, and the first member's novelty."""
+        first, *others = range(len(self.members))
+        with use_handler(self._member_handler(first)):
+            moments, novelty = self.members[first].moments_and_novelty(images)
+        answers = [moments]
+        for index in others:
+            with use_handler(self._member_handler(index)):
+                answers.append(self.members[index].moments(images))
+        return _average(answers), novelty
+
+    def novelty_from(self, features: list[list[tf.Tensor]]) -> dict[str, tf.Tensor]:
+        """Returns the first member's novelty from shared features; empty if it has none."""
+        with use_handler(self._member_handler(0)):
+            return self.members[0].novelty_from(features[0])
+
+    def combine_draws(
+        self, features: list[list[tf.Tensor]], handlers: Sequence[Handler]
+    ) -> dict[str, dict[str, tf.Tensor]]:
         """Returns each head's quantities over the draws of some handlers; each member has its own calibration."""
-        draws = map_draws(self, images, handlers, self.moments_from)
+        draws = map_draws(features, handlers, self.moments_from)
         return {head.name: combine_moments(head, [draw[head.name] for draw in draws]) for head in self.heads}
 
     def constant_mean_handler(self) -> Handler:
@@ -123,6 +149,11 @@ class Ensemble:
                 own = member.draw_handlers(seed, [indices[place] for place in places], len(places))
                 handlers |= {place: MemberHandler(index, handler) for place, handler in zip(places, own, strict=True)}
         return [handlers[place] for place in range(count)]
+
+    def _member_handler(self, index: int) -> Handler:
+        """Returns the handler of one member at the posterior mean, from the active one of all."""
+        handler = active_handler()
+        return handler.handlers[index] if isinstance(handler, AverageHandler) else handler
 
     def _evaluate(self, fn: Callable[[int], MomentsByHead]) -> MomentsByHead:
         """Evaluates `fn` on the active member, or averages it over all members."""

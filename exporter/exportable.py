@@ -10,6 +10,7 @@ import tensorflow as tf
 from probrt.runtime.bundle.manifest import Calibration, Input
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.variational.handlers import Handler
 from probrt.trainer.variational.random_weight import RandomWeight
 
@@ -42,6 +43,10 @@ class Exportable(Protocol):
         """The trained models that it consists of."""
 
     @property
+    def novelty(self) -> Novelty | None:
+        """How the novelty of an image is computed; None if it is not."""
+
+    @property
     def max_draws(self) -> int | None:
         """The number of draws that differ from each other; None if there is no bound."""
 
@@ -61,8 +66,14 @@ class Exportable(Protocol):
     def moments_from(self, features: Any) -> dict[str, Moments]:
         """Returns each head's calibrated moments under the active handler, from shared features."""
 
-    def combine_draws(self, images: tf.Tensor, handlers: Sequence[Handler]) -> Mapping[str, Mapping[str, tf.Tensor]]:
-        """Returns each head's quantities over the draws of some handlers."""
+    def moments_and_novelty(self, images: tf.Tensor) -> tuple[dict[str, Moments], dict[str, tf.Tensor]]:
+        """Returns each head's moments, and the novelty, from one pass; use a handler of the posterior mean."""
+
+    def novelty_from(self, features: Any) -> dict[str, tf.Tensor]:
+        """Returns `score` and `p_value`, [batch], from shared features; use a handler of the posterior mean."""
+
+    def combine_draws(self, features: Any, handlers: Sequence[Handler]) -> Mapping[str, Mapping[str, tf.Tensor]]:
+        """Returns each head's quantities over the draws of some handlers, from shared features."""
 
     def constant_mean_handler(self) -> Handler:
         """Returns a handler that holds every random weight's posterior mean; call it outside a trace."""

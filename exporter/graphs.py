@@ -10,11 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probrt.exporter.exportable import Exportable
-from probrt.runtime.bundle.manifest import PosteriorRecord
+from probrt.runtime.bundle.manifest import NOVELTY, PosteriorRecord
 from probrt.trainer.heads import Moments
 from probrt.trainer.variational.handlers import Handler, use_handler
 
-NamedTensors = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>`
+NamedTensors = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>` and `novelty.<quantity>`
 
 
 class GraphFunction(Protocol):
@@ -56,9 +56,33 @@ def name_quantities(heads: Mapping[str, Mapping[str, tf.Tensor]]) -> NamedTensor
     return {f"{head}.{quantity}": value for head, values in heads.items() for quantity, value in values.items()}
 
 
-def combine_named(model: Exportable, handlers: Sequence[Handler], images: tf.Tensor) -> NamedTensors:
-    """Computes all quantities of every head over the draws of some handlers, unrolled in one graph."""
-    return name_quantities(model.combine_draws(images, handlers))
+def name_novelty(novelty: Mapping[str, tf.Tensor]) -> NamedTensors:
+    """Returns the novelty by name."""
+    return {f"{NOVELTY}.{quantity}": value for quantity, value in novelty.items()}
+
+
+def evaluate_mean(model: Exportable, images: tf.Tensor) -> NamedTensors:
+    """Computes every head's moments and the novelty; use a handler of the posterior mean."""
+    moments, novelty = model.moments_and_novelty(images)
+    return name_moments(moments) | name_novelty(novelty)
+
+
+def combine_named(
+    model: Exportable, handlers: Sequence[Handler], images: tf.Tensor, mean: Handler | None = None
+) -> NamedTensors:
+    """Computes all quantities of every head over the draws of some handlers, unrolled in one graph.
+
+    mean: the handler of the posterior mean, to compute the novelty with; None leaves the novelty out.
+    """
+    features = model.shared_features(images)
+    outputs = name_quantities(model.combine_draws(features, handlers))
+    return outputs if mean is None else outputs | compute_novelty(model, features, mean)
+
+
+def compute_novelty(model: Exportable, features: Any, mean: Handler) -> NamedTensors:
+    """Computes the novelty by name from shared features, under the handler of the posterior mean."""
+    with use_handler(mean):
+        return name_novelty(model.novelty_from(features))
 
 
 def make_mean_function(model: Exportable) -> GraphFunction:
@@ -67,17 +91,23 @@ def make_mean_function(model: Exportable) -> GraphFunction:
 
     def mean(images: tf.Tensor) -> NamedTensors:
         with use_handler(handler):
-            return name_moments(model.moments(images))
+            return evaluate_mean(model, images)
 
     return compile_function(mean, [images_spec(model)])
 
 
-def make_draws_function(model: Exportable, seed: int, indices: Sequence[int]) -> GraphFunction:
-    """Makes one chunk of the `draws` variant: the weights of these draws are constants."""
+def make_draws_function(
+    model: Exportable, seed: int, indices: Sequence[int], with_novelty: bool = True
+) -> GraphFunction:
+    """Makes one chunk of the `draws` variant: the weights of these draws are constants.
+
+    with_novelty: in the first chunk. The others add draws to an answer that has its novelty already.
+    """
     handlers = [model.constant_draw_handler(seed, index) for index in indices]
+    mean = model.constant_mean_handler() if with_novelty and model.novelty else None
 
     def draws(images: tf.Tensor) -> NamedTensors:
-        return combine_named(model, handlers, images)
+        return combine_named(model, handlers, images, mean)
 
     return compile_function(draws, [images_spec(model)])
 
@@ -89,13 +119,14 @@ def make_sampled_function(model: Exportable, posterior: PosteriorRecord) -> Grap
     then the unused indices ascending; with any other seed, index = position.
     """
     chunk, table = posterior.chunk, tf.constant(index_table(posterior), tf.int32)
+    mean = model.constant_mean_handler() if model.novelty else None
 
     def sampled(images: tf.Tensor, seed: tf.Tensor, start: tf.Tensor) -> NamedTensors:
         positions = start[0] + tf.range(chunk)
         bank_indices = tf.gather(table, tf.minimum(positions, posterior.max_samples - 1))
         in_table = (seed[0] == posterior.seed) & (positions < posterior.max_samples)
         handlers = model.draw_handlers(seed[0], tf.where(in_table, bank_indices, positions), chunk)
-        return combine_named(model, handlers, images)
+        return combine_named(model, handlers, images, mean)
 
     scalars = [tf.TensorSpec([1], tf.int32, name=name) for name in ("seed", "start")]
     return compile_function(sampled, [images_spec(model), *scalars])

@@ -19,9 +19,10 @@ from probrt.exporter.graphs import (
     NamedTensors,
     combine_named,
     compile_function,
+    compute_novelty,
+    evaluate_mean,
     images_spec,
     index_table,
-    name_moments,
     name_quantities,
 )
 from probrt.exporter.pictures import decode_pictures
@@ -60,7 +61,7 @@ def make_mean_signature(model: Exportable) -> GraphFunction:
         rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(model, images))
         good = _good_rows(images, model.input)
         with use_handler(MeanHandler()):
-            outputs = name_moments(model.moments(_clear_rows(images, good)))
+            outputs = evaluate_mean(model, _clear_rows(images, good))
         return _first_rows(_set_nan_rows(outputs, good), rows)
 
     return compile_function(mean, [images_spec(model)])
@@ -90,7 +91,7 @@ class SamplingSignatures:
             rows, images = tf.shape(images)[0], _pad_empty(_ensure_sides(self.model, images))
             good = _good_rows(images, self.model.input)
             handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
-            outputs = combine_named(self.model, handlers, _clear_rows(images, good))
+            outputs = combine_named(self.model, handlers, _clear_rows(images, good), MeanHandler())
             return _first_rows(_set_nan_rows(outputs, good), rows)
 
         return compile_function(serving_default, [images_spec(self.model)])
@@ -104,8 +105,9 @@ class SamplingSignatures:
             counts, seeds = _expand_to_rows(num_samples, images), _expand_to_rows(seed, images)
             good = _good_rows(images, self.model.input) & (seeds >= 0)
             good &= (counts >= 1) & (counts <= self.posterior.max_samples)
-            cleared = _clear_rows(images, good)
-            outputs = self._combine_by_seed(cleared, tf.where(good, counts, 0), tf.where(good, seeds, 0))
+            features = self.model.shared_features(_clear_rows(images, good))
+            outputs = self._combine_by_seed(features, tf.where(good, counts, 0), tf.where(good, seeds, 0))
+            outputs |= compute_novelty(self.model, features, MeanHandler())
             return _first_rows(_set_nan_rows(outputs, good), rows)
 
         return self._with_defaults(sample)
@@ -135,6 +137,7 @@ class SamplingSignatures:
                 f"{name}.mean": tf.transpose(stack, [1, 0, *range(2, len(stack.shape))])
                 for name, stack in zip(names, stacks, strict=True)
             }
+            outputs |= compute_novelty(self.model, features, MeanHandler())
             return _first_rows(_set_nan_rows(outputs, good), rows)
 
         return self._with_defaults(draws)
@@ -164,7 +167,7 @@ class SamplingSignatures:
         table = tf.constant(index_table(self.posterior), tf.int32)
         return tf.where(seed == self.posterior.seed, tf.gather(table, position), position)
 
-    def _combine_by_seed(self, images: tf.Tensor, counts: tf.Tensor, seeds: tf.Tensor) -> NamedTensors:
+    def _combine_by_seed(self, features: Any, counts: tf.Tensor, seeds: tf.Tensor) -> NamedTensors:
         """Combines `counts` [rows] draws of `seeds` [rows]: a loop over the distinct seeds around a loop over draws."""
         groups, group_of_row = tf.unique(seeds)
         group_count = tf.size(groups)
@@ -174,7 +177,8 @@ class SamplingSignatures:
             group: tf.Tensor, arrays: dict[str, tf.TensorArray]
         ) -> tuple[tf.Tensor, dict[str, tf.TensorArray]]:
             rows = tf.where(group_of_row == group)[:, 0]
-            outputs = self._combine_running(tf.gather(images, rows), tf.gather(counts, rows), groups[group])
+            features_of_group = _map_rows(lambda tensor: tf.gather(tensor, rows), features)
+            outputs = self._combine_running(features_of_group, tf.gather(counts, rows), groups[group])
             return group + 1, {name: array.write(group, outputs[name]) for name, array in arrays.items()}
 
         shapes = {
@@ -195,15 +199,14 @@ class SamplingSignatures:
             for name, array in arrays.items()
         }
 
-    def _combine_running(self, images: tf.Tensor, counts: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
+    def _combine_running(self, features: Any, counts: tf.Tensor, seed: tf.Tensor) -> NamedTensors:
         """Combines `counts` [rows] draws of one seed; the memory does not grow with the number of draws.
 
         The rows go by their number, the largest first, so that each draw is computed for those that want it alone: a
         row costs what it would alone.
         """
         order = tf.argsort(counts, direction="DESCENDING", stable=True)
-        images, counts = tf.gather(images, order), tf.gather(counts, order)
-        features = self.model.shared_features(images)
+        features, counts = _map_rows(lambda rows: tf.gather(rows, order), features), tf.gather(counts, order)
 
         def add_position(position: tf.Tensor, running: Running) -> Running:
             wanted = tf.math.count_nonzero(position < counts, dtype=tf.int32)

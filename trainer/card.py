@@ -30,6 +30,7 @@ def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mappin
         "Data": _describe_data(model.heads, dataset),
         "Quality": _describe_quality(model.heads, provenance["metrics"]),
         "Calibration": [f"- {describe_calibration(calibration)}" for calibration in model.calibration],
+        "Novelty": [f"- {provenance['novelty']}"],
         "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, config)],
         "How it was made": _describe_fit(config.fit, config.seed, provenance),
     }
@@ -43,8 +44,8 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
     """Returns the uses that the data do not support, one sentence each."""
     train = dataset.splits["train"]
     limits = [
-        "Inputs of another source or kind than the data above: nothing here was measured on them. A high epistemic "
-        "uncertainty is a hint of such an input, its absence no proof that there is none."
+        "Inputs of another source or kind than the data above: nothing here was measured on them. A small p-value of "
+        "novelty or a high epistemic uncertainty is a hint of such an input, its absence no proof that there is none."
     ]
     for head in heads:
         limits += _list_class_limits(head, dataset)

@@ -6,15 +6,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Calibration, Input
+from probrt.runtime.bundle.manifest import NOVELTY, Calibration, Input
+from probrt.runtime.errors import ConfigError
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments, combine_stacked
 from probrt.trainer.keras_internals import flatten_layers, nodes_in_order
+from probrt.trainer.novelty.score import Novelty
+from probrt.trainer.novelty.stages import pool_positions, stage_tensors
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
     DrawHandler,
@@ -36,9 +39,10 @@ class Model:
     """What training produces and export takes.
 
     network: Keras 3, raw images [batch, *input.shape] → {head: channels}; call it under a handler.
+    novelty: how far an image lies from the training images; None if the model cannot tell.
 
     The network is cut where the first random weights come in. `shared_features` runs the first part, once for all
-    draws; the methods named `…_from` run the rest, once per draw.
+    draws; the methods named `…_from` run the rest, once per draw. Raises ConfigError for a head of a reserved name.
     """
 
     name: str
@@ -46,6 +50,11 @@ class Model:
     heads: tuple[AnyHead, ...]
     network: keras.Model
     calibration: tuple[Calibration, ...] = ()
+    novelty: Novelty | None = None
+
+    def __post_init__(self) -> None:
+        if any(head.name == NOVELTY for head in self.heads):
+            raise ConfigError(f"heads: the name {NOVELTY} is reserved for the novelty of an image; choose another")
 
     @property
     def weights(self) -> list[RandomWeight]:
@@ -91,26 +100,44 @@ class Model:
         """Returns each head's calibrated moments under the active handler, from the whole network."""
         return self.calibrated_moments(self.channels(images))
 
+    def moments_and_novelty(self, images: tf.Tensor) -> tuple[dict[str, Moments], dict[str, tf.Tensor]]:
+        """Returns each head's calibrated moments, and the novelty, from one pass through the whole network.
+
+        Use a handler of the posterior mean. The novelty is `score` and `p_value`, [batch]; empty if there is none.
+        """
+        if self.novelty is None:
+            return self.moments(images), {}
+        channels, stages = self._with_stages(images, training=False)
+        return self.calibrated_moments(_to_float32(channels)), _score_stages(self.novelty, stages)
+
     def shared_features(self, images: tf.Tensor) -> Features:
         """Computes the deterministic features that all draws share."""
         with use_handler(MeanHandler()):
-            features = self._parts[0](images, training=False)
-        return list(features) if isinstance(features, list | tuple) else [features]  # Keras unwraps a list of one
+            return _as_list(self._parts[0](images, training=False))
+
+    def novelty_from(self, features: Features) -> dict[str, tf.Tensor]:
+        """Returns the novelty, `score` and `p_value`, [batch], from shared features; empty if there is none.
+
+        Use a handler of the posterior mean.
+        """
+        if self.novelty is None:
+            return {}
+        return _score_stages(self.novelty, _as_list(self._stages_from(features, training=False)))
 
     def channels_from(self, features: Features) -> Channels:
         """Returns each head's channels under the active handler, before calibration, from shared features."""
         drawn = self._parts[1]
         if drawn is None:
-            return _to_float32(dict(zip(self.network.output, features, strict=True)))
+            return _to_float32(dict(zip(self.network.output, features, strict=False)))  # stages follow
         return _to_float32(drawn(features, training=False))
 
     def moments_from(self, features: Features) -> dict[str, Moments]:
         """Returns each head's calibrated moments under the active handler, from shared features."""
         return self.calibrated_moments(self.channels_from(features))
 
-    def combine_draws(self, images: tf.Tensor, handlers: Sequence[Handler]) -> dict[str, dict[str, tf.Tensor]]:
-        """Returns each head's quantities over the draws of some handlers."""
-        draws = map_draws(self, images, handlers, self.channels_from)
+    def combine_draws(self, features: Features, handlers: Sequence[Handler]) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns each head's quantities over the draws of some handlers, from shared features."""
+        draws = map_draws(features, handlers, self.channels_from)
         answers = {}
         for head in self.heads:
             channels = [draw[head.name] for draw in draws]
@@ -155,9 +182,21 @@ class Model:
         calibration = tuple(calibration for calibration in self.calibration if calibration.head in names)
         return dataclasses.replace(self, heads=heads, network=network, calibration=calibration)
 
+    def check_stages(self) -> None:
+        """Raises KeyError or ValueError if the network lacks a stage of novelty, or has others of its name."""
+        if self.novelty is None:
+            return
+        for ref, tensor, distance in zip(self.novelty.stages, self._stages, self.novelty.distances, strict=True):
+            features = (tensor.shape[-1] or 0) * (2 if len(tensor.shape) > 2 else 1)
+            if features != len(distance.centre):
+                raise ValueError(f"stage {ref} has {features} features, not {len(distance.centre)}")
+
     @cached_property
-    def _parts(self) -> tuple[keras.Model, keras.Model | None]:
-        """The network cut where the first random weights come in; None if there are none."""
+    def _cut(self) -> tuple[list[keras.KerasTensor], bool]:
+        """The tensors at which the network is cut, and whether random weights follow.
+
+        Last come the stages of novelty before the cut, which no draw changes.
+        """
         random: set[int] = set()
         border: dict[int, keras.KerasTensor] = {}
         for node in nodes_in_order(self.network):
@@ -166,25 +205,36 @@ class Model:
                 random |= {id(tensor) for tensor in node.outputs}
                 border |= {id(tensor): tensor for tensor in node.inputs if id(tensor) not in random}
         border |= {id(tensor): tensor for tensor in self.network.output.values() if id(tensor) not in random}
-        cut = list(border.values())
-        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if random else None
+        border |= {id(tensor): tensor for tensor in self._stages if id(tensor) not in random}
+        return list(border.values()), bool(random)
+
+    @cached_property
+    def _parts(self) -> tuple[keras.Model, keras.Model | None]:
+        """The network cut where the first random weights come in; None if there are none."""
+        cut, has_random = self._cut
+        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if has_random else None
+
+    @cached_property
+    def _stages(self) -> list[keras.KerasTensor]:
+        """The tensors whose features novelty compares."""
+        return stage_tensors(self.without_auxiliary().network, self.novelty.stages) if self.novelty else []
+
+    @cached_property
+    def _with_stages(self) -> keras.Model:
+        """The network with its stages as a second output."""
+        return keras.Model(self.network.input, [self.network.output, self._stages])
+
+    @cached_property
+    def _stages_from(self) -> keras.Model:
+        """The part of the network from the cut to the stages."""
+        return keras.Model(self._cut[0], self._stages)
 
 
-class SharesFeatures(Protocol):
-    """A model, or an ensemble, that computes once what all draws share."""
+def map_draws(features: Any, handlers: Sequence[Handler], evaluate: Callable[[Any], T]) -> list[T]:
+    """Evaluates a function of the shared features under each handler.
 
-    def shared_features(self, images: tf.Tensor) -> Any:
-        """Computes the deterministic features that all draws share."""
-
-
-def map_draws(
-    model: SharesFeatures, images: tf.Tensor, handlers: Sequence[Handler], evaluate: Callable[[Any], T]
-) -> list[T]:
-    """Evaluates a function of the shared features under each handler; computes the features once.
-
-    evaluate: a method of `model` such as `channels_from` or `moments_from`.
+    features: of a model, or of an ensemble. evaluate: a method of it such as `channels_from` or `moments_from`.
     """
-    features = model.shared_features(images)
     results = []
     for handler in handlers:
         with use_handler(handler):
@@ -196,7 +246,7 @@ def compile_answer(model: Model, seed: int, draws: int) -> Callable[[tf.Tensor],
     """Compiles a function of raw images that returns each head's quantities over `draws` draws of a seed."""
 
     def answer(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
-        return model.combine_draws(images, model.draw_handlers(seed, tf.range(draws), draws))
+        return model.combine_draws(model.shared_features(images), model.draw_handlers(seed, tf.range(draws), draws))
 
     compiled: Callable[[tf.Tensor], dict[str, dict[str, tf.Tensor]]] = tf.function(
         answer, reduce_retracing=True, autograph=False
@@ -212,3 +262,13 @@ def own_layer_name(head: AnyHead, part: str) -> str:
 
 def _to_float32(channels: Channels) -> Channels:
     return {name: tf.cast(values, tf.float32) for name, values in channels.items()}
+
+
+def _as_list(tensors: Any) -> list[tf.Tensor]:
+    """Returns a network's outputs as a list: Keras unwraps a list of one."""
+    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
+
+
+def _score_stages(novelty: Novelty, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    score = novelty.score([pool_positions(features) for features in stages])
+    return {"score": score, "p_value": novelty.p_value(score)}

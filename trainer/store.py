@@ -5,11 +5,13 @@ model/  model.json          name, input, heads, calibration, provenance
         weights.weights.h5  its variables
         images.npy          some raw training images, for checks at export
         targets.npz         the targets of these images by head, where they are known
+        novelty.npz         the distances and scores of novelty, where the model has it
         card.md             the model card, for people
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +25,19 @@ from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import MODEL_NAME, Calibration, Input
 from probrt.runtime.errors import DataError, ProbrtError, one_line
-from probrt.runtime.files import write_atomic
+from probrt.runtime.files import open_atomic, write_atomic
 from probrt.trainer import backbones, layers  # noqa: F401  (register the layers that architecture.json names)
 from probrt.trainer.extensions import convert_record, find_unknown_tag, load_installed
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.keras_internals import is_functional
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.archive import NoveltyEntry, list_sizes, make_novelty, to_arrays
+from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.stored_arrays import check_weights_file, read_array, read_arrays
 from probrt.trainer.vet_architecture import vet_architecture
 
 _MODEL, _ARCHITECTURE, _WEIGHTS = "model.json", "architecture.json", "weights.weights.h5"
-_IMAGES, _TARGETS = "images.npy", "targets.npz"
+_IMAGES, _TARGETS, _NOVELTY = "images.npy", "targets.npz", "novelty.npz"
 
 
 class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +47,7 @@ class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     input: Input
     heads: list[AnyHead]
     calibration: list[Calibration] = []
+    novelty: NoveltyEntry | None = None
     provenance: dict[str, Any]
 
 
@@ -65,12 +70,15 @@ def save_model(
         input=model.input,
         heads=list(model.heads),
         calibration=list(model.calibration),
+        novelty=NoveltyEntry.of(model.novelty) if model.novelty else None,
         provenance=provenance,
     )
     (folder / _ARCHITECTURE).write_text(model.network.to_json(indent=1))
     model.network.save_weights(folder / _WEIGHTS)
     np.save(folder / _IMAGES, images, allow_pickle=False)
     np.savez_compressed(folder / _TARGETS, allow_pickle=False, **targets)
+    if model.novelty is not None:
+        save_novelty(folder, model.novelty)
     (folder / "card.md").write_text(card or f"# {model.name}\n", encoding="utf-8")
     save_record(folder, stored)  # comes last, so that a folder with a model.json holds a whole model
 
@@ -78,6 +86,12 @@ def save_model(
 def save_record(folder: Path, stored: StoredModel) -> None:
     """Writes model.json, or leaves it as it was and raises OSError."""
     write_atomic(folder / _MODEL, msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
+
+
+def save_novelty(folder: Path, novelty: Novelty) -> None:
+    """Writes novelty.npz, or leaves it as it was and raises OSError."""
+    with open_atomic(folder / _NOVELTY) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **to_arrays(novelty))
 
 
 def load_model(folder: Path) -> tuple[Model, StoredModel]:
@@ -96,7 +110,13 @@ def load_model(folder: Path) -> tuple[Model, StoredModel]:
     with _explain_faults(folder / _WEIGHTS) as path:
         check_weights_file(path, network)
         network.load_weights(path)
-    return Model(stored.name, stored.input, tuple(stored.heads), network, tuple(stored.calibration)), stored
+    model = Model(stored.name, stored.input, tuple(stored.heads), network, tuple(stored.calibration))
+    if stored.novelty is not None:
+        with _explain_faults(folder / _NOVELTY) as path:
+            novelty = make_novelty(stored.novelty, read_arrays(path, list_sizes(stored.novelty)))
+            model = dataclasses.replace(model, novelty=novelty)
+            model.check_stages()
+    return model, stored
 
 
 def load_images(folder: Path) -> np.ndarray:

@@ -21,6 +21,7 @@ from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer import data
 from probrt.trainer.build import build_model
 from probrt.trainer.calibration.calibrate import calibrate_model
+from probrt.trainer.calibration.novelty import add_novelty
 from probrt.trainer.card import make_card
 from probrt.trainer.config.config import Config, load_config
 from probrt.trainer.data.examples import Dataset
@@ -35,6 +36,7 @@ from probrt.trainer.fit.step import StepResult
 from probrt.trainer.fit.validation import average_scores, make_scores
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.fit import NoNovelty
 from probrt.trainer.store import save_model
 from probrt.trainer.variational.kl_report import WeightReport, format_kl_report, kl_report
 
@@ -88,6 +90,8 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     with console.status("calibrating"):
         model = calibrate_model(model, dataset.splits["validation"], config.seed)
     console.print("calibrated: " + ", ".join(_describe_calibration(calibration) for calibration in model.calibration))
+    model, novelty = _add_novelty(model, dataset, config.seed)
+    console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
     weight_reports = kl_report(model.network, config.seed, draws=16)
     for line in format_kl_report(weight_reports):
         console.print(line, soft_wrap=True)
@@ -100,6 +104,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         seconds=round(time.monotonic() - start, 1),
         weight_reports=weight_reports,
         metrics={name: average_scores(values) for name, values in scores.items()},
+        novelty=novelty,
     )
     rows = _spread_rows(len(train))
     save_model(
@@ -196,6 +201,15 @@ def _fit(model: Model, dataset: Dataset, config: Config, run: FitRun, console: C
                 logs.close()
 
 
+def _add_novelty(model: Model, dataset: Dataset, seed: int) -> tuple[Model, str]:
+    """Returns the model with its novelty, or as it was; and what novelty compares, or why there is none."""
+    try:
+        model = add_novelty(model, dataset.splits["train"], dataset.splits["validation"], seed)
+    except NoNovelty as error:
+        return model, f"none: {error}"
+    return model, model.novelty.summary if model.novelty else ""
+
+
 def _make_provenance(
     config: Config,
     dataset: Dataset,
@@ -204,6 +218,7 @@ def _make_provenance(
     seconds: float,
     weight_reports: list[WeightReport],
     metrics: Mapping[str, Mapping[str, float]],
+    novelty: str,
 ) -> dict[str, Any]:
     """Returns what model.json tells about the model's origin."""
     return {
@@ -215,6 +230,7 @@ def _make_provenance(
         "kl_weight": config.fit.kl_weight,
         "kl": [msgspec.to_builtins(report) for report in weight_reports],
         "metrics": metrics,
+        "novelty": novelty,
     }
 
 

@@ -12,6 +12,10 @@ MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 MAX_BYTES = 1 << 20
 QUANTITIES: Final = ("mean", "total", "aleatoric", "epistemic")
 
+# The head-like name of what is known of an image beside its heads: `novelty.score` and `novelty.p_value`.
+NOVELTY: Final = "novelty"
+NOVELTY_QUANTITIES: Final = ("score", "p_value")
+
 ROW_WORDS: Final = ("label", "probability", "set", "interval", "coverage", "overlay")
 
 Natural = Annotated[int, Meta(ge=0)]
@@ -193,6 +197,23 @@ class Calibration(Record, frozen=True, kw_only=True):
     risk: list[RiskPoint] = []
 
 
+class NoveltyRecord(Record, frozen=True, kw_only=True):
+    """How the graphs compute novelty; without this record they do not.
+
+    images: the calibration images behind the p-values; the smallest p-value is 1 / (images + 1).
+    fitted: the training images that an image is compared with.
+    method: of the comparison, in words.
+    stages: the layers of the network whose features are compared.
+    map: whether the graphs also give the novelty of each position, `novelty.map`.
+    """
+
+    images: Annotated[int, Meta(ge=50, le=1000)]
+    fitted: Annotated[int, Meta(ge=50, le=10**9)]
+    method: Annotated[str, Meta(min_length=1, max_length=200)]
+    stages: Annotated[list[Annotated[str, Meta(max_length=500)]], Meta(min_length=1, max_length=64)]
+    map: bool = False
+
+
 class ParityRecord(Record, frozen=True, kw_only=True):
     """Largest difference of one output of one file from the model under the same handler.
 
@@ -243,6 +264,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: list[FileRecord]
     posterior: PosteriorRecord | None
     calibration: list[Calibration] = []
+    novelty: NoveltyRecord | None = None
     parity: list[ParityRecord] = []
     ops: list[str] | None = None
     documents: list[DocumentRecord] = []

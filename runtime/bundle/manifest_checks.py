@@ -13,6 +13,7 @@ from probrt.runtime.bundle.manifest import (
     ANSWERS,
     COMBINE_OF,
     NAME,
+    NOVELTY,
     ROW_WORDS,
     SIGNATURE,
     FileRecord,
@@ -37,10 +38,13 @@ def check_manifest(manifest: Manifest) -> None:
     for head in manifest.heads:
         _check_head(head)
     names = {head.name for head in manifest.heads}
+    if NOVELTY in names:
+        raise BundleError(f"head {NOVELTY}: the name is reserved for the novelty of an image")
+    compared = names | {NOVELTY} if manifest.novelty else names
     for row in manifest.parity:
         if bool(row.quantity) == bool(row.metric):
             raise BundleError(f"parity of {row.file}: a row of {row.head} names a quantity or a metric")
-        if row.head not in names:
+        if row.head not in compared:
             raise BundleError(f"parity of {row.file}: there is no head {row.head}")
     _check_unique("calibration of head", [calibration.head for calibration in manifest.calibration])
     for calibration in manifest.calibration:

@@ -39,7 +39,7 @@ def calibrate_model(model: Model, validation: Examples, seed: int, draws: int = 
     @tf.function(reduce_retracing=True, autograph=False)
     def score_grid(examples: Batch) -> dict[str, tf.Tensor]:
         handlers = model.draw_handlers(seed, tf.range(draws), draws)
-        channels = map_draws(model, examples["images"], handlers, model.channels_from)
+        channels = map_draws(model.shared_features(examples["images"]), handlers, model.channels_from)
         return {
             head.name: _log_likelihood(head, [draw[head.name] for draw in channels], examples["targets"][head.name])
             for head in model.heads

@@ -58,7 +58,7 @@ def compute_answers(
     @tf.function(reduce_retracing=True, autograph=False)
     def answer(part: Batch, index: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
         handlers = model.draw_handlers(seed, tf.range(draws), draws)
-        channels = map_draws(model, part["images"], handlers, model.channels_from)
+        channels = map_draws(model.shared_features(part["images"]), handlers, model.channels_from)
         answers = {}
         for head in model.heads:
             calibrated = [model.calibrate(head, draw[head.name]) for draw in channels]

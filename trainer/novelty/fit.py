@@ -1,0 +1,140 @@
+"""Fits novelty to the pooled features of training images, and its p-value to those of calibration images.
+
+The nearest prototype in a whitened space won against the alternatives; docs/quality.md has the table. It needs no
+labels, so one rule serves models with classes and without.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probrt.trainer.novelty.score import FLOOR, LIMIT, Novelty, StageDistance
+from probrt.trainer.novelty.stages import StageRef
+
+METHOD = "nearest prototype, whitened"
+# Fewer images than this say too little: neither training nor calibration.
+MIN_IMAGES = 50
+MAX_CALIBRATION = 1000
+MAX_TRAINING = 20_000
+PROTOTYPES = 128
+# Directions per stage; a stage of more features keeps those of the largest variance.
+MAX_DIRECTIONS = 256
+MAX_FEATURES = 4096
+# A feature that hardly varies counts as if it varied by this part of the average, or of the features' size.
+_LEAST_DEVIATION = 1e-3
+# The steps of the p-value are slopes of this part of the scores' standard deviation, which is 1.
+_WIDTH = 1e-3
+# A stage whose log distance varies less than this counts as if it varied so; usual is 0.3.
+_LEAST_SPREAD = 0.1
+# Calibration scores that vary less than this are all alike but for rounding.
+_LEAST_SCALE = 1e-2
+
+Floats = npt.NDArray[np.float64]
+
+
+class NoNovelty(Exception):
+    """A model gets no novelty; the message says why, as a clause."""
+
+
+def check_count(images: int, name: str) -> None:
+    """Raises NoNovelty for too few images."""
+    if images < MIN_IMAGES:
+        raise NoNovelty(f"{images} {name} images, at least {MIN_IMAGES} are needed")
+
+
+def fit_novelty(
+    refs: Sequence[StageRef], training: Sequence[npt.NDArray[Any]], calibration: Sequence[npt.NDArray[Any]], seed: int
+) -> Novelty:
+    """Returns the novelty of a model.
+
+    training, calibration: pooled features, one [images, features] per stage. The calibration images must have no part
+    in the training; they only rank new images, and set the scale of the score. Raises NoNovelty where the images are
+    too few or all alike, or the network gives values that are not finite.
+
+    A stage's weight is 1 over the standard deviation of its log distance. It is measured on a fifth of the training
+    images, with distances that the others fit, because the nearest prototype of an image may be the image itself.
+    """
+    for images, name in ((training, "training"), (calibration, "validation")):
+        check_count(len(images[0]), name)
+        if not all(np.isfinite(features).all() for features in images):
+            raise NoNovelty(f"the features of some {name} images are not finite")
+    widest = max(features.shape[1] for features in training)
+    if widest > MAX_FEATURES:
+        raise NoNovelty(f"a stage has {widest} features, at most {MAX_FEATURES} are possible")
+    is_held = np.random.default_rng(seed).permutation(len(training[0])) % 5 == 0
+    deviations = []
+    for features in training:
+        distance = fit_distance(features[~is_held], seed)
+        deviations.append(max(float(np.log(measure(distance, features[is_held])).std()), _LEAST_SPREAD))
+    distances = tuple(fit_distance(features, seed) for features in training)
+    weights = 1.0 / np.array(deviations)
+    logs = [np.log(measure(distance, features)) for distance, features in zip(distances, calibration, strict=True)]
+    sums = np.stack(logs, axis=1) @ weights
+    scale = float(sums.std())
+    if not scale > _LEAST_SCALE:
+        raise NoNovelty("the features of the calibration images do not vary")
+    return Novelty(
+        stages=tuple(refs),
+        distances=distances,
+        weights=(weights / scale).astype(np.float32),
+        offset=float(sums.mean() / scale),
+        scores=np.sort((sums - sums.mean()) / scale).astype(np.float32),
+        width=_WIDTH,
+        fitted=len(training[0]),
+    )
+
+
+def fit_distance(features: npt.NDArray[Any], seed: int) -> StageDistance:
+    """Fits the whitening and the prototypes of one stage to the features of training images [images, features].
+
+    Whitening: the correlations R are shrunk halfway to the identity (R + 1, Ledoit and Wolf 2004 with a fixed
+    intensity), which a few hundred images can bear. Prototypes: the centres of k-means.
+    """
+    features = features.astype(np.float64)
+    centre, deviation = features.mean(axis=0), features.std(axis=0)
+    size = float(np.sqrt(np.square(features).mean()))
+    floor = max(_LEAST_DEVIATION * float(deviation.mean()), _LEAST_DEVIATION * size, 1e-12)
+    inverse_deviation = 1.0 / np.maximum(deviation, floor)
+    units = (features - centre) * inverse_deviation
+    values, vectors = np.linalg.eigh(units.T @ units / len(units))
+    kept = slice(max(0, len(values) - MAX_DIRECTIONS), None)
+    others = np.maximum(values[: kept.start], 0.0)
+    spreads = 1.0 + np.maximum(values[kept], 0.0)
+    directions = vectors[:, kept] / np.sqrt(spreads)
+    return StageDistance(
+        centre=centre.astype(np.float32),
+        inverse_deviation=inverse_deviation.astype(np.float32),
+        directions=directions.astype(np.float32),
+        prototypes=find_prototypes(units @ directions, seed).astype(np.float32),
+        spreads=spreads.astype(np.float32),
+        residual=1.0 / (1.0 + float(others.mean())) if len(others) else 0.0,
+    )
+
+
+def find_prototypes(points: Floats, seed: int) -> Floats:
+    """Returns up to PROTOTYPES points that stand for all, [prototypes, k]: the centres of k-means."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # images that are alike leave fewer prototypes
+        clusters = KMeans(min(PROTOTYPES, max(1, len(points) // 2)), n_init=1, random_state=seed).fit(points)
+    return np.unique(clusters.cluster_centers_, axis=0)
+
+
+def measure(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
+    """Returns the squared distance per feature, plus FLOOR, as the graph computes it, in float64: [images]."""
+    units = np.clip((features - distance.centre.astype(np.float64)) * distance.inverse_deviation, -LIMIT, LIMIT)
+    whitened = units @ distance.directions
+    prototypes = distance.prototypes.astype(np.float64)
+    lengths = np.square(prototypes).sum(axis=1)
+    squares = np.square(whitened).sum(axis=1) + (lengths - 2.0 * whitened @ prototypes.T).min(axis=1)
+    if distance.residual:
+        outside = np.square(units).sum(axis=1) - (np.square(whitened) * distance.spreads).sum(axis=1)
+        squares += distance.residual * np.maximum(outside, 0.0)
+    return np.asarray(np.maximum(squares, 0.0) / units.shape[1] + FLOOR)
