@@ -36,6 +36,7 @@ from probrt.runtime.bundle.manifest import (
     HeadRecord,
     Manifest,
     ModelRecord,
+    NoveltyRecord,
     PosteriorRecord,
     Precision,
     Provenance,
@@ -48,6 +49,7 @@ from probrt.runtime.bundle.vet_saved_model import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
+from probrt.trainer.novelty.fit import METHOD
 
 CHUNK = 8
 DRAWS = 32
@@ -181,6 +183,18 @@ def make_head_records(model: Exportable) -> list[HeadRecord]:
     return [head.to_record(model.positions(head)) for head in model.heads]
 
 
+def make_novelty_record(model: Exportable) -> NoveltyRecord | None:
+    """Returns how the graphs compute novelty, as the manifest states it; None if they do not."""
+    if model.novelty is None:
+        return None
+    return NoveltyRecord(
+        images=len(model.novelty.scores),
+        fitted=model.novelty.fitted,
+        method=METHOD,
+        stages=[str(ref) for ref in model.novelty.stages],
+    )
+
+
 def available_variants(model: Exportable) -> tuple[Variant, ...]:
     """The variants that a model has; only random weights whose draws a graph can make have `sampled`."""
     if model.max_draws == 1:
@@ -271,6 +285,7 @@ def _write_files(
         files=files,
         posterior=posterior,
         calibration=list(model.calibration),
+        novelty=make_novelty_record(model),
         ops=saved_model_ops(graph.read_bytes()) if graph.exists() else None,
         documents=[write_sbom(stage, model.name, plan.training)],
         provenance=Provenance(training=plan.training, export=_make_provenance(plan)),

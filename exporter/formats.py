@@ -23,6 +23,7 @@ class PrecisionSpec:
     tolerance: largest difference of an output from the model, as a part of the largest reference value (or of 1, if
         that is larger).
     least_ranking: least rank correlation of its uncertainties with the model's, over images.
+    novelty_tolerance: largest difference of the score of novelty from the model's, as a part of it (or of 1).
     task_loss: how much worse than the model's each head's metric may be, as a part of the model's.
     whole_graph: whether everything is stored so; if not, the final layers and what follows stay float32.
     meaning: in the words of the docs.
@@ -34,6 +35,7 @@ class PrecisionSpec:
     weight_bytes: int
     tolerance: float
     least_ranking: float
+    novelty_tolerance: float
     task_loss: float
     whole_graph: bool
     meaning: str
@@ -49,6 +51,7 @@ PRECISIONS = (
         weight_bytes=4,
         tolerance=1e-4,
         least_ranking=0.99,
+        novelty_tolerance=2e-3,
         task_loss=0.0,
         whole_graph=True,
         meaning="everything in float32",
@@ -60,6 +63,7 @@ PRECISIONS = (
         weight_bytes=2,
         tolerance=1e-2,
         least_ranking=0.98,
+        novelty_tolerance=5e-2,
         task_loss=0.02,
         whole_graph=True,
         meaning="weights stored in half precision, half the size",
@@ -71,6 +75,7 @@ PRECISIONS = (
         weight_bytes=1,
         tolerance=5e-2,
         least_ranking=0.9,
+        novelty_tolerance=0.5,
         task_loss=0.05,
         whole_graph=False,
         meaning="weights in int8, a quarter of the size",
@@ -82,6 +87,7 @@ PRECISIONS = (
         weight_bytes=1,
         tolerance=0.1,
         least_ranking=0.8,
+        novelty_tolerance=1.0,
         task_loss=0.1,
         whole_graph=False,
         meaning="weights and activations in int8, fitted to training images",

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from probrt.exporter.formats import BY_PRECISION, PrecisionSpec
+from probrt.exporter.novelty_parity import compare_novelty
 from probrt.exporter.picture_forms import encode_forms
+from probrt.exporter.ranking import compute_ranking
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.exporter.signatures import is_encodable
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.answers import CallAnswer, store_outputs
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
+from probrt.runtime.bundle.manifest import NOVELTY, FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
 from probrt.runtime.engines import Graph, engines
 from probrt.runtime.engines.outputs import check_outputs
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
@@ -103,14 +104,14 @@ def compare_files(
             continue
         calls, expected = expect(file.variant, file.draws)
         run = functools.partial(_run_calls, bundle, file, calls, stored_images)
-        difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference.heads)
+        difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference)
         yield difference if file.precision == "float32" else _add_task(difference, bundle, file, reference, task)
     files = bundle.files("savedmodel")
     if files:
         graph = _load_graph(bundle, files)
         for signature, inputs, expected in _signature_calls(bundle, reference, images):
             run = functools.partial(_run_signature, graph, inputs, signature, stored_images)
-            yield _compare(_SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference.heads)
+            yield _compare(_SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference)
 
 
 def make_checking_images(
@@ -184,7 +185,7 @@ def _evaluate_reference(
     if posterior is None or draws is None:
         return reference.evaluate_mean(images)
     first, count = draws
-    return reference.combine_draws(images, posterior.seed, posterior.order[first : first + count])
+    return reference.combine_draws(images, posterior.seed, posterior.order[first : first + count], first == 0)
 
 
 def _make_sampled_calls(
@@ -215,7 +216,8 @@ def _signature_calls(
     yield "sample", {"images": images, **options}, combined
     draws = reference.evaluate_draws(images, _OTHER_SEED, range(count))
     names = [f"{head.name}.mean" for head in reference.heads]
-    yield "draws", {"images": images, **options}, {name: np.stack([draw[name] for draw in draws], 1) for name in names}
+    means = {name: np.stack([draw[name] for draw in draws], 1) for name in names}
+    yield "draws", {"images": images, **options}, means | reference.evaluate_novelty(images)
     if is_encodable(reference.model.input):
         pixels = images.round().astype(np.uint8)
         pictures = [encode_png(image) for image in pixels] + encode_forms(pixels[0])
@@ -230,7 +232,7 @@ def _compare(
     run: Callable[[], FileAnswer],
     expected: NamedArrays,
     precision: PrecisionSpec,
-    heads: Sequence[HeadRecord],
+    reference: Reference,
 ) -> Difference:
     """Runs a file or signature and compares each output with the model's."""
     try:
@@ -241,12 +243,18 @@ def _compare(
         return Difference(file, signature, faults=(f"does not run: {one_line(error)[:300]}",))
     answer = run_answer.outputs
     records, faults = [], [f"{name} is one too many" for name in sorted({*answer} - {*expected})]
-    for head in sorted(heads, key=lambda head: head.name):
+    for head in sorted(reference.heads, key=lambda head: head.name):
         for quantity in sorted(head.outputs):
             if f"{head.name}.{quantity}" in expected:
                 record, faults_of_output = _compare_output(file, signature, head, quantity, answer, expected, precision)
                 records += [record] if record else []
                 faults += faults_of_output
+    if reference.model.novelty is not None and f"{NOVELTY}.score" in expected:
+        novelty_records, novelty_faults = compare_novelty(
+            file, signature, answer, expected, precision, reference.model.novelty
+        )
+        records += novelty_records
+        faults += novelty_faults
     count = max(1, len(next(iter(expected.values()))))
     return Difference(
         file,
@@ -314,20 +322,6 @@ def _check_spread(
     if targets.mean() > _SMALL and abs(values.mean() / targets.mean() - 1) > allowed:
         return [f"{name} is {values.mean():.3g} on average, the model's is {targets.mean():.3g}"]
     return []
-
-
-def compute_ranking(values: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> float | None:
-    """Spearman's rank correlation over images of an uncertainty (averaged per image) with the model's.
-
-    values, targets: [images, …]. Tied images share the average of their ranks. None where all images are alike.
-    """
-    scores, target_scores = (array.reshape(len(array), -1).mean(1) for array in (values, targets))
-    # Where the model is sure, rounding alone would order the images.
-    rounding = _ROUNDING * max(1.0, float(np.abs(target_scores).max()))
-    rounded = np.where(np.abs(scores - target_scores) <= rounding, target_scores, scores)
-    if target_scores.std() <= _SMALL or scores.std() == 0 or rounded.std() == 0:
-        return None
-    return float(np.clip(stats.spearmanr(rounded, target_scores).statistic, -1.0, 1.0))
 
 
 def _concatenate(answers: Sequence[NamedArrays]) -> NamedArrays:

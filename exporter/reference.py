@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import BY_PRECISION
-from probrt.exporter.graphs import NamedTensors, name_moments
-from probrt.runtime.bundle.manifest import HeadRecord
+from probrt.exporter.graphs import NamedTensors, name_moments, name_novelty
+from probrt.runtime.bundle.manifest import NOVELTY, HeadRecord
 from probrt.runtime.errors import ParityError
 from probrt.runtime.predict.combine import combine_chunks
 from probrt.trainer.heads import Moments
 from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
-NamedArrays = dict[str, npt.NDArray[Any]]  # by the bundle's names, `<head>.<quantity>`
+NamedArrays = dict[str, npt.NDArray[Any]]  # by the bundle's names, `<head>.<quantity>` and `novelty.<quantity>`
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,35 @@ class Reference:
     heads: Sequence[HeadRecord]
 
     def evaluate_mean(self, images: npt.NDArray[Any]) -> NamedArrays:
-        """Computes `mean` and `aleatoric` of every head at the posterior mean."""
+        """Computes `mean` and `aleatoric` of every head, and the novelty, at the posterior mean."""
         return _to_arrays(self._mean_from(self._shared(images)))
+
+    def evaluate_novelty(self, images: npt.NDArray[Any]) -> NamedArrays:
+        """Computes the novelty by name; empty if the model has none."""
+        answer = self.evaluate_mean(images) if self.model.novelty else {}
+        return {name: values for name, values in answer.items() if name.startswith(f"{NOVELTY}.")}
 
     def evaluate_draws(self, images: npt.NDArray[Any], seed: int, indices: Sequence[int]) -> list[NamedArrays]:
         """Computes `mean` and `aleatoric` of every head under each draw (seed, index)."""
         features = self._shared(images)
         return [_to_arrays(self._draw_from(features, *_to_scalars(seed, index))) for index in indices]
 
-    def combine_draws(self, images: npt.NDArray[Any], seed: int, indices: Sequence[int]) -> NamedArrays:
-        """Computes all quantities of every head over draws (seed, index)."""
+    def combine_draws(
+        self, images: npt.NDArray[Any], seed: int, indices: Sequence[int], with_novelty: bool = True
+    ) -> NamedArrays:
+        """Computes all quantities of every head over draws (seed, index), and the novelty at the posterior mean."""
         combiners = [combine_chunks(head) for head in self.heads]
         for draw in self.evaluate_draws(images, seed, indices):
             for combiner in combiners:
                 # One draw has no spread.
                 name = combiner.head.name
                 combiner.add({**draw, f"{name}.epistemic": np.zeros_like(draw[f"{name}.aleatoric"])}, 1)
-        return {
+        answer = {
             f"{combiner.head.name}.{quantity}": values
             for combiner in combiners
             for quantity, values in combiner.combine().items()
         }
+        return answer | (self.evaluate_novelty(images) if with_novelty else {})
 
     def check_shared_features(self, images: npt.NDArray[Any], seed: int) -> None:
         """Compares the shared features' answers with the whole network's, at the mean and in one draw of each member.
@@ -89,7 +97,9 @@ class Reference:
 
     @cached_property
     def _mean_from(self) -> tf.types.experimental.PolymorphicFunction:
-        return _compile(_under_mean(self.model.moments_from))
+        return _compile(
+            _under_mean(lambda features: (self.model.moments_from(features), self.model.novelty_from(features)))
+        )
 
     @cached_property
     def _draw_from(self) -> tf.types.experimental.PolymorphicFunction:
@@ -97,17 +107,20 @@ class Reference:
 
     @cached_property
     def _whole_mean(self) -> tf.types.experimental.PolymorphicFunction:
-        return _compile(_under_mean(self.model.moments))
+        return _compile(_under_mean(self.model.moments_and_novelty))
 
     @cached_property
     def _whole_draw(self) -> tf.types.experimental.PolymorphicFunction:
         return _compile(_under_draw(self.model.moments))
 
 
-def _under_mean(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any], NamedTensors]:
+def _under_mean(
+    evaluate: Callable[[Any], tuple[dict[str, Moments], dict[str, tf.Tensor]]],
+) -> Callable[[Any], NamedTensors]:
     def evaluate_mean(inputs: Any) -> NamedTensors:
         with use_handler(MeanHandler()):
-            return name_moments(evaluate(inputs))
+            moments, novelty = evaluate(inputs)
+            return name_moments(moments) | name_novelty(novelty)
 
     return evaluate_mean
 

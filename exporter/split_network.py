@@ -13,11 +13,17 @@ import keras
 import tensorflow as tf
 
 from probrt.exporter.constants import freeze_variables
-from probrt.exporter.graphs import GraphFunction, NamedTensors, compile_function, images_spec, name_moments
+from probrt.exporter.graphs import (
+    GraphFunction,
+    NamedTensors,
+    compile_function,
+    images_spec,
+    name_moments,
+    name_novelty,
+)
 from probrt.runtime.errors import UsageError
-from probrt.trainer.keras_internals import producer
-from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.stages import final_inputs
 from probrt.trainer.variational.handlers import ConstantHandler, MeanHandler, compute_weights, use_handler
 
 
@@ -34,11 +40,22 @@ class SplitNetwork:
 
 
 def split_before_final_layers(model: Model) -> SplitNetwork:
-    """Splits the `mean` variant in two; UsageError if no layers come before the final ones."""
-    features = _final_inputs(model)
+    """Splits the `mean` variant in two; UsageError if no layers come before the final ones.
+
+    The features of novelty leave the body too, so that nothing of its distances is quantised.
+    """
+    inputs = final_inputs(model.network)
+    if any(tensor is image for tensor in inputs for image in model.network.inputs):
+        raise UsageError(
+            f"{model.name}: a head reads the images directly, so there is nothing to quantise; "
+            "leave dynamic and int8 out of --precisions"
+        )
+    features = list({id(tensor): tensor for tensor in (*inputs, *model.stages)}.values())
     names = [f"features_{position}" for position in range(len(features))]
+    places = [next(place for place, tensor in enumerate(features) if tensor is stage) for stage in model.stages]
     body_network = keras.Model(model.network.inputs, features)
-    tail_model = dataclasses.replace(model, network=keras.Model(features, model.network.output))
+    tail_network = keras.Model(inputs, model.network.output)
+    tail_model = dataclasses.replace(model, network=tail_network, novelty=None)
     values = compute_weights(model.network, MeanHandler())
 
     def body(images: tf.Tensor) -> NamedTensors:
@@ -48,7 +65,8 @@ def split_before_final_layers(model: Model) -> SplitNetwork:
 
     def tail(*tensors: tf.Tensor) -> NamedTensors:
         with use_handler(ConstantHandler(values)):
-            return name_moments(tail_model.moments(list(tensors)))
+            outputs = name_moments(tail_model.moments(list(tensors[: len(inputs)])))
+        return outputs | name_novelty(model.score_stages([tensors[place] for place in places]))
 
     specs = [tf.TensorSpec(feature.shape, tf.float32, name=name) for name, feature in zip(names, features, strict=True)]
     return SplitNetwork(
@@ -56,21 +74,3 @@ def split_before_final_layers(model: Model) -> SplitNetwork:
         freeze_variables(compile_function(tail, specs)),
         names,
     )
-
-
-def _final_inputs(model: Model) -> list[keras.KerasTensor]:
-    """Returns the distinct inputs of the final layers with weights; behind those, heads only split and pool."""
-    inputs_by_id: dict[int, keras.KerasTensor] = {}
-    pending = list(model.network.outputs)
-    while pending:
-        operation, inputs, _ = producer(pending.pop())
-        if not inputs:
-            raise UsageError(
-                f"{model.name}: a head reads the images directly, so there is nothing to quantise; "
-                "leave dynamic and int8 out of --precisions"
-            )
-        if getattr(operation, "variables", []) and not isinstance(operation, HeadSplit):
-            inputs_by_id |= {id(tensor): tensor for tensor in inputs}
-        else:
-            pending += inputs
-    return list(inputs_by_id.values())

@@ -108,7 +108,7 @@ class Model:
         if self.novelty is None:
             return self.moments(images), {}
         channels, stages = self._with_stages(images, training=False)
-        return self.calibrated_moments(_to_float32(channels)), _score_stages(self.novelty, stages)
+        return self.calibrated_moments(_to_float32(channels)), self.score_stages(_as_list(stages))
 
     def shared_features(self, images: tf.Tensor) -> Features:
         """Computes the deterministic features that all draws share."""
@@ -122,7 +122,14 @@ class Model:
         """
         if self.novelty is None:
             return {}
-        return _score_stages(self.novelty, _as_list(self._stages_from(features, training=False)))
+        return self.score_stages(_as_list(self._stages_from(features, training=False)))
+
+    def score_stages(self, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns the novelty, `score` and `p_value`, [batch], from the features of each stage; empty if none."""
+        if self.novelty is None:
+            return {}
+        score = self.novelty.score([pool_positions(features) for features in stages])
+        return {"score": score, "p_value": self.novelty.p_value(score)}
 
     def channels_from(self, features: Features) -> Channels:
         """Returns each head's channels under the active handler, before calibration, from shared features."""
@@ -186,7 +193,7 @@ class Model:
         """Raises KeyError or ValueError if the network lacks a stage of novelty, or has others of its name."""
         if self.novelty is None:
             return
-        for ref, tensor, distance in zip(self.novelty.stages, self._stages, self.novelty.distances, strict=True):
+        for ref, tensor, distance in zip(self.novelty.stages, self.stages, self.novelty.distances, strict=True):
             features = (tensor.shape[-1] or 0) * (2 if len(tensor.shape) > 2 else 1)
             if features != len(distance.centre):
                 raise ValueError(f"stage {ref} has {features} features, not {len(distance.centre)}")
@@ -205,7 +212,7 @@ class Model:
                 random |= {id(tensor) for tensor in node.outputs}
                 border |= {id(tensor): tensor for tensor in node.inputs if id(tensor) not in random}
         border |= {id(tensor): tensor for tensor in self.network.output.values() if id(tensor) not in random}
-        border |= {id(tensor): tensor for tensor in self._stages if id(tensor) not in random}
+        border |= {id(tensor): tensor for tensor in self.stages if id(tensor) not in random}
         return list(border.values()), bool(random)
 
     @cached_property
@@ -215,19 +222,19 @@ class Model:
         return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if has_random else None
 
     @cached_property
-    def _stages(self) -> list[keras.KerasTensor]:
+    def stages(self) -> list[keras.KerasTensor]:
         """The tensors whose features novelty compares."""
         return stage_tensors(self.without_auxiliary().network, self.novelty.stages) if self.novelty else []
 
     @cached_property
     def _with_stages(self) -> keras.Model:
         """The network with its stages as a second output."""
-        return keras.Model(self.network.input, [self.network.output, self._stages])
+        return keras.Model(self.network.input, [self.network.output, self.stages])
 
     @cached_property
     def _stages_from(self) -> keras.Model:
         """The part of the network from the cut to the stages."""
-        return keras.Model(self._cut[0], self._stages)
+        return keras.Model(self._cut[0], self.stages)
 
 
 def map_draws(features: Any, handlers: Sequence[Handler], evaluate: Callable[[Any], T]) -> list[T]:
@@ -267,8 +274,3 @@ def _to_float32(channels: Channels) -> Channels:
 def _as_list(tensors: Any) -> list[tf.Tensor]:
     """Returns a network's outputs as a list: Keras unwraps a list of one."""
     return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
-
-
-def _score_stages(novelty: Novelty, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-    score = novelty.score([pool_positions(features) for features in stages])
-    return {"score": score, "p_value": novelty.p_value(score)}

@@ -25,7 +25,8 @@ from probrt.exporter.constants import freeze_variables
 from probrt.exporter.export import ExportRequest, export
 from probrt.exporter.graphs import compile_function
 from probrt.exporter.onnx_convert import convert_to_onnx
-from probrt.exporter.parity import Difference, compute_ranking
+from probrt.exporter.parity import Difference
+from probrt.exporter.ranking import compute_ranking
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.vetting import vet
 from probrt.runtime.errors import BundleError, ParityError, StorageError, UsageError

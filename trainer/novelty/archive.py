@@ -39,9 +39,7 @@ class NoveltyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def list_sizes(entry: NoveltyEntry) -> dict[str, int]:
     """Returns the names of the arrays of novelty.npz, and the largest number of entries of each."""
     sizes = {"weights": MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
-    return sizes | {
-        f"{index}.{name}": size for index in range(len(entry.stages)) for name, size in _SIZES.items()
-    }
+    return sizes | {f"{index}.{name}": size for index in range(len(entry.stages)) for name, size in _SIZES.items()}
 
 
 def to_arrays(novelty: Novelty) -> dict[str, Any]:

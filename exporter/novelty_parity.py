@@ -1,0 +1,72 @@
+"""Compares the novelty that a file gives with the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from probrt.exporter.formats import PrecisionSpec
+from probrt.exporter.ranking import compute_ranking
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, ParityRecord
+from probrt.trainer.novelty.score import Novelty
+
+_SCORE, _P_VALUE = (f"{NOVELTY}.{quantity}" for quantity in NOVELTY_QUANTITIES)
+# Of a p-value in float32.
+_ROUNDING = 1e-5
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def compare_novelty(
+    file: str, signature: str, answer: Arrays, expected: Arrays, precision: PrecisionSpec, novelty: Novelty
+) -> tuple[list[ParityRecord], list[str]]:
+    """Returns a record per output, and faults.
+
+    A score may differ by `precision.novelty_tolerance`, as a part of itself or of 1, the standard deviation of the
+    calibration images. A p-value may differ by what that means for it: it is a function of the score.
+    """
+    records, faults = [], []
+    values, targets = (
+        {name: np.asarray(arrays.get(name), np.float64) for name in (_SCORE, _P_VALUE)} for arrays in (answer, expected)
+    )
+    for name in (_SCORE, _P_VALUE):
+        if values[name].shape != targets[name].shape:
+            faults.append(f"{name} is missing or has another shape than {list(targets[name].shape)}")
+        elif not np.isfinite(values[name]).all():
+            faults.append(f"{name} is not finite")
+    if faults:
+        return [], faults
+    margins = precision.novelty_tolerance * np.maximum(1.0, np.abs(targets[_SCORE]))
+    above, below = (_p_value(novelty, targets[_SCORE] + margin) for margin in (-margins, margins))
+    slack = np.maximum(above - targets[_P_VALUE], targets[_P_VALUE] - below) + _ROUNDING
+    for name, allowed in ((_SCORE, margins), (_P_VALUE, slack)):
+        differences = np.abs(values[name] - targets[name])
+        worst = int(np.argmax(differences / allowed))
+        ranking = compute_ranking(values[name], targets[name]) if name == _SCORE else None
+        if differences[worst] > allowed[worst]:
+            faults.append(f"{name} differs by {differences[worst]:.2g}, allowed {allowed[worst]:.2g}")
+        if ranking is not None and ranking < precision.least_ranking:
+            faults.append(
+                f"{name} ranks the images otherwise (rank correlation {ranking:.2f}, least {precision.least_ranking:g})"
+            )
+        records.append(
+            ParityRecord(
+                file=file,
+                signature=signature,
+                head=NOVELTY,
+                quantity=name.partition(".")[2],
+                absolute=float(differences[worst]),
+                relative=float(differences[worst]) / max(float(np.abs(targets[name]).max()), 1e-30),
+                tolerance=float(allowed[worst]),
+                ranking=ranking,
+            )
+        )
+    return records, faults
+
+
+def _p_value(novelty: Novelty, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(novelty.p_value(tf.constant(scores, tf.float32)).numpy(), np.float64)
