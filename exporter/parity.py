@@ -130,7 +130,7 @@ def _run_calls(
     graph = _load_graph(bundle, [file])
     answers = [graph(call) for call in calls]
     for answer in answers:
-        check_outputs(file.path, bundle.manifest.heads, file.variant, answer, len(calls[0]["images"]))
+        check_outputs(file.path, bundle.manifest, file, file.variant, answer, len(calls[0]["images"]))
     begin = time.perf_counter()
     graph(calls[-1])
     seconds = time.perf_counter() - begin

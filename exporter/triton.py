@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, HeadRecord
+from probrt.runtime.bundle.manifest import FileRecord, Manifest
 from probrt.runtime.bundle.publish import stage_version
+from probrt.runtime.engines.outputs import expected_outputs
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.files import write_atomic
 
@@ -37,12 +38,7 @@ def make_config(bundle: Bundle, source: FileRecord) -> str:
     import onnx
 
     graph = onnx.load_from_string(bundle.read(source)).graph
-    outputs = {
-        f"{head.name}.{quantity}": (head, quantity, shape)
-        for head in bundle.manifest.heads
-        for quantity, shape in head.outputs.items()
-        if source.variant != "mean" or quantity not in ("total", "epistemic")
-    }
+    outputs = expected_outputs(bundle.manifest, source, source.variant)
     output_names = [output.name for output in graph.output]
     for what, names, expected in (
         ("inputs", [input.name for input in graph.input], ["images"]),
@@ -55,14 +51,15 @@ def make_config(bundle: Bundle, source: FileRecord) -> str:
         'platform: "onnxruntime_onnx"',
         f"max_batch_size: {MAX_BATCH}",
         f'input [ {{ name: "images" data_type: TYPE_FP32 {_format_dims(bundle.manifest.input.shape)} }} ]',
-        *(_format_output(name, *outputs[name]) for name in output_names),
+        *(_format_output(bundle.manifest, name, outputs[name]) for name in output_names),
         "dynamic_batching { max_queue_delay_microseconds: 2000 }",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _format_output(name: str, head: HeadRecord, quantity: str, shape: list[int | None]) -> str:
-    labels = f' label_filename: "{head.name}.txt"' if len(head.labels) > 1 and quantity == "mean" else ""
+def _format_output(manifest: Manifest, name: str, shape: list[int | None]) -> str:
+    has_labels = any(name == f"{head.name}.mean" and len(head.labels) > 1 for head in manifest.heads)
+    labels = f' label_filename: "{name.partition(".")[0]}.txt"' if has_labels else ""
     return f'output [ {{ name: "{name}" data_type: TYPE_FP32 {_format_dims(shape)}{labels} }} ]'
 
 

@@ -40,6 +40,7 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
     else:
         bank = f"bank of {len(posterior.order)} in chunks of {posterior.chunk}" if posterior.order else "no bank"
         yield f"draws    default {posterior.samples}, at most {posterior.max_samples}, seed {posterior.seed}, {bank}"
+    yield f"novelty  {_describe_novelty(manifest)}"
     for calibration in manifest.calibration:
         yield f"calib    {_describe_calibration(calibration)}"
     differences = _largest_differences(manifest)
@@ -58,6 +59,17 @@ def _describe_head(head: HeadRecord) -> str:
     unit = f" [{head.unit}]" if head.unit else ""
     labels = ", ".join(head.labels[:LABELS]) + more
     return f"{head.name}{unit}: {head.likelihood}, {positions}{UNCERTAINTIES[head.kind]}; {labels}"
+
+
+def _describe_novelty(manifest: Manifest) -> str:
+    novelty = manifest.novelty
+    if novelty is None:
+        reason = manifest.provenance.training.get("novelty")
+        return reason if isinstance(reason, str) else "none"
+    return (
+        f"{novelty.method}: {', '.join(novelty.stages)} of {novelty.fitted} training images; "
+        f"p-values from {novelty.images} images, {1 / (novelty.images + 1):.2g} at least"
+    )
 
 
 def _describe_calibration(calibration: Calibration) -> str:

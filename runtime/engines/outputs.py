@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from probrt.runtime.bundle.manifest import HeadRecord, Variant
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, FileRecord, Manifest, Variant
 from probrt.runtime.errors import BundleError
 
 # What one pass at the posterior mean cannot know.
@@ -20,37 +20,50 @@ class Shaped(Protocol):
     def dtype(self) -> Any: ...
 
 
-def expected_outputs(heads: Sequence[HeadRecord], variant: Variant) -> dict[str, list[int | None]]:
+def expected_outputs(manifest: Manifest, file: FileRecord, variant: Variant) -> dict[str, list[int | None]]:
     """Returns the outputs of a graph of one variant by name: their shapes without the batch."""
-    return {
+    outputs = {
         f"{head.name}.{quantity}": shape
-        for head in heads
+        for head in manifest.heads
         for quantity, shape in head.outputs.items()
         if variant != "mean" or quantity not in _SPREAD
     }
+    # Later chunks of a bank add draws to an answer that has its novelty already.
+    is_later_chunk = variant == "draws" and file.draws is not None and file.draws[0] > 0
+    if manifest.novelty is not None and not is_later_chunk:
+        outputs |= {f"{NOVELTY}.{quantity}": [] for quantity in NOVELTY_QUANTITIES}
+    return outputs
 
 
 def check_outputs(
-    file: str, heads: Sequence[HeadRecord], variant: Variant, outputs: Mapping[str, Shaped], batch: int
+    name_of_graph: str,
+    manifest: Manifest,
+    file: FileRecord,
+    variant: Variant,
+    outputs: Mapping[str, Shaped],
+    batch: int,
 ) -> None:
-    """Raises BundleError unless a graph answered a batch with the outputs that the manifest states."""
-    expected = expected_outputs(heads, variant)
+    """Raises BundleError unless a graph answered a batch with the outputs that the manifest states.
+
+    file: the graph's first one.
+    """
+    expected = expected_outputs(manifest, file, variant)
     for name in sorted(expected.keys() | outputs.keys()):
         if name not in outputs:
-            raise BundleError(f"{file}: does not answer {name}, which the manifest states; export the bundle again")
+            raise BundleError(f"{name_of_graph}: does not answer {name}, which the manifest states; export the bundle again")
         if name not in expected:
-            raise BundleError(f"{file}: answers {name}, which the manifest does not state; export the bundle again")
+            raise BundleError(f"{name_of_graph}: answers {name}, which the manifest does not state; export the bundle again")
         shape, dtype = outputs[name].shape, str(outputs[name].dtype)
         wanted = [batch, *expected[name]]
         if len(shape) != len(wanted) or any(
             size is not None and size != side for side, size in zip(shape, wanted, strict=True)
         ):
             raise BundleError(
-                f"{file}: answers {name} of shape {list(shape)}, the manifest states {_format(wanted)}; "
+                f"{name_of_graph}: answers {name} of shape {list(shape)}, the manifest states {_format(wanted)}; "
                 "export the bundle again"
             )
         if dtype != "float32":
-            raise BundleError(f"{file}: answers {name} in {dtype}, not in float32; export the bundle again")
+            raise BundleError(f"{name_of_graph}: answers {name} in {dtype}, not in float32; export the bundle again")
 
 
 def _format(shape: Sequence[int | None]) -> str:

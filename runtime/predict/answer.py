@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.manifest import QUANTITIES
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, QUANTITIES
 
 Values = npt.NDArray[np.float32]
 
@@ -51,11 +51,31 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Novelty:
+    """How far each image lies from the training images.
+
+    score: 0 for an average calibration image, in their standard deviations, [batch].
+    p_value: the conformal one, [batch]: (1 + calibration images at least as novel) / (their number + 1).
+    """
+
+    score: Values
+    p_value: Values
+
+    def select(self, rows: npt.NDArray[np.intp]) -> "Novelty":
+        """Returns the novelty of some images of the batch."""
+        return Novelty(self.score[rows], self.p_value[rows])
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """The answers for a batch: one per head, by name; draws: how many each image took, [batch]."""
+    """The answers for a batch: one per head, by name.
+
+    draws: how many each image took, [batch]. novelty: None where the bundle has none.
+    """
 
     heads: Mapping[str, Answer]
     draws: npt.NDArray[np.int32]
+    novelty: Novelty | None = None
 
     def __getitem__(self, head: str) -> Answer:
         return self.heads[head]
@@ -64,11 +84,17 @@ class Prediction:
     def faults(self) -> list[str]:
         """Why the answer of each image must not be used, or an empty string: [batch]."""
         reasons = [""] * len(self.draws)
-        for head, answer in self.heads.items():
-            for name, values in answer.quantities.items():
-                finite = np.isfinite(values).reshape(len(reasons), -1).all(axis=1)
-                for index in np.flatnonzero(~finite):
-                    reasons[index] = reasons[index] or f"the model's {head}.{name} is not finite for this image"
+        arrays = {
+            f"{head}.{name}": values
+            for head, answer in self.heads.items()
+            for name, values in answer.quantities.items()
+        }
+        if self.novelty is not None:
+            arrays |= {f"{NOVELTY}.score": self.novelty.score, f"{NOVELTY}.p_value": self.novelty.p_value}
+        for name, values in arrays.items():
+            finite = np.isfinite(values).reshape(len(reasons), -1).all(axis=1)
+            for index in np.flatnonzero(~finite):
+                reasons[index] = reasons[index] or f"the model's {name} is not finite for this image"
         return reasons
 
 
@@ -86,4 +112,23 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
     for head, answer in parts[0].heads.items():
         names = answer.quantities
         heads[head] = Answer({q: np.concatenate([part.heads[head].quantities[q] for part in parts]) for q in names})
-    return Prediction(heads, np.concatenate([part.draws for part in parts]))
+    novelties = [part.novelty for part in parts if part.novelty is not None]
+    return Prediction(
+        heads,
+        np.concatenate([part.draws for part in parts]),
+        join_novelties(novelties) if len(novelties) == len(parts) else None,
+    )
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def read_novelty(outputs: Mapping[str, npt.NDArray[np.floating]]) -> Novelty | None:
+    """Returns the novelty among the outputs of a graph, or None if it has none."""
+    names = [f"{NOVELTY}.{quantity}" for quantity in NOVELTY_QUANTITIES]
+    if not all(name in outputs for name in names):
+        return None
+    return Novelty(*(np.asarray(outputs[name], np.float32) for name in names))
+
+
+def join_novelties(parts: Sequence[Novelty]) -> Novelty:
+    """Returns the novelties of consecutive batches as one."""
+    return Novelty(np.concatenate([part.score for part in parts]), np.concatenate([part.p_value for part in parts]))

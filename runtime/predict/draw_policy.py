@@ -12,8 +12,9 @@ from probrt.runtime.errors import UsageError
 from probrt.runtime.images.batches import MAX_WAITING_BYTES, sum_bytes
 from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.predict.answer import Prediction
-from probrt.runtime.predict.combine import Combiner, stack_combiners, standard_error
-from probrt.runtime.predict.predictor import Predictor, make_prediction
+from probrt.runtime.predict.combine import standard_error
+from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.predict.running import RunningAnswer, stack_answers
 
 # An image, a prediction, and the position of the image in the prediction's batch.
 AnsweredImage = tuple[LoadedImage, Prediction, int]
@@ -54,10 +55,10 @@ class FixedDraws:
 
 @dataclass
 class _Waiting:
-    """An image that needs more draws, with the state of its draws so far: a combiner per head, for one image."""
+    """An image that needs more draws, with its answer so far."""
 
     image: LoadedImage
-    combiners: list[Combiner]
+    answer: RunningAnswer
 
 
 class AdaptiveDraws:
@@ -94,20 +95,19 @@ class AdaptiveDraws:
 
     def _continue(self, key: tuple[int, tuple[int, ...]]) -> Iterator[AnsweredImage]:
         waiting = self._pools.pop(key)
-        per_head = zip(*(item.combiners for item in waiting), strict=True)
-        combiners = [stack_combiners(states) for states in per_head]
-        yield from self._step(key[0], [item.image for item in waiting], combiners)
+        answer = stack_answers([item.answer for item in waiting])
+        yield from self._step(key[0], [item.image for item in waiting], answer)
 
-    def _step(self, level: int, images: list[LoadedImage], combiners: list[Combiner]) -> Iterator[AnsweredImage]:
+    def _step(self, level: int, images: list[LoadedImage], answer: RunningAnswer) -> Iterator[AnsweredImage]:
         """Makes call number `level` for a batch; yields the images that have enough draws, keeps the others."""
-        self._predictor.add(combiners, stack_pixels(images), self._calls[level])
-        draws, quantities = combiners[0].draws, {combiner.head.name: combiner.combine() for combiner in combiners}
-        prediction = make_prediction(quantities, draws, len(images))
+        self._predictor.add(answer, stack_pixels(images), self._calls[level])
+        quantities = answer.combine()
+        prediction = answer.make_prediction(quantities, len(images))
         enough = np.ones(len(images), bool)
         if level < len(self._calls) - 1:
             for head in self._predictor.bundle.manifest.heads:
                 if head.name in self._tolerance:
-                    error = standard_error(head.kind, quantities[head.name]["epistemic"], draws)
+                    error = standard_error(head.kind, quantities[head.name]["epistemic"], answer.draws)
                     enough &= error <= self._tolerance[head.name]
         for index in np.flatnonzero(enough):
             yield images[index], prediction, int(index)
@@ -115,7 +115,7 @@ class AdaptiveDraws:
             image = images[index]
             key = (level + 1, image.pixels.shape if image.pixels is not None else ())
             pool = self._pools.setdefault(key, [])
-            pool.append(_Waiting(image, [combiner.select(np.array([index])) for combiner in combiners]))
+            pool.append(_Waiting(image, answer.select(np.array([index]))))
             if len(pool) == self._predictor.batch_size:
                 yield from self._continue(key)
 

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,10 @@ from probrt.runtime.engines.graph import Graph, Outputs
 from probrt.runtime.engines.outputs import check_outputs
 from probrt.runtime.errors import Fault, InputError, ProbrtError, one_line
 from probrt.runtime.images.decode import Pixels, format_shape, matches_shape
-from probrt.runtime.predict.answer import Prediction, join_predictions, make_answer
+from probrt.runtime.predict.answer import Prediction, join_predictions
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
-from probrt.runtime.predict.combine import Combiner, LatestAnswer, Quantities, combine_chunks
+from probrt.runtime.predict.combine import LatestAnswer, combine_chunks
+from probrt.runtime.predict.running import RunningAnswer
 from probrt.runtime.predict.trial import graph_name, try_graphs
 
 BATCH = 64
@@ -56,22 +56,19 @@ class Predictor:
 
     def answer(self, images: Pixels, last: bool = False) -> Prediction:
         """Returns the prediction for one batch; Fault if the engine fails. `last`: no batch follows."""
-        combiners = self.start()
+        answer = self.start()
         for call in self.plan.calls:
-            self.add(combiners, images, call, last)
-        quantities = {combiner.head.name: combiner.combine() for combiner in combiners}
-        return make_prediction(quantities, combiners[0].draws, len(images))
+            self.add(answer, images, call, last)
+        return answer.make_prediction(answer.combine(), len(images))
 
-    def start(self) -> list[Combiner]:
-        """Returns an empty combiner for each head."""
+    def start(self) -> RunningAnswer:
+        """Returns the answer before any call."""
         make_combiner = combine_chunks if self.plan.source.in_chunks else LatestAnswer
-        return [make_combiner(head) for head in self.bundle.manifest.heads]
+        return RunningAnswer([make_combiner(head) for head in self.bundle.manifest.heads])
 
-    def add(self, combiners: list[Combiner], images: Pixels, call: Call, last: bool = False) -> None:
-        """Makes one call for a batch and adds its outputs to the combiners of all heads."""
-        outputs = self._run(images, call, last)
-        for combiner in combiners:
-            combiner.add(outputs, call.draws.count if call.draws else 0)
+    def add(self, answer: RunningAnswer, images: Pixels, call: Call, last: bool = False) -> None:
+        """Makes one call for a batch and adds its outputs to the answer."""
+        answer.add(self._run(images, call, last), call.draws.count if call.draws else 0)
 
     def load(self) -> None:
         """Checks the files of all calls and loads the first graph, before any work is done.
@@ -104,8 +101,7 @@ class Predictor:
             except Exception as error:  # every engine has exceptions of its own
                 path = call.files[0].path
                 raise Fault(f"{self.plan.engine.name}: {path} failed: {one_line(error)[:300]}") from error
-        heads = self.bundle.manifest.heads
-        check_outputs(graph_name(call.files), heads, self.plan.variant, outputs, len(images))
+        check_outputs(graph_name(call.files), self.bundle.manifest, call.files[0], self.plan.variant, outputs, len(images))
         return outputs
 
 
@@ -128,12 +124,6 @@ def load_predictor(
     """
     plan = choose(bundle, PredictRequest(samples, seed, variant, engine, device, precision))
     return Predictor(bundle, plan, batch_size, threads)
-
-
-def make_prediction(quantities: Mapping[str, Quantities], draws: int, count: int) -> Prediction:
-    """Returns the prediction for a batch of `count` images from the quantities of each head, over `draws` draws."""
-    heads = {head: make_answer(values) for head, values in quantities.items()}
-    return Prediction(heads, np.full(count, draws, np.int32))
 
 
 def best_batch(shape: list[int | None]) -> int:
