@@ -20,6 +20,8 @@ from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
+from probrt.trainer.calibration.novelty import add_novelty
+from probrt.trainer.data import Examples
 from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
@@ -61,6 +63,7 @@ def export_case(case: Case, folder: Path) -> None:
     """Saves and exports a case below `folder`."""
     model = case.model()
     images, _ = make_images(model)
+    model = add_novelty(model, make_examples(model, 0), make_examples(model, 1), seed=0)
     # The model's own answers are the targets: coarser files are held to them.
     store.save_model(model, folder / "model", images=images, targets=make_targets(model, images), provenance={})
     precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
@@ -84,6 +87,15 @@ def make_images(model: Model) -> tuple[np.ndarray, np.ndarray]:
     low, high = model.input.range or (-1.0, 1.0)
     kept, checked = (rng.uniform(low, high, (count, *sides_of(model.input))).astype(np.float32) for count in (8, 3))
     return kept, checked
+
+
+def make_examples(model: Model, seed: int) -> Examples:
+    """Returns 60 smooth random images, over a part of the input's range: noise is new to a model that learns them."""
+    rng = np.random.default_rng(seed)
+    low, high = model.input.range or (-1.0, 1.0)
+    levels = rng.uniform(0.2, 0.8, (60, *[1] * len(sides_of(model.input)[:-1]), sides_of(model.input)[-1]))
+    images = levels + 0.1 * rng.uniform(-1, 1, (60, *sides_of(model.input)))
+    return Examples(tuple(map(str, range(60))), (low + (high - low) * images).astype(np.float32), {})
 
 
 def make_targets(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 
+import keras
 import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from cases import CASES
-from exported_cases import ExportedCase
+from exported_cases import ExportedCase, make_examples
 
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
-from probrt.runtime.bundle.manifest import FileRecord
+from probrt.runtime.bundle.manifest import FileRecord, Precision
 from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
 
@@ -33,14 +35,51 @@ def load_graph(bundle: ExportedCase, engine: Engine, files: list[FileRecord]) ->
 
 
 def close(
-    bundle: ExportedCase, answer: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float | None = None
+    bundle: ExportedCase,
+    answer: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
+    precision: Precision = "float32",
 ) -> None:
-    """Checks that the outputs agree to the case's rounding, unless a tolerance is given."""
-    tolerance = tolerance or bundle.rounding
+    """Checks that the outputs agree to the case's rounding, coarser ones to what the table of precisions allows."""
+    tolerance = bundle.rounding if precision == "float32" else BY_PRECISION[precision].tolerance
     assert sorted(answer) == sorted(expected)
     for name, value in expected.items():
+        if name.startswith("novelty."):
+            continue
         scale = max(1.0, float(np.abs(value).max()))
         np.testing.assert_allclose(answer[name], value, rtol=0, atol=tolerance * scale, err_msg=name)
+    if "novelty.score" in expected:
+        score, target = answer["novelty.score"], expected["novelty.score"]
+        allowed = BY_PRECISION[precision].novelty_tolerance * np.maximum(1.0, np.abs(target))
+        np.testing.assert_array_less(np.abs(score - target), allowed)
+        np.testing.assert_allclose(answer["novelty.p_value"], compute_p_value(bundle, score), rtol=0, atol=1e-5)
+
+
+def compute_p_value(bundle: ExportedCase, score: np.ndarray) -> np.ndarray:
+    novelty = bundle.model.novelty
+    steps = (novelty.scores.astype(np.float64)[None] - score[:, None].astype(np.float64)) / novelty.width + 1
+    return (1 + np.clip(steps, 0, 1).sum(axis=1)) / (len(novelty.scores) + 1)
+
+
+def compute_score(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:
+    """The score of novelty by its definition, in float64, from the features of the Keras network."""
+    novelty, network = bundle.model.novelty, bundle.model.network
+    layers = [network.get_layer(ref.layer) for ref in novelty.stages]
+    with use_handler(MeanHandler()):
+        outputs = keras.Model(network.input, [layer.output for layer in layers])(images, training=False)
+    logs = []
+    for features, distance in zip(outputs if len(layers) > 1 else [outputs], novelty.distances, strict=True):
+        values = np.asarray(features, np.float64)
+        if values.ndim > 2:
+            flat = values.reshape(len(values), -1, values.shape[-1])
+            values = np.concatenate([flat.mean(axis=1), flat.max(axis=1)], axis=1)
+        units = np.clip((values - distance.centre) * distance.inverse_deviation, -1e6, 1e6)
+        gaps = units @ distance.directions.astype(np.float64)
+        squares = np.square(gaps[:, None] - distance.prototypes[None]).sum(axis=2).min(axis=1)
+        inside = (np.square(gaps) * distance.spreads).sum(axis=1)
+        squares += distance.residual * np.maximum(np.square(units).sum(axis=1) - inside, 0)
+        logs.append(np.log(squares / values.shape[1] + 1e-4))
+    return np.stack(logs, axis=1) @ novelty.weights - novelty.offset
 
 
 @every_case
@@ -68,8 +107,7 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
             first, count = file.draws
             expected = bundle.reference.combine_draws(images, posterior.seed, posterior.order[first : first + count])
             assert all(answer[f"{head.name}.epistemic"].max() > 0 for head in bundle.model.heads)
-        # A reduced precision may differ by what the table allows.
-        close(bundle, answer, expected, None if file.precision == "float32" else BY_PRECISION[file.precision].tolerance)
+        close(bundle, answer, expected, file.precision)
 
 
 @every_case
@@ -111,11 +149,37 @@ def test_savedmodel(bundle: ExportedCase, saved: Graph) -> None:
 
 
 @every_case
+def test_novelty(bundle: ExportedCase, saved: Graph) -> None:
+    """Every signature gives the score of the formula, for noise and for images like those that it was fitted to."""
+    known = make_examples(bundle.model, 2).images
+    for images in (bundle.images, known):
+        score = compute_score(bundle, images)
+        for signature, more in (
+            ("mean", {}),
+            ("serving_default", {}),
+            ("sample", options([2], [7])),
+            ("draws", options([2], [7])),
+        ):
+            answer = saved({"images": images, **more}, signature)
+            allowed = BY_PRECISION["float32"].novelty_tolerance * np.maximum(1.0, np.abs(score))
+            np.testing.assert_array_less(np.abs(answer["novelty.score"] - score), allowed)
+            np.testing.assert_allclose(
+                answer["novelty.p_value"], compute_p_value(bundle, answer["novelty.score"]), rtol=0, atol=1e-5
+            )
+    single = saved({"images": known[:1]}, "mean")["novelty.p_value"]
+    assert single.shape == (1,)
+    constant = np.full_like(known[:1], (bundle.model.input.range or (0.0, 1.0))[0])
+    assert 1 / 61 <= saved({"images": constant}, "mean")["novelty.p_value"][0] + 1e-6 <= 1
+
+
+@every_case
 def test_seeds(bundle: ExportedCase, saved: Graph) -> None:
     """Equal seeds give equal draws, different seeds different ones, each with spread."""
     images = bundle.images
     first, again, other = (saved({"images": images, **options([4], [seed])}, "draws") for seed in (1, 1, 2))
-    for name, draws in first.items():
+    for head in bundle.model.heads:
+        name = f"{head.name}.mean"
+        draws = first[name]
         assert draws.std(axis=1).max() > 0
         np.testing.assert_array_equal(draws, again[name])
         assert np.abs(draws - other[name]).max() > 0
@@ -144,7 +208,8 @@ def test_bad_rows(bundle: ExportedCase, saved: Graph) -> None:
             images[1].flat[-1] = value
             for name, answer in saved({"images": images, **more}, signature).items():
                 assert np.isnan(answer[1]).all(), (signature, value)
-                np.testing.assert_allclose(answer[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=bundle.rounding)
+                rounding = bundle.rounding * (20 if name.startswith("novelty.") else 1)
+                np.testing.assert_allclose(answer[[0, 2]], good[name][[0, 2]], rtol=1e-5, atol=rounding)
         empty = saved({"images": images[:0], **more}, signature)
         assert all(len(value) == 0 for value in empty.values())
     out_of_range = saved({"images": bundle.images, **options([2, 0, 5000], [0, 0, 0])}, "sample")

@@ -50,9 +50,13 @@ def check_outputs(
     expected = expected_outputs(manifest, file, variant)
     for name in sorted(expected.keys() | outputs.keys()):
         if name not in outputs:
-            raise BundleError(f"{name_of_graph}: does not answer {name}, which the manifest states; export the bundle again")
+            raise BundleError(
+                f"{name_of_graph}: does not answer {name}, which the manifest states; export the bundle again"
+            )
         if name not in expected:
-            raise BundleError(f"{name_of_graph}: answers {name}, which the manifest does not state; export the bundle again")
+            raise BundleError(
+                f"{name_of_graph}: answers {name}, which the manifest does not state; export the bundle again"
+            )
         shape, dtype = outputs[name].shape, str(outputs[name].dtype)
         wanted = [batch, *expected[name]]
         if len(shape) != len(wanted) or any(

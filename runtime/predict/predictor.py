@@ -101,7 +101,9 @@ class Predictor:
             except Exception as error:  # every engine has exceptions of its own
                 path = call.files[0].path
                 raise Fault(f"{self.plan.engine.name}: {path} failed: {one_line(error)[:300]}") from error
-        check_outputs(graph_name(call.files), self.bundle.manifest, call.files[0], self.plan.variant, outputs, len(images))
+        check_outputs(
+            graph_name(call.files), self.bundle.manifest, call.files[0], self.plan.variant, outputs, len(images)
+        )
         return outputs
 
 

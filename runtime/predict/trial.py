@@ -120,9 +120,7 @@ def find_fault(bundle: Bundle, graph: TrialGraph, response: ProbeResponse) -> Bu
         verb = {"load": "cannot be loaded: ", "run": "cannot be run: "}.get(response.stage, "")
         return BundleError(f"{graph.name}: {verb}{response.fault}; export the bundle again")
     try:
-        check_outputs(
-            graph.name, bundle.manifest, graph.call.files[0], graph.source.variant, response.outputs, 1
-        )
+        check_outputs(graph.name, bundle.manifest, graph.call.files[0], graph.source.variant, response.outputs, 1)
     except BundleError as error:
         return error
     return None

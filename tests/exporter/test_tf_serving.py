@@ -196,7 +196,7 @@ def test_a_model_repository_for_triton(bundle: ExportedCase, tmp_path: Path) -> 
     assert not stated
     assert (folder / "digit.txt").read_text().split() == ["a", "b", "c"]
     assert 'name: "digit.mean" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "digit.txt"' in text_of_config
-    assert text_of_config.count("reshape { shape: [ ] }") == 3  # the entropies of the pooled class head
+    assert text_of_config.count("reshape { shape: [ ] }") == 5  # entropies of the pooled class head, and novelty
     with pytest.raises(UsageError, match="never overwritten"):
         triton.write_repository(bundle.bundle, tmp_path)
     other = msgspec.structs.replace(bundle.bundle.manifest, heads=bundle.bundle.manifest.heads[:1])
