@@ -59,9 +59,9 @@ def compare_novelty(
                 signature=signature,
                 head=NOVELTY,
                 quantity=name.partition(".")[2],
-                absolute=float(differences[worst]),
-                relative=float(differences[worst]) / max(float(np.abs(targets[name]).max()), 1e-30),
-                tolerance=float(allowed[worst]),
+                absolute=float(differences.max()),
+                relative=float(differences.max()) / max(float(np.abs(targets[name]).max()), 1e-30),
+                tolerance=float(allowed.max()),
                 ranking=ranking,
             )
         )
