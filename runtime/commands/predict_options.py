@@ -24,6 +24,7 @@ class PredictOptions:
     batch_size: int | None
     threads: int | None
     tolerance: str
+    unknown: str | None
     max_risk: float | None
     coverage: float | None
     conformal: str | None

@@ -19,6 +19,7 @@ from probrt.runtime.predict.draw_policy import AdaptiveDraws, FixedDraws, parse_
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import FORMATS, MapFolder
+from probrt.runtime.rows.novelty import choose_novelty
 from probrt.runtime.rows.output import OutputRequest, RowOutput, StandardOutput, check_out, open_output
 from probrt.runtime.rows.overlay import can_overlay
 from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
@@ -45,6 +46,7 @@ def _run(options: PredictOptions) -> int:
     plan = _choose_plan(bundle, options, images)
     limits = parse_tolerances(options.tolerance, manifest) if options.tolerance else {}
     review = None if options.max_risk is None else choose_review(manifest, options.max_risk, plan.samples)
+    novelty = choose_novelty(manifest, options.unknown)
     thresholds = choose_thresholds(manifest, options.coverage, options.conformal)
     predictor = Predictor(bundle, plan, options.batch_size, options.threads)
     predictor.load()  # before anything of the output is touched
@@ -62,6 +64,7 @@ def _run(options: PredictOptions) -> int:
                     path=path,
                     format=format,
                     manifest=manifest,
+                    novelty=novelty,
                     review=review is not None,
                     maps=maps,
                 ),
@@ -77,13 +80,19 @@ def _run(options: PredictOptions) -> int:
     if not options.quiet:
         there = f"; {output.rows} rows are there already" if output.rows else ""
         say(f"{bundle.label}: {plan.line} ({plan.why}){there}")
-    display = RunDisplay(options, open_progress(options.quiet, images.count(quiet=options.quiet)), output.rows)
+    display = RunDisplay(
+        options,
+        novelty.level if novelty else None,
+        open_progress(options.quiet, images.count(quiet=options.quiet)),
+        output.rows,
+    )
     try:
         rows = RowMaker(
             bundle=bundle,
             engine=plan.engine.name,
             thresholds=thresholds,
             maps=maps,
+            novelty=novelty,
             review=review,
             first=output.rows,
         )

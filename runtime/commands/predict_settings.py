@@ -34,6 +34,7 @@ def describe_settings(options: PredictOptions, predictor: Predictor, tolerances:
         "maps": options.maps,
         "map folder": None if options.maps == "none" else str(options.map_folder),
         "overlay": options.overlay,
+        "unknown": options.unknown,
         "max risk": options.max_risk,
         "coverage": options.coverage,
         "conformal": options.conformal,

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES
 from probrt.runtime.commands.thumbnails import make_thumbnail
 from probrt.runtime.commands.true_labels import is_wrong
 from probrt.runtime.errors import printable
+from probrt.runtime.rows.novelty import is_unknown
 from probrt.runtime.rows.numbers import Row
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -22,6 +24,9 @@ def make_item(row: Row, true_labels: Mapping[str, str]) -> dict[str, Any]:
         item["review"] = row["review"]
     for name, values in (row["heads"] or {}).items():
         item["heads"][name] = _map_item(values) if _is_map(values) else _head_item(values, true_labels.get(name, ""))
+    if row.get(NOVELTY):
+        item["unknown"] = is_unknown(row)
+        item["heads"][NOVELTY] = {name: row[NOVELTY].get(name) for name in NOVELTY_QUANTITIES}
     return item
 
 
@@ -71,7 +76,8 @@ def _sortable_quantities(items: list[dict[str, Any]]) -> dict[str, list[str]]:
     quantities: dict[str, list[str]] = {}
     for item in items:
         for name, values in item["heads"].items():
-            quantities.setdefault(name, [key for key in QUANTITIES if values.get(key) is not None])
+            sortable = NOVELTY_QUANTITIES if name == NOVELTY else QUANTITIES
+            quantities.setdefault(name, [key for key in sortable if values.get(key) is not None])
     return quantities
 
 

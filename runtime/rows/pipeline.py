@@ -16,16 +16,18 @@ from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.kinds import KINDS
 from probrt.runtime.rows.maps import MapFolder
+from probrt.runtime.rows.novelty import NoveltyRows, is_unknown
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.review import Quantities, Review
 
 
 @dataclass
 class Tally:
-    """Counts of a run: rows written, error rows, rows for review, files of several frames."""
+    """Counts of a run: rows written, error rows, rows of unknown images, rows for review, files of several frames."""
 
     rows: int = 0
     errors: int = 0
+    unknown: int = 0
     review: int = 0
     several_frames: int = 0
 
@@ -35,13 +37,15 @@ class RowMaker:
     """Makes the rows of a run.
 
     engine: its name. thresholds: by head, of `choose_thresholds`. maps: where per-position answers go; None leaves
-    them out. review: None leaves the flag out. first: how many rows there are already, for the numbers of the maps.
+    them out. novelty: None if the bundle has none. review: None leaves the flag out. first: how many rows there are
+    already, for the numbers of the maps.
     """
 
     bundle: Bundle
     engine: str
     thresholds: Mapping[str, Conformal]
     maps: MapFolder | None = None
+    novelty: NoveltyRows | None = None
     review: Review | None = None
     first: int = 0
 
@@ -56,7 +60,10 @@ class RowMaker:
         except ImageError as error:
             return self.make_error(image, str(error))
         start: Row = {"file": image.name, "sha256": image.sha256, "status": "ok", "error": None}
-        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities)
+        novelty = None
+        if self.novelty is not None and prediction.novelty is not None:
+            novelty = self.novelty.make(prediction.novelty, index)
+        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities, novelty)
 
     def _make_heads(self, image: LoadedImage, quantities: Quantities) -> Row:
         manifest = self.bundle.manifest
@@ -73,11 +80,15 @@ class RowMaker:
     def make_error(self, image: LoadedImage, reason: str) -> Row:
         """The row of an image without an answer."""
         start: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
-        return self._complete(start | {"draws": None}, None, None)
+        return self._complete(start | {"draws": None}, None, None, None)
 
-    def _complete(self, start: Row, heads: Row | None, quantities: Quantities | None) -> Row:
-        flag = {} if self.review is None else {"review": self.review.needs_review(quantities)}
-        return start | {"engine": self.engine, "bundle": self.bundle.label} | flag | {"heads": heads}
+    def _complete(self, start: Row, heads: Row | None, quantities: Quantities | None, novelty: Row | None) -> Row:
+        row = start | {"engine": self.engine, "bundle": self.bundle.label}
+        if self.novelty is not None:
+            row["novelty"] = novelty
+        if self.review is not None:
+            row["review"] = self.review.needs_review(quantities) or is_unknown(row)
+        return row | {"heads": heads}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +127,7 @@ def predict_files(run: Run) -> Tally:
             row = waiting.pop(tally.rows)
             tally.rows += 1
             tally.errors += row["status"] == "error"
+            tally.unknown += is_unknown(row)
             tally.review += row.get("review", False)
             in_order.append(row)
         if in_order:

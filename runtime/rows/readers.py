@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from probrt.runtime.bundle.manifest import NOVELTY
 from probrt.runtime.errors import InputError, UsageError
 from probrt.runtime.rows.kinds import Column
 from probrt.runtime.rows.numbers import Row
@@ -62,14 +63,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _nest(cells: Row) -> Row:
     """Builds a row from its flat columns; a column that is not there was empty."""
-    flag = {"review": cells["review"]} if "review" in cells else {}
-    row: Row = {name: cells.get(name) for name in FIELDS} | flag
-    row["heads"] = {} if row["status"] == "ok" else None
+    row: Row = {name: cells.get(name) for name in FIELDS}
+    heads: dict[str, Row] = {}
     for name, value in cells.items():
         head, dot, quantity = name.partition(".")
-        if dot and row["heads"] is not None:
-            row["heads"].setdefault(head, {})[quantity] = value
-    return row
+        if dot:
+            heads.setdefault(head, {})[quantity] = value
+    if NOVELTY in heads:
+        row[NOVELTY] = heads.pop(NOVELTY)
+    if "review" in cells:
+        row["review"] = cells["review"]
+    return row | {"heads": heads if row["status"] == "ok" else None}
 
 
 def read_finished_rows(path: Path, format: str, columns: Mapping[str, Column]) -> Iterator[Row]:

@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from probrt.runtime.bundle.manifest import QUANTITIES, HeadRecord, Manifest
+from probrt.runtime.bundle.manifest import NOVELTY, QUANTITIES, HeadRecord, Manifest
 from probrt.runtime.errors import MissingError, UsageError
 from probrt.runtime.files import move_synced, open_atomic
 from probrt.runtime.rows.journal import read_journal
 from probrt.runtime.rows.kinds import KINDS, Column
 from probrt.runtime.rows.maps import MapFolder
+from probrt.runtime.rows.novelty import NoveltyRows
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.overlay import can_overlay
 
@@ -32,13 +33,14 @@ PARQUET_GROUP = 4096
 class RowsFile:
     """A file of rows, and which columns they have.
 
-    format: the suffix of its name, one of SUFFIXES. review: whether rows have that flag. maps: where per-position
-    answers go; None leaves their columns out.
+    format: the suffix of its name, one of SUFFIXES. novelty: what rows hold of it. review: whether rows have
+    that flag. maps: where per-position answers go; None leaves their columns out.
     """
 
     path: Path
     format: str
     manifest: Manifest
+    novelty: NoveltyRows | None = None
     review: bool = False
     maps: MapFolder | None = None
 
@@ -135,7 +137,7 @@ def _show_bytes(value: Any) -> Any:
 def flatten_row(row: Row) -> Row:
     """A row as flat columns: `digit.mean` in place of heads: {digit: {mean}}."""
     cells = {name: row[name] for name in (*FIELDS, "review") if name in row}
-    for head, values in (row["heads"] or {}).items():
+    for head, values in ({NOVELTY: row.get(NOVELTY) or {}} | (row["heads"] or {})).items():
         cells |= {f"{head}.{name}": value for name, value in values.items()}
     return cells
 
@@ -145,6 +147,8 @@ def flat_columns(file: RowsFile) -> dict[str, Column]:
     columns: dict[str, Column] = {name: ("count" if name == "draws" else "text", 0) for name in FIELDS}
     if file.review:
         columns["review"] = ("flag", 0)
+    if file.novelty is not None:
+        columns |= {f"{NOVELTY}.{name}": column for name, column in file.novelty.columns.items()}
     for head in file.manifest.heads:
         in_head = _map_columns(head, file.maps) if head.per_position else KINDS[head.kind].columns(head)
         columns |= {f"{head.name}.{name}": column for name, column in in_head.items()}
