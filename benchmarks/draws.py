@@ -10,8 +10,8 @@ The benchmark prints milliseconds per batch (the median over rounds) and two rat
 * bank: the chunks of the bank on the fastest engine against N1, a tf.function of TFP's Flipout layers, called 32 times.
   It must be at least 3 at batch 64 and 10 at batch 1.
 
-Then it prints novelty's share of an answer on each engine: the time with novelty against the time without. It must be at
-most 5 % of 32 draws and 20 % of one pass at the posterior mean. `--novelty` prints this alone.
+Then it prints novelty's share of an answer on each engine: the time with novelty against the time without. It must be
+at most 5 % of 32 draws and 20 % of one pass at the posterior mean. `--novelty` prints this alone.
 
 Then it prints the peak memory of `sample` at batch 64 for several numbers of draws. Each side runs in its own process,
 because TFP's layers need the legacy Keras. Rounds alternate between the sides, so that other load slows all of them.
