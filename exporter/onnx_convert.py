@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from probrt.exporter.graphs import GraphFunction
+from probrt.exporter.onnx_transposes import remove_transposes
 from probrt.runtime.errors import ParityError, one_line
 
 OPSET = 18
@@ -35,6 +36,7 @@ def convert_to_onnx(function: GraphFunction, name: str) -> Any:
     if errors:
         # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and reports success.
         raise ParityError(f"{name}: does not convert to ONNX: {' '.join(errors[0].split())[:300]}")
+    remove_transposes(model)
     onnx.checker.check_model(model)
     return model
 
