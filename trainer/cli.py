@@ -126,10 +126,13 @@ def evaluate(
     return 0
 
 
-def calibrate_folder(model: Path, data: Path, samples: int) -> int:
-    """Renews the calibration of a model directory on a data folder; prints it before and after."""
+def calibrate_folder(model: Path, data: Path, samples: int, unlabelled: bool) -> int:
+    """Renews the calibration and the novelty of a model directory on a data folder; prints both.
+
+    unlabelled: the folder holds images alone; only the novelty is renewed.
+    """
     if not data.is_dir():
-        raise UsageError(f"{data}: no such folder of labelled images")
+        raise UsageError(f"{data}: no such folder of {'' if unlabelled else 'labelled '}images")
     _prepare_tensorflow()
     from rich.console import Console
 
@@ -138,13 +141,15 @@ def calibrate_folder(model: Path, data: Path, samples: int) -> int:
     console = Console(highlight=False)
     with console.status("loading TensorFlow"), hush():
         from probrt.trainer.card import describe_calibration
-        from probrt.trainer.recalibrate import recalibrate_folder
+        from probrt.trainer.recalibrate import recalibrate_folder, renew_folder_novelty
     with console.status("calibrating"):
-        before, after, count = recalibrate_folder(model, data, samples)
-    for title, records in (("before", before.calibration), ("after", after.calibration)):
-        for record in records:
-            console.print(f"{title:8}{describe_calibration(record)}", soft_wrap=True)
-    console.print(f"{model}: calibrated on {count} examples; next: probrt export {model}", soft_wrap=True)
+        renewed = renew_folder_novelty(model, data) if unlabelled else recalibrate_folder(model, data, samples)
+    if not unlabelled:
+        for title, records in (("before", renewed.before.calibration), ("after", renewed.after.calibration)):
+            for record in records:
+                console.print(f"{title:8}{describe_calibration(record)}", soft_wrap=True)
+    console.print(f"novelty {renewed.novelty}", soft_wrap=True, markup=False)
+    console.print(f"{model}: calibrated on {renewed.images} images; next: probrt export {model}", soft_wrap=True)
     return 0
 
 

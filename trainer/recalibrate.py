@@ -1,7 +1,8 @@
-"""`probrt calibrate MODEL DATA`: fits the calibration of a model directory anew, on other images."""
+"""`probrt calibrate MODEL DATA`: fits the calibration and the novelty of a model directory anew, on other images."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -9,27 +10,74 @@ import msgspec
 from probrt.runtime.errors import DataError
 from probrt.trainer import store
 from probrt.trainer.calibration.calibrate import calibrate_model
-from probrt.trainer.evaluate.source import read_scored_split
+from probrt.trainer.calibration.novelty import renew_novelty
+from probrt.trainer.evaluate.source import read_images, read_scored_split
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.archive import NoveltyEntry
+from probrt.trainer.novelty.fit import NoNovelty
+from probrt.trainer.store import StoredModel
 
 
-def recalibrate_folder(folder: Path, data: Path, draws: int, seed: int = 0) -> tuple[Model, Model, int]:
-    """Calibrates a model directory on a data folder and writes the result into its model.json.
+@dataclass(frozen=True)
+class Recalibration:
+    """A model before and after, the number of images, and what became of its novelty."""
 
-    Returns the model before and after, and the number of examples. If the folder holds the data that the model was
-    trained on, only their validation split is used.
+    before: Model
+    after: Model
+    images: int
+    novelty: str
+
+
+def recalibrate_folder(folder: Path, data: Path, draws: int, seed: int = 0) -> Recalibration:
+    """Calibrates a model directory on a folder of labelled images and writes the result into it.
+
+    If the folder holds the data that the model was trained on, only their validation split is used.
     Raises DataError for data that cannot be read, or for a folder without a target of any head.
     """
-    before, stored = store.load_model(folder)
+    model, stored = store.load_model(folder)
     scored = read_scored_split(folder, stored, data, "validation")
     examples = scored.examples
-    known = [head.is_known(examples.targets[head.name]).numpy().any() for head in before.heads]
+    known = [head.is_known(examples.targets[head.name]).numpy().any() for head in model.heads]
     if not any(known):
-        raise DataError(f"{data}: no example has a target of {', '.join(head.name for head in before.heads)}")
-    after = calibrate_model(before, examples, seed, draws)
+        raise DataError(f"{data}: no example has a target of {', '.join(head.name for head in model.heads)}")
+    calibrated = calibrate_model(model, examples, seed, draws)
+    try:
+        calibrated = renew_novelty(calibrated, examples, seed)
+        novelty = calibrated.novelty.summary if calibrated.novelty else ""
+    except NoNovelty as reason:
+        novelty = f"{'as it was' if model.novelty else 'none'}: {reason}"
     source = {"data_digest": scored.digest, "split": scored.split, "examples": len(examples)}
     renewed = msgspec.structs.replace(
-        stored, calibration=list(after.calibration), provenance=stored.provenance | {"calibration": source}
+        stored,
+        calibration=list(calibrated.calibration),
+        provenance=stored.provenance | {"calibration": source, "novelty": novelty},
     )
-    store.save_record(folder, renewed)
-    return before, after, len(examples)
+    _save(folder, calibrated, renewed)
+    return Recalibration(model, calibrated, len(examples), novelty)
+
+
+def renew_folder_novelty(folder: Path, data: Path, seed: int = 0) -> Recalibration:
+    """Renews only the novelty of a model directory, on a folder of images without labels.
+
+    Raises DataError for images that cannot be read, or too few of them.
+    """
+    model, stored = store.load_model(folder)
+    examples, skipped = read_images(data, model.input)
+    if skipped:
+        raise DataError(f"{data}: {len(skipped)} files cannot be read, such as {skipped[0]}; remove them")
+    try:
+        renewed = renew_novelty(model, examples, seed)
+    except NoNovelty as reason:
+        raise DataError(f"{data}: no novelty: {reason}") from None
+    novelty = renewed.novelty.summary if renewed.novelty else ""
+    _save(folder, renewed, msgspec.structs.replace(stored, provenance=stored.provenance | {"novelty": novelty}))
+    return Recalibration(model, renewed, len(examples), novelty)
+
+
+def _save(folder: Path, model: Model, stored: StoredModel) -> None:
+    """Writes novelty.npz, then model.json, each whole or not at all."""
+    entry = None
+    if model.novelty is not None:
+        store.save_novelty(folder, model.novelty)
+        entry = NoveltyEntry.of(model.novelty)
+    store.save_record(folder, msgspec.structs.replace(stored, novelty=entry))

@@ -18,6 +18,9 @@ def calibrate(
     labels: Annotated[
         Path | None, typer.Argument(help="For a bundle: CSV of true labels, file_name and a column per head.")
     ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="For a model: DATA are images without labels; renew novelty alone.")
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="For a model: draws per answer.")] = 16,
     sign: Annotated[Path | None, typer.Option(help="For a bundle: private key (PEM) to sign the new version.")] = None,
 ) -> int:
@@ -25,8 +28,10 @@ def calibrate(
     if (subject / "model.json").exists():
         if labels is not None or sign is not None:
             raise UsageError(f"{subject}: a model takes a folder of labelled images; LABELS and --sign are for bundles")
-        code: int = load_function("probrt.trainer.cli:calibrate_folder")(subject, data, samples)
+        code: int = load_function("probrt.trainer.cli:calibrate_folder")(subject, data, samples, unlabelled)
         return code
+    if unlabelled:
+        raise UsageError("--unlabelled: the graphs of a bundle hold its novelty; calibrate the model and export again")
     if labels is None:
         raise UsageError(f"{subject}: not a model directory; for a bundle give PREDICTIONS and LABELS")
     from probrt.runtime.commands.calibrate_bundle import calibrate_bundle

@@ -45,13 +45,15 @@ def read_volume(data: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
                 f"a volume of shape {list(loaded.shape)}; three axes and channels, at most 1 GiB, are read"
             )
         voxels = np.asarray(nibabel.as_closest_canonical(loaded).dataobj, dtype=np.float32)
+        if voxels.ndim == 3:
+            voxels = voxels[..., np.newaxis]
+        voxels = voxels.transpose(2, 1, 0, 3)  # a damaged file may hold fewer axes than its header states
+        affine = np.array(loaded.affine, np.float64)
     except ImageError:
         raise
     except Exception as error:  # a hostile header can raise almost any exception
         raise ImageError(f"not a readable NIfTI volume: {one_line(error)}") from None
-    if voxels.ndim == 3:
-        voxels = voxels[..., np.newaxis]
-    return np.ascontiguousarray(voxels.transpose(2, 1, 0, 3)), np.array(loaded.affine, np.float64)
+    return np.ascontiguousarray(voxels), affine
 
 
 def encode_volume(values: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], sides: Sequence[int]) -> bytes:

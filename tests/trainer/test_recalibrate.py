@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from probrt.trainer import store
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 MODEL = Path(__file__).parent.parent / "golden" / "format-1" / "model"
 
@@ -24,13 +25,13 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(model: Path, tmp_path: Path) -> Path:
-    """Eighty images of noise, labelled by chance, without masks."""
+    """110 images of noise, labelled by chance, without masks."""
     folder = tmp_path / "data"
     folder.mkdir()
     labels = next(head.labels for head in store.load_model(model)[0].heads if head.name == "digit")
     rng = np.random.default_rng(0)
     lines = ["file_name,digit,slant,ink"]
-    for index in range(80):
+    for index in range(110):
         Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(folder / f"{index}.png")
         lines.append(f"{index}.png,{rng.choice(labels)},{rng.normal():.3f},")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -44,14 +45,62 @@ def test_a_model_is_calibrated_on_other_images(
     files = {path.name: path.read_bytes() for path in model.iterdir()}
     done = called("calibrate", model, data, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "calibrated on 80 examples" in done.out
+    assert "calibrated on 110 images" in done.out
     after, stored = store.load_model(model)
-    assert {path.name for path in model.iterdir() if path.read_bytes() != files.get(path.name)} == {"model.json"}
-    assert stored.provenance["calibration"]["examples"] == 80
+    assert {path.name for path in model.iterdir() if path.read_bytes() != files.get(path.name)} == {
+        "model.json",
+        "novelty.npz",
+    }
+    assert stored.provenance["calibration"]["examples"] == 110
     records = {record.head: record for record in after.calibration}
     assert {record.method for record in records["digit"].conformal} == {"lac", "aps", "raps"}
     assert records["digit"].temperature > {record.head: record for record in before.calibration}["digit"].temperature
     assert records["ink"].conformal == []
+
+
+def test_novelty_ranks_new_images_among_those_it_was_calibrated_on(
+    model: Path, tmp_path: Path, called: Callable[..., Any]
+) -> None:
+    """The model of before has no novelty: half of the images are learned, the other half ranked. A second calibration
+    keeps what was learned. At level 0.1 a binomial share of fresh images is unknown: four standard errors of 100 fresh
+    and of 60 ranked ones."""
+    rng = np.random.default_rng(1)
+
+    def write(folder: Path, count: int, low: int) -> np.ndarray:
+        folder.mkdir()
+        images = [low + rng.integers(0, 100) // 2 + rng.integers(0, 60, (16, 16)) for _ in range(count)]
+        for index, image in enumerate(images):
+            Image.fromarray(image.astype(np.uint8)).save(folder / f"{index}.png")
+        return np.stack(images)[..., None].astype(np.float32)
+
+    assert store.load_model(model)[0].novelty is None
+    write(tmp_path / "first", 120, 40)
+    done = called("calibrate", model, tmp_path / "first", "--unlabelled", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "with 60 training images; p-values from 60 validation images" in done.out
+    first = store.load_model(model)[0].novelty
+    write(tmp_path / "second", 60, 100)
+    assert called("calibrate", model, tmp_path / "second", "--unlabelled", cwd=tmp_path).code == 0
+    renewed, stored = store.load_model(model)
+    second = renewed.novelty
+    assert first is not None
+    assert second is not None
+    assert stored.calibration == list(renewed.calibration)
+    np.testing.assert_array_equal(first.distances[0].prototypes, second.distances[0].prototypes)
+    assert float(np.mean(second.scores)) == pytest.approx(0.0, abs=1e-5)
+    assert float(np.std(second.scores)) == pytest.approx(1.0, abs=1e-5)
+    fresh = write(tmp_path / "fresh", 100, 100)
+    with use_handler(MeanHandler()):
+        p_values = renewed.moments_and_novelty(fresh)[1]["p_value"].numpy()
+    assert np.mean(p_values <= 0.1) <= 0.1 + 4 * np.sqrt(0.1 * 0.9 * (1 / 60 + 1 / 100))
+    assert np.mean(p_values) == pytest.approx(0.5, abs=4 * np.sqrt((1 / 60 + 1 / 100) / 12))
+
+
+def test_too_few_images_give_no_novelty(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
+    (tmp_path / "few").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "few" / "0.png")
+    done = called("calibrate", model, tmp_path / "few", "--unlabelled", cwd=tmp_path)
+    assert (done.code, "at least 50 are needed" in done.err, done.err.count("\n")) == (2, True, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from probrt.trainer import data
 from probrt.trainer.data import Examples
 from probrt.trainer.model import Model
-from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_TRAINING, check_count, fit_novelty
+from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_TRAINING, check_count, fit_novelty, rank_images
 from probrt.trainer.novelty.stages import StageRef, find_stages, pool_positions, stage_tensors
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
@@ -34,6 +34,21 @@ def add_novelty(model: Model, training: Examples, validation: Examples, seed: in
     return dataclasses.replace(model, novelty=fit_novelty(refs, fitting, ranking, seed))
 
 
+def renew_novelty(model: Model, examples: Examples, seed: int) -> Model:
+    """Returns the model with p-values from other images; they need no labels.
+
+    A model without novelty gets one: distances to a random half of the images, and p-values from the other half.
+    Raises NoNovelty where the images are too few or tell nothing.
+    """
+    if model.novelty is None:
+        rows = np.random.default_rng(seed).permutation(len(examples))
+        middle = len(rows) // 2
+        return add_novelty(model, _take_images(examples, rows[:middle]), _take_images(examples, rows[middle:]), seed)
+    network = model.without_auxiliary().network
+    ranking = compute_features(network, model.novelty.stages, _random_part(examples, MAX_CALIBRATION, seed))
+    return dataclasses.replace(model, novelty=rank_images(model.novelty, ranking))
+
+
 def compute_features(network: keras.Model, refs: Sequence[StageRef], examples: Examples) -> list[np.ndarray]:
     """Computes the pooled features of each stage at the posterior mean, one [images, features] per stage."""
     stages = keras.Model(network.input, stage_tensors(network, refs))
@@ -49,5 +64,9 @@ def compute_features(network: keras.Model, refs: Sequence[StageRef], examples: E
 
 def _random_part(examples: Examples, most: int, seed: int) -> Examples:
     """Returns at most so many images, without targets."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:most])
+    return _take_images(examples, np.sort(np.random.default_rng(seed).permutation(len(examples))[:most]))
+
+
+def _take_images(examples: Examples, rows: np.ndarray) -> Examples:
+    """Returns some images, without targets."""
     return Examples(tuple(examples.files[row] for row in rows), examples.images[rows], {})

@@ -6,6 +6,7 @@ labels, so one rule serves models with classes and without.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -59,10 +60,7 @@ def fit_novelty(
     A stage's weight is 1 over the standard deviation of its log distance. It is measured on a fifth of the training
     images, with distances that the others fit, because the nearest prototype of an image may be the image itself.
     """
-    for images, name in ((training, "training"), (calibration, "validation")):
-        check_count(len(images[0]), name)
-        if not all(np.isfinite(features).all() for features in images):
-            raise NoNovelty(f"the features of some {name} images are not finite")
+    check_features(training, "training")
     widest = max(features.shape[1] for features in training)
     if widest > MAX_FEATURES:
         raise NoNovelty(f"a stage has {widest} features, at most {MAX_FEATURES} are possible")
@@ -72,21 +70,44 @@ def fit_novelty(
         distance = fit_distance(features[~is_held], seed)
         deviations.append(max(float(np.log(measure(distance, features[is_held])).std()), _LEAST_SPREAD))
     distances = tuple(fit_distance(features, seed) for features in training)
-    weights = 1.0 / np.array(deviations)
-    logs = [np.log(measure(distance, features)) for distance, features in zip(distances, calibration, strict=True)]
-    sums = np.stack(logs, axis=1) @ weights
-    scale = float(sums.std())
-    if not scale > _LEAST_SCALE:
-        raise NoNovelty("the features of the calibration images do not vary")
-    return Novelty(
+    unranked = Novelty(
         stages=tuple(refs),
         distances=distances,
-        weights=(weights / scale).astype(np.float32),
-        offset=float(sums.mean() / scale),
-        scores=np.sort((sums - sums.mean()) / scale).astype(np.float32),
+        weights=(1.0 / np.array(deviations)).astype(np.float32),
+        offset=0.0,
+        scores=np.zeros(0, np.float32),
         width=_WIDTH,
         fitted=len(training[0]),
     )
+    return rank_images(unranked, calibration)
+
+
+def rank_images(novelty: Novelty, calibration: Sequence[npt.NDArray[Any]]) -> Novelty:
+    """Returns the novelty with the same distances, whose p-values rank a new image among these.
+
+    calibration: pooled features, one [images, features] per stage. Raises NoNovelty where the images are too few or
+    all alike, or the network gives values that are not finite.
+    """
+    check_features(calibration, "calibration")
+    pairs = zip(novelty.distances, calibration, strict=True)
+    logs = [np.log(measure(distance, features)) for distance, features in pairs]
+    sums = np.stack(logs, axis=1) @ novelty.weights.astype(np.float64)
+    scale = float(sums.std())
+    if not scale > _LEAST_SCALE:
+        raise NoNovelty("the features of the calibration images do not vary")
+    return dataclasses.replace(
+        novelty,
+        weights=(novelty.weights / scale).astype(np.float32),
+        offset=float(sums.mean() / scale),
+        scores=np.sort((sums - sums.mean()) / scale).astype(np.float32),
+    )
+
+
+def check_features(images: Sequence[npt.NDArray[Any]], name: str) -> None:
+    """Raises NoNovelty for too few images, or for features that are not finite."""
+    check_count(len(images[0]), name)
+    if not all(np.isfinite(features).all() for features in images):
+        raise NoNovelty(f"the features of some {name} images are not finite")
 
 
 def fit_distance(features: npt.NDArray[Any], seed: int) -> StageDistance:

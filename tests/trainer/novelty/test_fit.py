@@ -114,7 +114,7 @@ def test_many_features_keep_the_directions_of_the_largest_variance() -> None:
 def test_what_gives_no_novelty() -> None:
     rng = np.random.default_rng(0)
     good = make_features(rng, 60)
-    with pytest.raises(NoNovelty, match="49 validation images, at least 50 are needed"):
+    with pytest.raises(NoNovelty, match="49 calibration images, at least 50 are needed"):
         fit_novelty(REFS, good, [stage[:49] for stage in good], seed=0)
     with pytest.raises(NoNovelty, match="49 training images, at least 50 are needed"):
         fit_novelty(REFS, [stage[:49] for stage in good], good, seed=0)
