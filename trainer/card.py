@@ -126,10 +126,11 @@ def describe_calibration(calibration: Calibration) -> str:
 
 def _describe_fit(fit: FitSettings, seed: int, provenance: Mapping[str, Any]) -> list[str]:
     lines = []
-    if fit.kl_weight != 1:
+    kl_weight = provenance["kl_weight"]
+    if kl_weight != 1:
         lines.append(
-            f"- **Tempered**: the KL term has weight {fit.kl_weight:g}, not 1. The posterior is "
-            f"{'narrower' if fit.kl_weight < 1 else 'wider'} than Bayes' rule gives; spread between draws is "
+            f"- **Tempered**: the KL term has weight {kl_weight:.3g}, not 1. The posterior is "
+            f"{'narrower' if kl_weight < 1 else 'wider'} than Bayes' rule gives; spread between draws is "
             "a fitted quantity, not a consequence of the prior."
         )
     lines.append(f"- {fit.epochs} epochs of batches of {fit.batch}, {provenance['seconds']:.0f} s, seed {seed}")

@@ -32,6 +32,7 @@ from probrt.trainer.fit.display import show_fit
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
+from probrt.trainer.fit.objective import resolve_kl_weight
 from probrt.trainer.fit.step import StepResult
 from probrt.trainer.fit.validation import average_scores, make_scores
 from probrt.trainer.heads import AnyHead
@@ -99,6 +100,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     scores = {name: compute_scores(examples) for name, examples in dataset.splits.items() if name != "train"}
     provenance = _make_provenance(
         config,
+        model,
         dataset,
         data_folder=relative_to(out, path.parent / config.data.folder),
         seconds=round(time.monotonic() - start, 1),
@@ -212,6 +214,7 @@ def _add_novelty(model: Model, dataset: Dataset, seed: int) -> tuple[Model, str]
 
 def _make_provenance(
     config: Config,
+    model: Model,
     dataset: Dataset,
     *,
     data_folder: str,
@@ -227,7 +230,7 @@ def _make_provenance(
         "data": data_folder,
         "data_digest": dataset.digest,
         "seconds": seconds,
-        "kl_weight": config.fit.kl_weight,
+        "kl_weight": resolve_kl_weight(config.fit, model, len(dataset.splits["train"])).kl_factor,
         "kl": [msgspec.to_builtins(report) for report in weight_reports],
         "metrics": metrics,
         "novelty": novelty,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,10 +13,14 @@ from msgspec import Meta, Struct
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
+from probrt.trainer.layers.normalisation import BatchNorm
 from probrt.trainer.layers.weight_settings import Activation, WeightSettings
 
 Positive = Annotated[int, Meta(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Meta(min_length=1)]
+Normalisation = Literal["none", "batch", "group"]
+# Map sides of the last stage at most, filters of the first and the widest stage, and the fewest stages.
+_LAST_SIDE, _NARROWEST, _WIDEST, _FEWEST = 8, 16, 256, 3
 
 
 class Stage(Struct, frozen=True):
@@ -50,7 +55,7 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
 
     kernel: Positive = 3
     activation: Activation = "relu"
-    normalisation: Literal["none", "batch", "group"] = "none"
+    normalisation: Normalisation = "batch"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     mc_dropout: bool = False
     coordinates: bool = False
@@ -74,7 +79,7 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
     def normalise(self, features: Any, width: int, name: str) -> Any:
         """Applies the chosen normalisation to features [batch, *space, width]."""
         if self.normalisation == "batch":
-            return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"{name}_norm")(features)
+            return BatchNorm(momentum=0.9, synchronized=True, name=f"{name}_norm")(features)
         if self.normalisation == "group":
             groups = max(count for count in range(1, max(1, width // 8) + 1) if width % count == 0)
             return keras.layers.GroupNormalization(groups, name=f"{name}_norm")(features)
@@ -86,6 +91,18 @@ class ConvBackbone(Backbone, frozen=True, kw_only=True):
         if self.dropout:
             features = ChannelDropout(self.dropout, in_draws=self.mc_dropout, name=f"{name}_dropout")(features)
         return features
+
+
+def choose_widths(sides: Sequence[int | None]) -> tuple[int, ...]:
+    """Returns the filters of each stage that suit the sides of an image.
+
+    As many stages, each with half the sides of the one before, as bring the longest side to 8 or less, and three at
+    least. They begin with 32 filters, or with 16 where that side exceeds 32, and double up to 256.
+    """
+    longest = max((side for side in sides if side is not None), default=32)
+    stages = max(_FEWEST, 1 + math.ceil(math.log2(longest / _LAST_SIDE)))
+    first = _NARROWEST * 2 if longest <= 32 else _NARROWEST
+    return tuple(min(_WIDEST, first * 2**stage) for stage in range(stages))
 
 
 def check_rank(images: Any, kind: str, ranks: tuple[int, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Stage, Widths, check_rank
+from probrt.trainer.backbones.base import ConvBackbone, Normalisation, Stage, Widths, check_rank
 from probrt.trainer.layers.weight_settings import WeightSettings
 
 
@@ -17,6 +17,7 @@ class DenseStack(ConvBackbone, frozen=True, kw_only=True, tag="dense"):
     """
 
     widths: Widths = (64, 64)
+    normalisation: Normalisation = "none"
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         check_rank(images, "dense", (0,))

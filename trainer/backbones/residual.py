@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
@@ -19,7 +19,6 @@ class Residual(ConvBackbone, frozen=True, kw_only=True, tag="residual"):
 
     widths: Widths = (32, 64, 128)
     blocks: Positive = 2
-    normalisation: Literal["none", "batch", "group"] = "batch"
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         check_rank(images, "residual", (1, 2, 3))

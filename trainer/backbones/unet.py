@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
-from probrt.trainer.backbones.base import ConvBackbone, Positive, Stage, Widths, check_rank
+from probrt.trainer.backbones.base import ConvBackbone, Normalisation, Positive, Stage, Widths, check_rank
 from probrt.trainer.layers.resampling import MaxPool, UpTo
 from probrt.trainer.layers.weight_settings import WeightSettings
 
@@ -21,6 +21,7 @@ class UNet(ConvBackbone, frozen=True, kw_only=True, tag="unet"):
 
     widths: Widths = (16, 32, 64)
     depth: Positive = 2
+    normalisation: Normalisation = "none"
 
     def stages(self, images: keras.KerasTensor, weights: WeightSettings) -> Mapping[str, Stage]:
         check_rank(images, "unet", (1, 2, 3))

@@ -66,7 +66,9 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
 class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is fitted.
 
-    kl_weight: weight of KL / N in the loss. Below 1 the posterior is tempered, and the model card says so.
+    kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is 1
+        where there are as many training examples as random weights, else their ratio: the KL of independent weights
+        grows with their number, not with what they know, and outweighs a small data set.
     kl_warmup: fraction of the steps over which that weight rises from 0.
     draws: weight draws per step; the step averages their log-likelihoods.
     learning_rate: highest learning rate; it falls to 0 along a cosine after the warm-up.
@@ -88,7 +90,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     learning_rate: PositiveFloat = 1e-3
     warmup: Fraction = 0.05
     clip: PositiveFloat = 10.0
-    kl_weight: Annotated[float, Meta(ge=0)] = 1.0
+    kl_weight: Annotated[float, Meta(ge=0)] | Literal["auto"] = "auto"
     kl_warmup: Fraction = 0.3
     draws: PositiveInt = 1
     average: Fraction = 0.0
@@ -98,3 +100,10 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     patience: NaturalInt = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint: NaturalInt = 0
+
+    @property
+    def kl_factor(self) -> float:
+        """The weight of the KL as a number; `fit.objective.resolve_kl_weight` gives "auto" one."""
+        if self.kl_weight == "auto":
+            raise ValueError('a kl_weight of "auto" depends on model and data: call resolve_kl_weight first')
+        return float(self.kl_weight)

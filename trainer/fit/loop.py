@@ -22,7 +22,7 @@ from probrt.trainer.config.settings import Augmentation, FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
 from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
-from probrt.trainer.fit.objective import Objective
+from probrt.trainer.fit.objective import Objective, resolve_kl_weight
 from probrt.trainer.fit.optimizers import make_optimizers
 from probrt.trainer.fit.signals import defer_signals
 from probrt.trainer.fit.step import StepResult, make_train_step
@@ -81,10 +81,11 @@ def fit_model(
     Raises Fault, with the step, the head and the layer, when the loss or the gradient is not finite, and after an epoch
     at whose end the loss is a hundred times that of the first step.
     """
+    settings = resolve_kl_weight(settings, model, len(train))
     steps_per_epoch = math.ceil(len(train) / settings.batch)
     steps = steps_per_epoch * settings.epochs
     objective = Objective(model, settings.loss_weights, settings.l1, settings.l2)
-    optimizers = make_optimizers(model, objective, settings, steps)
+    optimizers = make_optimizers(model, objective, settings, steps, len(train))
     train_step = make_train_step(
         model, objective, optimizers, settings, train_count=len(train), steps=steps, seed=run.seed
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container
 from typing import Literal
 
 import keras
+import msgspec
 import tensorflow as tf
 
+from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 
@@ -54,9 +58,19 @@ class Objective:
         return total
 
 
-def total_kl(model: Model, handler: TrainingHandler) -> tf.Tensor:
+def resolve_kl_weight(settings: FitSettings, model: Model, train_count: int) -> FitSettings:
+    """Returns the settings with a number for a `kl_weight` of "auto": min(1, training examples / random weights)."""
+    if settings.kl_weight != "auto":
+        return settings
+    weight_count = sum(math.prod(weight.shape) for weight in model.weights)
+    return msgspec.structs.replace(settings, kl_weight=min(1.0, train_count / max(1, weight_count)))
+
+
+def total_kl(model: Model, handler: TrainingHandler, constant: Container[int] = ()) -> tf.Tensor:
     """Returns KL(posterior || prior) summed over all weights, in nats.
 
-    Where the KL has no closed form it is estimated on the handler's draw.
+    Where the KL has no closed form it is estimated on the handler's draw. constant: ids of the weights whose KL has no
+    gradient.
     """
-    return tf.add_n([handler.kl(weight) for weight in model.weights] or [tf.constant(0.0)])
+    terms = {weight.id: handler.kl(weight) for weight in model.weights}
+    return tf.add_n([tf.stop_gradient(kl) if id in constant else kl for id, kl in terms.items()] or [tf.constant(0.0)])

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from probrt.trainer.config.settings import FitSettings
+from probrt.trainer.fit.ivon import Ivon, check_ivon, find_ivon_weights
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.model import Model
 
@@ -16,7 +17,7 @@ from probrt.trainer.model import Model
 class OptimizerGroup:
     """An optimizer and the variables that it updates."""
 
-    optimizer: keras.optimizers.Optimizer
+    optimizer: keras.optimizers.Optimizer | Ivon
     variables: list[keras.Variable]
 
 
@@ -27,13 +28,22 @@ _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 }
 
 
-def make_optimizers(model: Model, objective: Objective, settings: FitSettings, steps: int) -> list[OptimizerGroup]:
+def make_optimizers(
+    model: Model, objective: Objective, settings: FitSettings, steps: int, train_count: int
+) -> list[OptimizerGroup]:
     """Returns the built optimizers of a fit of `steps` steps; each trained variable is in exactly one group.
 
-    The layers of a head have a group of their own if the head sets another optimizer or learning rate.
+    The layers of a head have a group of their own if the head sets another optimizer or learning rate, and the kernels
+    with the estimator "ivon" have one. train_count: number of training examples.
     """
     groups: list[OptimizerGroup] = []
     assigned: set[int] = set()
+    if ivon_weights := find_ivon_weights(model):
+        check_ivon(model, settings)
+        rate = learning_rate_schedule(settings, steps)
+        pairs = [weight.parameters[name] for weight in ivon_weights for name in ("loc", "rho")]
+        assigned = {id(variable) for variable in pairs}
+        groups.append(OptimizerGroup(Ivon(ivon_weights, rate, settings, count=train_count, steps=steps), pairs))
     for head in model.heads:
         if head.own is not None and (head.own.optimizer or head.own.learning_rate != 1):
             variables = model.head_variables(head)
@@ -71,4 +81,4 @@ def learning_rate_schedule(
 def kl_weight_at(step: tf.Tensor, settings: FitSettings, steps: int) -> tf.Tensor:
     """Returns the weight of the KL at a step: it rises linearly to `kl_weight` over the KL warm-up."""
     fraction = tf.cast(step + 1, tf.float32) / max(1.0, settings.kl_warmup * steps)
-    return settings.kl_weight * tf.minimum(1.0, fraction)
+    return settings.kl_factor * tf.minimum(1.0, fraction)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.distribute import split_batch
+from probrt.trainer.fit.ivon import find_ivon_weights
 from probrt.trainer.fit.objective import Objective, total_kl
 from probrt.trainer.fit.optimizers import OptimizerGroup, kl_weight_at
 from probrt.trainer.model import Model
@@ -60,6 +61,8 @@ def make_train_step(
     replicas = strategy.num_replicas_in_sync
     variables = [variable.value for group in optimizers for variable in group.variables]
     names = [head.name for head in model.heads]
+    # IVON's update has the prior in closed form: the KL of its weights is reported, but has no gradient.
+    closed = {weight.id for weight in find_ivon_weights(model)}
 
     def run_replica(batch: dict[str, Any], step: tf.Tensor) -> tf.Tensor:
         divisor = batch["count"] * settings.draws
@@ -73,7 +76,7 @@ def make_train_step(
                     log_likelihoods = objective.log_likelihoods(channels, batch["targets"])
                     loss += tf.reduce_sum(objective.loss(log_likelihoods)) / divisor
                     terms += tf.stack([tf.reduce_sum(log_likelihoods[name]) for name in names]) / divisor
-                    kl += total_kl(model, handler) / settings.draws
+                    kl += total_kl(model, handler, constant=closed) / settings.draws
             loss += (objective.penalty() + kl_weight_at(step, settings, steps) * kl / train_count) / replicas
         gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
         values = tf.concat([tf.stack([loss, kl / replicas]), terms], 0)

@@ -82,6 +82,6 @@ def make_elbo(
         loss = 0.0
         for batch in data.evaluation_batches(examples, _BATCH):
             loss += sum(float(sum_losses(batch, tf.constant(index))) for index in range(_ELBO_DRAWS)) / _ELBO_DRAWS
-        return -loss / len(examples) - settings.kl_weight * float(compute_kl()) / train_count
+        return -loss / len(examples) - settings.kl_factor * float(compute_kl()) / train_count
 
     return compute_elbo

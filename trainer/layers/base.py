@@ -128,7 +128,7 @@ class ProbabilisticLayer(keras.Layer):
         }
 
     def _check_settings(self) -> None:
-        if reason := explain_refusal(self.estimator, self.kernel_posterior):
+        if reason := explain_refusal(self.estimator, self.kernel_posterior, self.kernel_prior):
             raise ValueError(f"{self.name}: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
             family = self.bias_posterior.title

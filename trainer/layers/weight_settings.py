@@ -30,7 +30,7 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     posterior: AnyPosterior = NormalPosterior()
     prior: AnyPrior | None = None
-    estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout"] = "auto"
+    estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout", "ivon"] = "auto"
     bias_posterior: AnyPosterior | None = None
     bias_prior: AnyPrior | None = None
     bayesian: str = "all"
@@ -40,12 +40,12 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
             re.compile(self.bayesian)
         except re.error as error:
             raise ValueError(f"bayesian: {self.bayesian!r} is not a regular expression ({error})") from None
-        if reason := explain_refusal(self.estimator, self.posterior):
-            raise ValueError(f"estimator: {reason}")
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
             raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
         # The default is stored, so that --print-config and the model card show it.
         force_setattr(self, "prior", resolve_prior(self.prior, self.posterior, "prior"))
+        if reason := explain_refusal(self.estimator, self.posterior, self.prior):
+            raise ValueError(f"estimator: {reason}")
         force_setattr(self, "bias_prior", resolve_prior(self.bias_prior, self.bias_posterior, "bias_prior"))
 
     def conv(

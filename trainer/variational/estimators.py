@@ -14,6 +14,8 @@ import tensorflow as tf
 from probrt.trainer.variational import philox
 from probrt.trainer.variational.handlers import Handler, LinearOp
 from probrt.trainer.variational.posteriors.base import Posterior
+from probrt.trainer.variational.priors.base import Prior
+from probrt.trainer.variational.priors.families import MopedPrior, NormalPrior
 from probrt.trainer.variational.random_weight import RandomWeight, make_noise_id
 
 
@@ -61,6 +63,13 @@ def reparameterization(
     return affine(inputs, tf.cast(handler.value(weight), inputs.dtype))
 
 
+def ivon(
+    op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
+) -> tf.Tensor:
+    """One draw shared by the whole batch; `fit/ivon.py` makes the step (Shen et al. 2024)."""
+    return reparameterization(op, affine, inputs, weight, handler)
+
+
 def flipout(
     op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
 ) -> tf.Tensor:
@@ -103,13 +112,17 @@ def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -
     return "flipout" if posterior is not None and posterior.symmetric else "reparameterization"
 
 
-def explain_refusal(estimator: str, posterior: Posterior | None) -> str | None:
-    """Returns why a posterior cannot be fitted with an estimator, and what would work; None if it can."""
+def explain_refusal(estimator: str, posterior: Posterior | None, prior: Prior | None = None) -> str | None:
+    """Returns why a posterior and its prior cannot be fitted with an estimator, and what would work; None if they can."""
     if estimator not in (*ESTIMATORS, "auto"):
         return f"estimator {estimator!r} is none of {', '.join((*ESTIMATORS, 'auto'))}"
     if posterior is None:
         return None
     family = posterior.title
+    if estimator == "ivon" and not posterior.independent_normal:
+        return f"ivon needs a Normal posterior, got {family}; use estimator 'auto'"
+    if estimator == "ivon" and not isinstance(prior, NormalPrior | MopedPrior):
+        return f"ivon needs a prior that is normal and not trained, got {prior.title if prior else None}; use N(0, 1)"
     if estimator == "flipout" and not posterior.symmetric:
         return (
             f"flipout needs a posterior symmetric about its mean, {family} is not; use estimator 'reparameterization'"
@@ -142,6 +155,7 @@ def _multiply_channels(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
 ESTIMATORS: dict[str, Callable[[LinearOp, LinearOp, tf.Tensor, RandomWeight, TrainingHandler], tf.Tensor]] = {
     "reparameterization": reparameterization,
+    "ivon": ivon,
     "flipout": flipout,
     "local_reparameterization": local_reparameterization,
 }

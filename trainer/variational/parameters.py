@@ -27,6 +27,12 @@ def to_scale(rho: tf.Tensor) -> tf.Tensor:
     return tf.math.softplus(rho) + 1e-5
 
 
+def invert_scale(scale: tf.Tensor) -> tf.Tensor:
+    """Inverts `to_scale` for tensors; scales below 1.1e-5 are raised to it."""
+    above = tf.maximum(scale - 1e-5, 1e-6)
+    return above + tf.math.log(-tf.math.expm1(-above))
+
+
 def softplus_inverse(value: float) -> float:
     """Returns x with softplus(x) = value, for value > 0."""
     return value + math.log(-math.expm1(-value))

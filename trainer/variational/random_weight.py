@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -69,8 +70,11 @@ class RandomWeight:
 
         Closed form where TFP registers one, else a Monte Carlo estimate on `value`, the draw made from `noise`.
         """
-        prior = self.prior.distribution(_to_tensors(self.prior_parameters), self.shape)
-        return self.posterior.kl(_to_tensors(self.parameters), prior, value, noise)
+        return self.posterior.kl(_to_tensors(self.parameters), self.prior_distribution(), value, noise)
+
+    def prior_distribution(self) -> Any:
+        """Returns the prior as a TFP distribution whose batch shape broadcasts with the weight's."""
+        return self.prior.distribution(_to_tensors(self.prior_parameters), self.shape)
 
 
 def find_random_weights(model: keras.Layer) -> list[RandomWeight]:
