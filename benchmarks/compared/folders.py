@@ -89,9 +89,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
             rank = content[3]
             shape = np.frombuffer(content, ">u4", rank, 4)
             return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    raise MissingData(
-        f"{folder}: no {name}; install it with `apt-get install dataset-fashion-mnist` or give --fashion"
-    )
+    raise MissingData(f"{folder}: no {name}; install it with `apt-get install dataset-fashion-mnist` or give --fashion")
 
 
 def _list_emoji(listing: Path) -> Iterator[tuple[str, str]]:

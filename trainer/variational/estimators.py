@@ -113,7 +113,7 @@ def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -
 
 
 def explain_refusal(estimator: str, posterior: Posterior | None, prior: Prior | None = None) -> str | None:
-    """Returns why a posterior and its prior cannot be fitted with an estimator, and what would work; None if they can."""
+    """Returns why a posterior and its prior cannot be fitted with an estimator, and what would work, else None."""
     if estimator not in (*ESTIMATORS, "auto"):
         return f"estimator {estimator!r} is none of {', '.join((*ESTIMATORS, 'auto'))}"
     if posterior is None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import backbones, heads
+from probrt.trainer.backbones.base import choose_widths
 from probrt.trainer.build import build_model
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.layers.dropout import ChannelDropout
@@ -237,3 +238,20 @@ def test_settings_that_cannot_be() -> None:
         backbones.ConvStack(mc_dropout=True)
     with pytest.raises(ValueError, match="not a regular expression"):
         WeightSettings(bayesian="(")
+
+
+@pytest.mark.parametrize(
+    ("sides", "widths"),
+    [
+        ([8, 8], (32, 64, 128)),
+        ([28, 28], (32, 64, 128)),
+        ([32, 20], (32, 64, 128)),
+        ([64, 64], (16, 32, 64, 128)),
+        ([224, 160], (16, 32, 64, 128, 256, 256)),
+        ([1000], (16, 32, 64, 128, 256, 256, 256, 256)),
+        ([None, None], (32, 64, 128)),
+    ],
+    ids=str,
+)
+def test_the_stages_suit_the_size_of_the_input(sides: list[int | None], widths: tuple[int, ...]) -> None:
+    assert choose_widths(sides) == widths

@@ -105,9 +105,9 @@ def test_moves_kernels_alone_and_leaves_frozen_layers() -> None:
 
 
 def test_refuses_by_name_what_it_cannot_do() -> None:
-    with pytest.raises(ConfigError, match="ivon needs a fit.kl_weight above 0"):
+    with pytest.raises(ConfigError, match=r"ivon needs a fit\.kl_weight above 0"):
         fit(make_model(), msgspec.structs.replace(SMALL, kl_weight=0.0))
-    with pytest.raises(ConfigError, match=r"bright: own.optimizer and own.learning_rate do not apply to ivon"):
+    with pytest.raises(ConfigError, match=r"bright: own\.optimizer and own\.learning_rate do not apply to ivon"):
         fit(make_model(learning_rate=0.5))
     with pytest.raises(ValueError, match="ivon needs a Normal posterior, got Laplace"):
         layers.Conv2D(3, 3, kernel_posterior={"name": "laplace"}, estimator="ivon")

@@ -18,7 +18,7 @@ from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer import backbones, heads, store
 from probrt.trainer.build import build_model
 from probrt.trainer.config.settings import FitSettings
-from probrt.trainer.fit.objective import Objective
+from probrt.trainer.fit.objective import Objective, resolve_kl_weight
 from probrt.trainer.fit.optimizers import kl_weight_at, make_optimizers
 from probrt.trainer.fit.step import make_train_step
 from probrt.trainer.layers.weight_settings import WeightSettings
@@ -67,7 +67,7 @@ def test_the_optimizer_of_a_head_updates_its_own_layers_only(optimizer: str | No
     own = {variable.path for variable in model.head_variables(model.heads[1])}
     assert own
     assert len(own) < len(variables)
-    optimizers = make_optimizers(model, objective, SETTINGS, STEPS)
+    optimizers = make_optimizers(model, objective, SETTINGS, STEPS, COUNT)
     assert sorted(v.path for group in optimizers for v in group.variables) == sorted(v.path for v in variables)
     train_step = make_train_step(model, objective, optimizers, SETTINGS, train_count=COUNT, steps=STEPS, seed=SEED)
     assert train_step(batch, 0).finite
@@ -144,3 +144,12 @@ def test_a_table_s_columns_are_features(tmp_path: Path, precision: str, called: 
     # The mean over draws differs from the answer at the mean weights by a fraction of the spread.
     spread = np.sqrt(answers["height"].epistemic)
     assert (np.abs(answers["height"].mean - at_mean["height"].mean.numpy()) < 3 * spread + 0.1).all()
+
+
+@pytest.mark.parametrize("train_count", [10, 1000])
+def test_the_kl_of_more_weights_than_examples_counts_less(train_count: int) -> None:
+    model = make_model(heads.Own(widths=(3,), kernel=1))
+    count = sum(int(np.prod(weight.shape)) for weight in model.weights)
+    settings = resolve_kl_weight(FitSettings(), model, train_count)
+    assert settings.kl_factor == min(1.0, train_count / count)
+    assert resolve_kl_weight(FitSettings(kl_weight=0.3), model, train_count).kl_factor == 0.3

@@ -1,0 +1,261 @@
+"""Measures what `probrt train` gives on three data sets, each with one config that states nothing but its data.
+
+    python benchmarks/recipe.py [--part mnist|fashion|emoji|corruptions …] [--quick] [--fashion FOLDER] [--out FOLDER]
+
+| part | data | compared |
+|---|---|---|
+| mnist | 5,000 MNIST digits, five folds pooled | probrt, deterministic, five deterministic, plain Keras CNN |
+| fashion | Fashion-MNIST, 54,000 + 6,000 for training, 10,000 for the test | the same |
+| emoji | 64 x 64 in colour, nine groups, on which nothing was tuned | the same |
+| corruptions | the first fold's digits, changed in 15 ways | probrt, deterministic, five deterministic nets |
+
+The deterministic networks have the same config with `bayesian = "none"`, so the same trunk, schedule and augmentation.
+The plain CNN has as many weights as the deterministic network and trains as long as probrt's model. Every network is
+trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The probabilities lie in --out,
+so an interrupted run continues where it stopped. --quick takes one fold, three epochs and no ensembles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from compared import folders
+from compared.corruptions import CORRUPTIONS, corrupt
+
+RECIPES = Path(__file__).parent / "recipes"
+PARTS = ("mnist", "fashion", "emoji", "corruptions")
+DRAWS, MEMBERS = 32, 5
+METHODS = ("probrt", "deterministic", "five deterministic nets", "plain Keras CNN")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train: the data set, the fold where it has folds, the settings over the recipe, and the seed."""
+
+    part: str
+    fold: int | None
+    method: str
+    seed: int
+    epochs: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        words = [self.part, *([] if self.fold is None else [f"fold{self.fold}"]), self.method, str(self.seed)]
+        return ".".join(words).replace(" ", "_") + (f".{self.epochs}" if self.epochs else "")
+
+
+def write_config(run: Run, folder: Path) -> Path:
+    """Writes the config of a run beside its data and returns its path: the recipe with a few lines replaced."""
+    text = (RECIPES / f"{run.part}.toml").read_text(encoding="utf-8")
+    text = text.replace("seed = 1", f"seed = {run.seed}").replace('folder = "data"', 'folder = "."')
+    if run.fold is not None:
+        text = text.replace('folder = "."', f'folder = "."\ntable = "fold{run.fold}.csv"')
+    if run.method != "probrt":
+        text += '\n[weights]\nbayesian = "none"\n'
+    if run.epochs:
+        text = re.sub(r"(?m)^epochs = .*\n", "", text)
+        text = text.replace("[fit]\n", "") if text.rstrip().endswith("[fit]") else text
+        text += f"\n[fit]\nepochs = {run.epochs}\n" if "[fit]" not in text else ""
+        text = text.replace("[fit]\n", f"[fit]\nepochs = {run.epochs}\n") if "epochs" not in text else text
+    path = folder / f"{run.name}.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def train(run: Run, data: Path, out: Path) -> Path:
+    """Trains a run by `probrt train` unless it is trained already; returns the file of its probabilities."""
+    file = out / f"{run.name}.npz"
+    if not file.exists():
+        config = write_config(run, data)
+        model = out / "models" / run.name
+        probrt = Path(sys.executable).parent / "probrt"
+        resume = "--resume" if (model / "checkpoints").exists() else "--overwrite"
+        subprocess.run([probrt, "train", config, "--out", model, resume], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, __file__, "--answer", model, config, file], check=True)
+    return file
+
+
+def answer(model_folder: Path, config: Path, file: Path) -> None:
+    """Stores the probabilities of a trained model for the test images and, of digits, for their corruptions."""
+    from probrt.trainer import data, store
+    from probrt.trainer.calibration.calibrate import predict_examples
+    from probrt.trainer.config.config import load_config
+    from probrt.trainer.data import Examples
+
+    model, stored = store.load_model(model_folder)
+    settings = load_config(config)
+    test = data.read_dataset(settings, config.parent).splits["test"]
+    (head,) = model.heads
+    draws = DRAWS if model.weights else 1
+    sets = {"test": test.images}
+    if "fold0" in config.name:
+        sets |= {f"corrupted {name}": images[..., None] for name, images in corrupt(test.images[..., 0]).items()}
+    probabilities = {
+        name: predict_examples(model, Examples(test.files, images, test.targets), 7, draws)[head.name]["mean"]
+        for name, images in sets.items()
+    }
+    weights = sum(int(np.prod(variable.shape)) for variable in model.network.trainable_variables)
+    weights -= sum(int(np.prod(weight.shape)) for weight in model.weights)  # each has a mean and a scale
+    write_npz(
+        file,
+        labels=test.targets[head.name],
+        seconds=stored.provenance["seconds"],
+        weights=weights,
+        **probabilities,
+    )
+
+
+def answer_plain(config: Path, weights: int, seconds: float, seed: int, file: Path) -> None:
+    """Trains the plain CNN and stores its probabilities."""
+    from compared.plain_cnn import fit_plain_cnn
+
+    from probrt.trainer import data
+    from probrt.trainer.config.config import load_config
+
+    probabilities, elapsed = fit_plain_cnn(config, weights, seconds, seed)
+    settings = load_config(config)
+    labels = data.read_dataset(settings, config.parent).splits["test"].targets[settings.heads[0].name]
+    write_npz(file, labels=labels, seconds=elapsed, weights=weights, test=probabilities)
+
+
+def write_npz(file: Path, **arrays: object) -> None:
+    """Writes an archive that appears only when it is complete."""
+    part = file.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(file)
+
+
+def read_answers(files: Sequence[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels and the mean probabilities of some networks on one set of images."""
+    arrays = [np.load(file) for file in files]
+    return arrays[0]["labels"], np.mean([array[name] for array in arrays], axis=0)
+
+
+def score(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float, float]:
+    """Returns accuracy in percent, NLL in nats, and ECE of 15 bins."""
+    from probrt.trainer.evaluate.scores import expected_calibration_error
+
+    right = probabilities.argmax(1) == labels
+    nll = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-30)).mean()
+    return 100 * float(right.mean()), float(nll), expected_calibration_error(probabilities.max(1), right)
+
+
+def prepare(part: str, out: Path, fashion: Path) -> Path:
+    """Writes a data set unless it is there; returns its folder."""
+    folder = out / "data" / part
+    if not (folder / "written").exists():
+        writers: dict[str, Callable[[], None]] = {
+            "mnist": lambda: folders.write_mnist(folder),
+            "fashion": lambda: folders.write_fashion(folder, fashion),
+            "emoji": lambda: folders.write_emoji(folder),
+        }
+        writers[part]()
+        (folder / "written").touch()
+    return folder
+
+
+def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -> dict[str, list[list[Path]]]:
+    """Trains the networks of a part; returns, by method, the files of each fold's networks."""
+    data = prepare(part, options.out, options.fashion)
+    folds: list[int | None] = list(range(1 if options.quick else folders.FOLDS)) if part == "mnist" else [None]
+    epochs = 3 if options.quick else None
+    files: dict[str, list[list[Path]]] = {method: [] for method in methods}
+    for fold in folds:
+        ours = train(Run(part, fold, "probrt", 1, epochs), data, options.out)
+        wanted = {"deterministic": 1, "five deterministic nets": MEMBERS}
+        count = max((wanted.get(method, 0) for method in methods), default=0)
+        members = [
+            train(Run(part, fold, "deterministic", seed, epochs), data, options.out) for seed in range(1, 1 + count)
+        ]
+        for method in methods:
+            if method == "plain Keras CNN":
+                plain = Run(part, fold, method, 1, epochs)
+                file = options.out / f"{plain.name}.npz"
+                if not file.exists():
+                    config = write_config(plain, data)
+                    about = np.load(ours)
+                    words = [config, about["weights"], about["seconds"], 1, file]
+                    subprocess.run([sys.executable, __file__, "--plain", *map(str, words)], check=True)
+                files[method].append([file])
+            else:
+                chosen = {"probrt": [ours], "deterministic": members[:1], "five deterministic nets": members}
+                files[method].append(chosen[method])
+    return files
+
+
+def print_part(part: str, files: dict[str, list[list[Path]]]) -> None:
+    """Prints the scores of the test images, pooled over folds."""
+    titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "training, min"]
+    print(f"\n{part}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for method, folds in files.items():
+        parts = [read_answers(networks, "test") for networks in folds]
+        labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        accuracy, nll, ece = score(labels, probabilities)
+        seconds = np.mean([sum(float(np.load(file)["seconds"]) for file in networks) for networks in folds])
+        weights = sum(int(np.load(file)["weights"]) for file in folds[0])
+        cells = [method, f"{accuracy:.2f}", f"{nll:.4f}", f"{ece:.4f}", f"{weights:,}", f"{seconds / 60:.1f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_corruptions(files: dict[str, list[list[Path]]]) -> None:
+    """Prints accuracy and NLL of the first fold's networks on every corruption, and their means."""
+    methods = [method for method in files if method != "plain Keras CNN"]
+    print(f"\ncorruptions, accuracy in % / NLL\n\n| corruption | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
+    scores = {
+        method: np.array([score(*read_answers(files[method][0], f"corrupted {name}"))[:2] for name in CORRUPTIONS])
+        for method in methods
+    }
+    for row, name in enumerate([*CORRUPTIONS, "mean"]):
+        pairs = [values[row] if row < len(values) else values.mean(0) for values in scores.values()]
+        print(f"| {name} | {' | '.join(f'{accuracy:.1f} / {nll:.3f}' for accuracy, nll in pairs)} |", flush=True)
+
+
+def main() -> None:
+    """Trains the networks that are missing and prints the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path("build/recipe"))
+    parser.add_argument("--answer", nargs=3, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--plain", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.answer:
+        answer(*options.answer)
+        return
+    if options.plain:
+        config, weights, seconds, seed, file = options.plain
+        answer_plain(Path(config), int(weights), float(seconds), int(seed), Path(file))
+        return
+    options.out = options.out.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
+    methods = [method for method in options.methods if not (options.quick and method == "five deterministic nets")]
+    start = time.monotonic()
+    for part in options.part:
+        try:
+            files = train_part("mnist" if part == "corruptions" else part, methods, options)
+        except folders.MissingData as error:
+            print(f"\n{part}: left out: {error}", flush=True)
+            continue
+        if part == "corruptions":
+            print_corruptions(files)
+        else:
+            print_part(part, files)
+    print(f"\n{time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
