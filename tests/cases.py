@@ -213,7 +213,7 @@ CASES: tuple[Case, ...] = (
     stack(
         "layers2d_dynamic",
         [None, None, 2],
-        of(layers.Conv2D, 4, 3, groups=2, dilation_rate=2, activation="relu"),
+        of(layers.Conv2D, 4, 3, groups=2, dilation_rate=2, activation="relu", estimator="ivon"),
         of(
             layers.DepthwiseConv2D,
             3,

@@ -10,6 +10,7 @@ from compared.pictures import SEED
 from probrt.trainer.variational.handlers import DrawHandler, MeanHandler, use_handler
 
 DRAWS, MEMBERS, BATCH, WIDTH, RATE = 32, 5, 64, 2, 2e-3
+ESTIMATOR = "flipout"
 LABELS = [str(digit) for digit in range(10)]
 # Computes the class probabilities of each draw, [draws, images, 10], from images.
 PredictDraws = Callable[[np.ndarray], np.ndarray]
@@ -118,7 +119,7 @@ def bayesian(kl_weight: float, dropout: float = 0.0, **weight_settings) -> Calla
     """
 
     def fit_bayesian(train, validation, epochs: int, fold: int) -> PredictDraws:
-        model = fit_lenet(fold, train, validation, epochs, kl_weight, dropout, estimator="auto", **weight_settings)
+        model = fit_lenet(fold, train, validation, epochs, kl_weight, dropout, estimator=ESTIMATOR, **weight_settings)
         return lambda images: predict_draws(model, images, DRAWS)
 
     return fit_bayesian

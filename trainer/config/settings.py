@@ -87,7 +87,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     epochs: PositiveInt = 30
     batch: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
     warmup: Fraction = 0.05
     clip: PositiveFloat = 10.0
     kl_weight: Annotated[float, Meta(ge=0)] | Literal["auto"] = "auto"

@@ -30,9 +30,9 @@ _RATE_FACTOR = 100.0
 class Ivon:
     """Updates the posteriors of some weights from the gradients of the loss without its KL.
 
-    The gradients are those for each weight's `loc` and `rho`, in pairs, of the loss averaged over draws. By
-    reparameterization the gradient for the standard deviation divided by it is the Hessian estimate of the paper,
-    g (w - m) / s^2, so one backward pass gives both.
+    Every replica receives the same gradients. They are those for each weight's `loc` and `rho`, in pairs, of the loss
+    averaged over draws. By reparameterization the gradient for the standard deviation divided by it is the Hessian
+    estimate of the paper, g (w - m) / s^2, so one backward pass gives both.
 
     variables: the state: finished steps, and each weight's average gradient and Hessian.
     """
@@ -52,9 +52,10 @@ class Ivon:
     def apply(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> None:
         """Updates `loc` and `rho` of every weight; gradients are in the order of `variables`, loc and rho in turn."""
         del variables
-        rate = tf.cast(self.rate(self.iterations.value), tf.float32) * _RATE_FACTOR
-        self.iterations.assign(self.iterations + 1)
-        correction = 1.0 - tf.pow(_GRADIENT_DECAY, tf.cast(self.iterations.value, tf.float32))
+        step = tf.cast(self.iterations.value, tf.float32)
+        rate = tf.cast(self.rate(step), tf.float32) * _RATE_FACTOR
+        _assign(self.iterations, self.iterations.value + 1)
+        correction = 1.0 - tf.pow(_GRADIENT_DECAY, step + 1.0)
         for index, weight in enumerate(self.weights):
             self._update(weight, index, gradients[2 * index : 2 * index + 2], rate, correction)
 
@@ -67,19 +68,20 @@ class Ivon:
         scale = to_scale(rho.value)
         # d scale / d rho is the logistic function of rho.
         estimate = pair[1] / (tf.sigmoid(rho.value) * scale)
-        gradient.assign(_GRADIENT_DECAY * gradient.value + (1.0 - _GRADIENT_DECAY) * pair[0])
+        average = _GRADIENT_DECAY * gradient.value + (1.0 - _GRADIENT_DECAY) * pair[0]
+        _assign(gradient, average)
         decay = self.hessian_decay
         curvature = hessian.value + precision
         # The last term keeps h + d positive (Lin et al. 2020).
-        hessian.assign(
+        updated = (
             decay * hessian.value
             + (1.0 - decay) * estimate
             + 0.5 * (1.0 - decay) ** 2 * tf.square(hessian.value - estimate) / curvature
         )
-        curvature = hessian.value + precision
-        natural = (gradient.value / correction + precision * (loc.value - prior_loc)) / curvature
-        loc.assign(loc.value - rate * natural)
-        rho.assign(invert_scale(tf.math.rsqrt(self.effective_count * curvature)))
+        _assign(hessian, updated)
+        curvature = updated + precision
+        _assign(loc, loc.value - rate * (average / correction + precision * (loc.value - prior_loc)) / curvature)
+        _assign(rho, invert_scale(tf.math.rsqrt(self.effective_count * curvature)))
 
     def _initial_hessian(self, weight: RandomWeight) -> tf.Tensor:
         """Returns the Hessian at which the posterior has its initial scale; never negative."""
@@ -97,25 +99,38 @@ def find_ivon_weights(model: Model) -> list[RandomWeight]:
     """Returns the trained random weights whose layer has the estimator "ivon"."""
     weights: dict[int, RandomWeight] = {}
     for layer in flatten_layers(model.network):
-        if getattr(layer, "estimator_in_use", "") == "ivon" and layer.trainable:
-            weights[layer.kernel.id] = layer.kernel
+        # A separable convolution has two kernels.
+        for name, estimator in (("kernel", "estimator_in_use"), ("pointwise", "pointwise_estimator")):
+            weight = getattr(layer, name, None)
+            if getattr(layer, estimator, "") == "ivon" and layer.trainable and isinstance(weight, RandomWeight):
+                weights[weight.id] = weight
     return list(weights.values())
 
 
 def check_ivon(model: Model, settings: FitSettings) -> None:
-    """Raises ConfigError for what IVON cannot do: a KL of weight 0, several replicas, optimizers of a head's own."""
+    """Raises ConfigError for what IVON cannot do: a KL of weight 0, and optimizers of a head's own."""
     if settings.kl_factor == 0:
         raise ConfigError(
             "weights.estimator: ivon needs a fit.kl_weight above 0, which sets the width of the posterior"
         )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ConfigError("weights.estimator: ivon fits on one device; use flipout on several")
     for head in model.heads:
         if head.own is not None and (head.own.optimizer or head.own.learning_rate != 1):
             raise ConfigError(
                 f"heads: {head.name}: own.optimizer and own.learning_rate do not apply to ivon; leave them out, or "
                 "give own.weights another estimator"
             )
+
+
+def _assign(variable: keras.Variable, value: tf.Tensor) -> None:
+    """Assigns a value that every replica has computed alike."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        variable.assign(value)
+        return
+
+    def update(strategy: tf.distribute.Strategy, value: Any) -> None:
+        strategy.extended.update(variable.value, lambda copy, own: copy.assign(own), args=(value,))
+
+    tf.distribute.get_replica_context().merge_call(update, args=(value,))
 
 
 def _make_state(value: tf.Tensor, weight: RandomWeight, name: str) -> keras.Variable:

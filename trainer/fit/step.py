@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.distribute import split_batch
-from probrt.trainer.fit.ivon import find_ivon_weights
+from probrt.trainer.fit.ivon import Ivon, find_ivon_weights
 from probrt.trainer.fit.objective import Objective, total_kl
 from probrt.trainer.fit.optimizers import OptimizerGroup, kl_weight_at
 from probrt.trainer.model import Model
@@ -65,7 +65,7 @@ def make_train_step(
     closed = {weight.id for weight in find_ivon_weights(model)}
 
     def run_replica(batch: dict[str, Any], step: tf.Tensor) -> tf.Tensor:
-        divisor = batch["count"] * settings.draws
+        examples = batch["count"] * settings.draws
         with tf.GradientTape() as tape:
             loss = kl = tf.constant(0.0)
             terms = tf.zeros(len(names))
@@ -74,8 +74,8 @@ def make_train_step(
                 with use_handler(handler):
                     channels = model.channels(batch["images"], training=True)
                     log_likelihoods = objective.log_likelihoods(channels, batch["targets"])
-                    loss += tf.reduce_sum(objective.loss(log_likelihoods)) / divisor
-                    terms += tf.stack([tf.reduce_sum(log_likelihoods[name]) for name in names]) / divisor
+                    loss += tf.reduce_sum(objective.loss(log_likelihoods)) / examples
+                    terms += tf.stack([tf.reduce_sum(log_likelihoods[name]) for name in names]) / examples
                     kl += total_kl(model, handler, constant=closed) / settings.draws
             loss += (objective.penalty() + kl_weight_at(step, settings, steps) * kl / train_count) / replicas
         gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
@@ -86,11 +86,12 @@ def make_train_step(
         norm = tf.linalg.global_norm(gradients)
         usable = tf.math.is_finite(norm) & tf.math.is_finite(values[0])
         factor = tf.minimum(1.0, settings.clip / tf.maximum(norm, 1e-30))
-        # These gradients are already summed over replicas, and Keras sums them again.
-        gradients = [tf.where(usable, gradient * factor, 0.0) / replicas for gradient in gradients]
+        # These gradients are already summed over replicas. Keras sums them again, IVON does not.
+        gradients = [tf.where(usable, gradient * factor, 0.0) for gradient in gradients]
         for group in optimizers:
             own, gradients = gradients[: len(group.variables)], gradients[len(group.variables) :]
-            group.optimizer.apply(own, group.variables)
+            divisor = 1 if isinstance(group.optimizer, Ivon) else replicas
+            group.optimizer.apply([gradient / divisor for gradient in own], group.variables)
         return tf.concat([values, [norm]], 0)
 
     # One graph for each size of a batch, and not for any size: TensorFlow optimises graphs of fixed and of free sizes

@@ -26,7 +26,7 @@ class ProbabilisticLayer(keras.Layer):
     kernel_prior, bias_prior: likewise; None is Normal(0, 1) (for RankOne, Normal(1, 0.1)).
         Ignored for a deterministic weight.
     estimator: how the kernel is used while training; `auto` takes local_reparameterization where it is
-        exact, else flipout where the posterior is symmetric, else reparameterization. The bias is always
+        exact, else reparameterization. The bias is always
         reparameterised.
     noise_ids: ids of the weights' noise, by weight name; made from the layer's name unless given.
     Raises ValueError at construction for settings that cannot work together, and when built for an

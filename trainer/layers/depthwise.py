@@ -87,7 +87,7 @@ class SeparableConv2D(_Depthwise):
         self.pointwise_posterior = resolve_posterior(family, f"{self.name}: pointwise_posterior")
         prior = kwargs.get("kernel_prior") if pointwise_prior == "kernel" else pointwise_prior
         self.pointwise_prior = resolve_prior(prior, self.pointwise_posterior, f"{self.name}: pointwise_prior")
-        if reason := explain_refusal(self.estimator, self.pointwise_posterior):
+        if reason := explain_refusal(self.estimator, self.pointwise_posterior, self.pointwise_prior):
             raise ValueError(f"{self.name}: pointwise_posterior: {reason}")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

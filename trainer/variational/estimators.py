@@ -109,7 +109,8 @@ def resolve_estimator(estimator: str, posterior: Posterior | None, once: bool) -
         return estimator
     if once and posterior is not None and posterior.independent_normal:
         return "local_reparameterization"
-    return "flipout" if posterior is not None and posterior.symmetric else "reparameterization"
+    # Flipout's step computes each convolution twice: at equal time the shared draw wins (docs/quality.md).
+    return "reparameterization"
 
 
 def explain_refusal(estimator: str, posterior: Posterior | None, prior: Prior | None = None) -> str | None:

@@ -128,7 +128,7 @@ def test_learned_loss_weights_settle_at_each_heads_noise() -> None:
 def test_penalties_are_on_deterministic_kernels_only() -> None:
     half = model([8, 8, 2], [DIGIT], making=WeightSettings(bayesian="final"))
     kernels = [variable.numpy() for variable in half.network.trainable_variables if variable.path.endswith("/kernel")]
-    assert len(kernels) == 2
+    assert len(kernels) == 4
     expected = sum(0.1 * np.abs(kernel).sum() + 0.01 * np.square(kernel).sum() for kernel in kernels)
     np.testing.assert_allclose(Objective(half, l1=0.1, l2=0.01).penalty(), expected, rtol=1e-5)
 

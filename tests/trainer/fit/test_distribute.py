@@ -43,7 +43,7 @@ with strategy.scope():
     head = heads.Categorical(name="side", labels=["right", "left"])
     weights = WeightSettings(estimator="flipout", prior=LearnedNormalPrior())
     model = build_model(
-        "m", input, [head], backbone=ConvStack(widths=(3,), normalisation="batch"), weights=weights
+        "m", input, [head], backbone=ConvStack(widths=(3,), depth=1), weights=weights
     )
     synchronise_batch_statistics(model.network, strategy)
     settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6

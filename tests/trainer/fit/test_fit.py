@@ -53,6 +53,7 @@ likelihood = "normal"
 epochs = 12
 batch = 8
 average = 0.3
+kl_weight = 1
 checkpoint = 3
 """
 STEPS = 12 * 5

@@ -35,7 +35,7 @@ def make_model(own: heads.Own) -> Model:
     keras.utils.set_random_seed(2)
     head_list = [heads.Categorical(name="kind", labels=["a", "b"]), heads.Normal(name="bright", own=own)]
     input = Input(shape=[6, 6, 1], colour="none", resize="none", range=(-1.0, 1.0))
-    backbone = backbones.ConvStack(widths=(3,))
+    backbone = backbones.ConvStack(widths=(3,), depth=1, normalisation="none")
     return build_model("two", input, head_list, backbone=backbone, weights=WeightSettings())
 
 

@@ -136,7 +136,7 @@ def test_the_kernels_of_a_separable_convolution_have_families_of_their_own():
         "LaplacePosterior",
     ]
     assert [type(weight.prior).__name__ for weight in again.random_weights] == ["LogNormalPrior", "StudentTPrior"]
-    assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "flipout")
+    assert (again.estimator_in_use, again.pointwise_estimator) == ("reparameterization", "reparameterization")
     with use_handler(TrainingHandler(3, 1)):
         assert again(tf.ones((2, 6, 6, 2))).shape == (2, 6, 6, 4)
     half = layers.SeparableConv2D(4, 3, pointwise_posterior=None)

@@ -20,7 +20,7 @@ from probrt.trainer.variational.priors.families import (
 REFUSED = [
     ({"estimator": "flipout", "kernel_posterior": GammaPosterior()}, "conv: flipout needs a posterior symmetric about its mean, Gamma is not; use estimator 'reparameterization'"),
     ({"estimator": "local_reparameterization", "kernel_posterior": LaplacePosterior()}, "conv: local_reparameterization needs a Normal posterior, got Laplace; use estimator 'flipout'"),
-    ({"estimator": "best"}, "conv: estimator 'best' is none of reparameterization, flipout, local_reparameterization, auto"),
+    ({"estimator": "best"}, "conv: estimator 'best' is none of reparameterization, ivon, flipout, local_reparameterization, auto"),
     ({"groups": 3}, "conv: groups 3 does not divide the 4 filters"),
     ({"kernel_posterior": NormalPosterior(-1.0)}, "conv: kernel_posterior: {'name': 'normal', 'initial_scale': -1.0}: Expected `float` > 0.0 - at `$.initial_scale`"),
     ({"kernel_prior": {"name": "normal", "scale": -2.0}}, "conv: kernel_prior: {'name': 'normal', 'scale': -2.0}: Expected `float` > 0.0 - at `$.scale`"),

@@ -126,12 +126,12 @@ def test_every_mixture_parameter_has_a_gradient_in_a_flipout_conv3d():
     ("layer", "shape", "expected"),
     [
         (layers.Dense(2), (None, 3), "local_reparameterization"),
-        (layers.Dense(2), (None, 4, 3), "flipout"),
-        (layers.Dense(2, kernel_posterior=LaplacePosterior()), (None, 3), "flipout"),
+        (layers.Dense(2), (None, 4, 3), "reparameterization"),
+        (layers.Dense(2, kernel_posterior=LaplacePosterior()), (None, 3), "reparameterization"),
         (layers.Conv2D(2, 1), (None, 1, 1, 3), "local_reparameterization"),
-        (layers.Conv2D(2, 1), (None, None, 1, 3), "flipout"),
-        (layers.Conv2D(2, 3), (None, 5, 5, 3), "flipout"),
-        (layers.Conv2D(2, 3, kernel_posterior={"name": "gamma"}), (None, 5, 5, 3), "reparameterization"),
+        (layers.Conv2D(2, 1), (None, None, 1, 3), "reparameterization"),
+        (layers.Conv2D(2, 3, estimator="flipout"), (None, 5, 5, 3), "flipout"),
+        (layers.Conv2D(2, 3), (None, 5, 5, 3), "reparameterization"),
     ],
 )
 def test_auto_takes_the_best_that_is_exact(layer, shape, expected):
