@@ -66,9 +66,9 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
 class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is fitted.
 
-    kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is 1
-        where there are as many training examples as random weights, else their ratio: the KL of independent weights
-        grows with their number, not with what they know, and outweighs a small data set.
+    kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is a
+        tenth of the training examples per random weight, at most 1: the KL of independent weights grows with their
+        number, not with what they know, and would outweigh a small data set.
     kl_warmup: fraction of the steps over which that weight rises from 0.
     draws: weight draws per step; the step averages their log-likelihoods.
     learning_rate: highest learning rate; it falls to 0 along a cosine after the warm-up.

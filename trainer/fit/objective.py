@@ -14,6 +14,10 @@ from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 
+# The KL of independent weights grows with their number, not with what they know. With this factor it adds about as much
+# to the loss in every network: a few tenths of a nat per example (docs/quality.md).
+_KL_PER_WEIGHT = 0.1
+
 LossWeights = Literal["fixed", "learned"]
 
 
@@ -59,11 +63,11 @@ class Objective:
 
 
 def resolve_kl_weight(settings: FitSettings, model: Model, train_count: int) -> FitSettings:
-    """Returns the settings with a number for a `kl_weight` of "auto": min(1, training examples / random weights)."""
+    """Returns the settings with a number for a `kl_weight` of "auto": a tenth of the examples per weight, at most 1."""
     if settings.kl_weight != "auto":
         return settings
     weight_count = sum(math.prod(weight.shape) for weight in model.weights)
-    return msgspec.structs.replace(settings, kl_weight=min(1.0, train_count / max(1, weight_count)))
+    return msgspec.structs.replace(settings, kl_weight=min(1.0, _KL_PER_WEIGHT * train_count / max(1, weight_count)))
 
 
 def total_kl(model: Model, handler: TrainingHandler, constant: Container[int] = ()) -> tf.Tensor:
