@@ -169,7 +169,7 @@ def prepare(part: str, out: Path, fashion: Path) -> Path:
 def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -> dict[str, list[list[Path]]]:
     """Trains the networks of a part; returns, by method, the files of each fold's networks."""
     data = prepare(part, options.out, options.fashion)
-    folds: list[int | None] = list(range(1 if options.quick else folders.FOLDS)) if part == "mnist" else [None]
+    folds: list[int | None] = list(range(1 if options.quick else options.folds)) if part == "mnist" else [None]
     epochs = 3 if options.quick else None
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in folds:
@@ -227,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--folds", type=int, default=folders.FOLDS, choices=range(1, folders.FOLDS + 1))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
