@@ -129,8 +129,9 @@ def _final2d(filters: int) -> ProbabilisticLayer:
 def _digits() -> Model:
     input = Input(shape=[16, 16, 1], colour="grey", resize="bilinear", range=(0, 255))
     backbone = backbones.ConvStack(widths=(4, 6))
-    return build_model(
-        "digits", input, [DIGIT, SLANT, INK], backbone=backbone, weights=WeightSettings(), final_kernel=3
+    weights = WeightSettings()
+    return settled(
+        build_model("digits", input, [DIGIT, SLANT, INK], backbone=backbone, weights=weights, final_kernel=3)
     )
 
 

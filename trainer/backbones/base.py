@@ -97,10 +97,13 @@ def choose_widths(sides: Sequence[int | None]) -> tuple[int, ...]:
     """Returns the filters of each stage that suit the sides of an image.
 
     As many stages, each with half the sides of the one before, as bring the longest side to 8 or less, and three at
-    least. They begin with 32 filters, or with 16 where that side exceeds 32, and double up to 256.
+    least, but not so many that the shortest side vanishes. They begin with 32 filters, or with 16 where the longest
+    side exceeds 32, and double up to 256.
     """
-    longest = max((side for side in sides if side is not None), default=32)
+    known = [side for side in sides if side is not None] or [32]
+    longest = max(known)
     stages = max(_FEWEST, 1 + math.ceil(math.log2(longest / _LAST_SIDE)))
+    stages = min(stages, 1 + int(math.log2(min(known))))
     first = _NARROWEST * 2 if longest <= 32 else _NARROWEST
     return tuple(min(_WIDEST, first * 2**stage) for stage in range(stages))
 

@@ -46,7 +46,7 @@ with strategy.scope():
         "m", input, [head], backbone=ConvStack(widths=(3,), depth=1), weights=weights
     )
     synchronise_batch_statistics(model.network, strategy)
-    settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2)  # the last batch of an epoch has 6
+    settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2, kl_weight=1.0)  # the last batch has 6
     run = FitRun(seed=5, augmentation=Augmentation(shift=1))
     elbos = [report.elbo for report in fit_model(model, examples, examples, settings=settings, run=run)]
 if is_chief(strategy):
