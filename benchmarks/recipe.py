@@ -11,8 +11,8 @@
 
 The deterministic networks have the same config with `bayesian = "none"`, so the same trunk, schedule and augmentation.
 The plain CNN has as many weights as the deterministic network and trains as long as probrt's model. Every network is
-trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers lie in --out, so an
-interrupted run continues where it stopped. --quick takes one fold, three epochs and no ensembles.
+trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers lie in --out, so
+an interrupted run continues where it stopped. --quick takes one fold, three epochs and no ensembles.
 """
 
 from __future__ import annotations
