@@ -108,7 +108,7 @@ def fit_model(
                 raise Fault(explain_nonfinite(state.step + 1, result, location, newest))
             state.step += 1
             if state.start is None:
-                state.start = abs(result.loss) + settings.kl_weight * result.kl / len(train)
+                state.start = abs(result.loss) + settings.kl_factor * result.kl / len(train)
             state.sums = (state.sums[0] + result.loss, state.sums[1] + result.kl)
             run.on_step(state.step, steps, result)
             epoch, steps_into_epoch = divmod(state.step, steps_per_epoch)

@@ -28,12 +28,13 @@ def names(model: Model) -> list[str]:
 
 @pytest.mark.parametrize("shape", [[16, 1], [16, 16, 2], [8, 8, 8, 1], [None, None, 1]])
 def test_the_stages_of_a_stack_of_convolutions(shape: list[int | None]) -> None:
-    backbone = backbones.ConvStack(widths=(4, 6, 8), depth=2)
+    backbone = backbones.ConvStack(widths=(4, 6, 8), depth=2, residual=False)
     assert names(build(shape, backbone)) == [f"stage{level}_conv2_relu" for level in (1, 2, 3)]
 
 
 def test_the_stages_of_the_other_backbones() -> None:
     assert names(build([6], backbones.DenseStack(widths=(8, 4)))) == ["stage1_dense_relu", "stage2_dense_relu"]
+    assert names(build([16, 16, 1], backbones.ConvStack(widths=(4, 6)))) == ["stage1_conv2_add", "stage2_conv2_add"]
     residual = backbones.Residual(widths=(4, 6), blocks=1)
     assert names(build([9, 8, 2], residual)) == ["stage1_block1_relu", "stage2_block1_relu"]
     unet = backbones.UNet(widths=(4, 6, 8), depth=1)
@@ -47,7 +48,7 @@ def test_heads_on_several_stages_and_with_layers_of_their_own() -> None:
         heads.Normal(name="size", own=heads.Own(widths=(3,))),
         heads.Normal(name="help", auxiliary=True, own=heads.Own(widths=(5,))),
     )
-    model = build([16, 16, 1], backbones.ConvStack(widths=(4, 6)), *chosen)
+    model = build([16, 16, 1], backbones.ConvStack(widths=(4, 6), depth=1), *chosen)
     assert names(model) == ["stage1_conv1_relu", "head--size--relu1"]
 
 
