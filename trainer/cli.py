@@ -83,7 +83,9 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="A folder with a table; default: the model's own test split.")
     ] = None,
-    ood: Annotated[Path | None, typer.Option(help="A folder of images of another kind.")] = None,
+    ood: Annotated[
+        list[str] | None, typer.Option(help="A folder of images of another kind, or NAME=FOLDER; may be repeated.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="Draws per answer.")] = 32,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples per interval.")] = 500,
     out: Annotated[
@@ -99,7 +101,8 @@ def evaluate(
     existing = [path for path in (target, target.with_suffix(".html")) if path.exists()]
     if existing and not overwrite:
         raise UsageError(f"{existing[0]} exists: choose another name with --out, or replace it with --overwrite")
-    for folder in (data, ood):
+    strangers = _parse_strangers(ood or [])
+    for folder in (data, *strangers.values()):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
     _check_writable(target.parent)
@@ -117,7 +120,7 @@ def evaluate(
         from probrt.trainer.evaluate.report import print_report
     with console.status("evaluating"):
         report, examples, loaded = evaluate_model(
-            model, other=data, ood=ood, draws=samples, resamples=resamples, calibrated=temperature
+            model, other=data, ood=strangers, draws=samples, resamples=resamples, calibrated=temperature
         )
     print_report(report, console)
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
@@ -151,6 +154,19 @@ def calibrate_folder(model: Path, data: Path, samples: int, unlabelled: bool) ->
     console.print(f"novelty {renewed.novelty}", soft_wrap=True, markup=False)
     console.print(f"{model}: calibrated on {renewed.images} images; next: probrt export {model}", soft_wrap=True)
     return 0
+
+
+def _parse_strangers(values: list[str]) -> dict[str, Path]:
+    """Returns the folders of `--ood` by name, which is the folder's own unless it is given as NAME=FOLDER."""
+    folders: dict[str, Path] = {}
+    for value in values:
+        name, equals, folder = value.partition("=")
+        path = Path(folder) if equals and not Path(value).is_dir() else Path(value)
+        name = name if equals and not Path(value).is_dir() else Path(value).resolve().name
+        if not name or name in folders:
+            raise UsageError(f"--ood {value}: needs a name of its own, such as letters={path}")
+        folders[name] = path
+    return folders
 
 
 def _refuse_existing(out: Path, overwrite: bool, advice: str) -> None:

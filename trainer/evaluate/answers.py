@@ -12,6 +12,7 @@ from probrt.trainer.data import Batch, Examples
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.heads.moments import QUANTITIES, combine_moments
 from probrt.trainer.model import Model, map_draws
+from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 _SAMPLES = 512
 # Keeps the seed of samples of the likelihood apart from the seed of draws.
@@ -47,6 +48,29 @@ class Answers:
             samples=None if self.samples is None else self.samples[rows],
             uncertainties=self.uncertainties,
         )
+
+
+@dataclass(frozen=True)
+class NoveltyValues:
+    """The novelty of n examples: score and p-value, [n]."""
+
+    score: np.ndarray
+    p_value: np.ndarray
+
+
+def compute_novelty(model: Model, examples: Examples, batch: int = 64) -> NoveltyValues | None:
+    """Computes the novelty of examples at the posterior mean; None if the model has none."""
+    if model.novelty is None:
+        return None
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = model.shared_features(images)
+        with use_handler(MeanHandler()):
+            return model.novelty_from(features)
+
+    parts = [answer(part["images"]) for part in data.evaluation_batches(examples, batch)]
+    return NoveltyValues(*(np.concatenate([part[name].numpy() for part in parts]) for name in ("score", "p_value")))
 
 
 def compute_answers(

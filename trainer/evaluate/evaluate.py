@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from probrt.runtime.bundle.manifest import Calibration
 from probrt.runtime.errors import DataError
 from probrt.trainer import store
 from probrt.trainer.data import Examples
-from probrt.trainer.evaluate.answers import Answers, compute_answers
+from probrt.trainer.evaluate.answers import Answers, compute_answers, compute_novelty
 from probrt.trainer.evaluate.measures import BIASED, Measures, measure_head, risk_curve
-from probrt.trainer.evaluate.outliers import score_outliers
+from probrt.trainer.evaluate.outliers import list_measures, score_strangers, share_unknown
 from probrt.trainer.evaluate.report import Coverage, HeadReport, Interval, Mistake, Report
 from probrt.trainer.evaluate.scores import bootstrap
 from probrt.trainer.evaluate.source import read_images, read_scored_split
@@ -26,11 +27,11 @@ _SEED = 0
 
 
 def evaluate_model(
-    folder: Path, *, other: Path | None, ood: Path | None, draws: int, resamples: int, calibrated: bool = True
+    folder: Path, *, other: Path | None, ood: Mapping[str, Path], draws: int, resamples: int, calibrated: bool = True
 ) -> tuple[Report, Examples, Model]:
     """Evaluates a model directory; also returns the examples and the model.
 
-    other: a data folder to score instead of the model's own test split. ood: a folder of images of another kind.
+    other: a data folder to score instead of the model's own test split. ood: folders of images of other kinds, by name.
     resamples: of each bootstrap interval. calibrated: whether temperatures, scales and thresholds of the model apply.
     Raises ConfigError if the model does not name its data, DataError for data that cannot be read or have no target.
     """
@@ -49,21 +50,23 @@ def evaluate_model(
     answers = compute_answers(model, examples, seed=_SEED, draws=draws)
     if not calibrated:
         notes.append("without the temperatures and scales of the model, and so without sets of its thresholds")
-    outside: dict[str, Answers] = {}
-    outside_count = 0
-    if ood is not None:
-        images, skipped = read_images(ood, model.input)
+    novelty = compute_novelty(model, examples)
+    inside = list_measures(answers, novelty)
+    strangers = []
+    for name, stranger_folder in ood.items():
+        images, skipped = read_images(stranger_folder, model.input)
         if skipped:
-            notes.append(f"{len(skipped)} files of {ood} cannot be read, such as {skipped[0]}")
+            notes.append(f"{len(skipped)} files of {stranger_folder} cannot be read, such as {skipped[0]}")
+        outer_novelty = compute_novelty(model, images)
         outside = compute_answers(model, images, seed=_SEED, draws=draws, targets=False)
-        outside_count = len(images)
+        outer = list_measures(outside, outer_novelty)
+        strangers.append(score_strangers(name, inside, outer, outer_novelty, seed=_SEED, resamples=resamples))
     calibration = {record.head: record for record in model.calibration}
     reports = [
         _report_head(
             head,
             examples,
             answers[head.name],
-            outside=outside.get(head.name),
             calibration=calibration.get(head.name),
             resamples=resamples,
         )
@@ -74,10 +77,11 @@ def evaluate_model(
         split=scored.split,
         examples=len(examples),
         draws=draws,
-        ood_images=outside_count,
         data_digest=scored.digest,
         notes=notes,
         heads=[report for report in reports if report is not None],
+        unknown=share_unknown(novelty),
+        strangers=strangers,
     )
     return report, examples, model
 
@@ -87,7 +91,6 @@ def _report_head(
     examples: Examples,
     answers: Answers,
     *,
-    outside: Answers | None,
     calibration: Calibration | None,
     resamples: int,
 ) -> HeadReport | None:
@@ -99,7 +102,6 @@ def _report_head(
         return None
     scored = answers.rows(rows)
     measures = measure_head(head, scored, target[rows], calibration)
-    ood, histograms = score_outliers(answers, outside, seed=_SEED, resamples=resamples) if outside else ({}, {})
     curve = risk_curve(measures)
     return HeadReport(
         name=head.name,
@@ -117,8 +119,6 @@ def _report_head(
         ],
         risk=curve,
         review={f"{risk:g}": _review_threshold(curve, risk) for risk in RISKS},
-        ood=ood,
-        histograms=histograms,
         wrong=_list_mistakes(head, examples, scored, measures, rows),
         **measures.curves,
     )

@@ -1,37 +1,61 @@
-"""How well each uncertainty tells images of another kind from those of the split."""
+"""How well novelty and each uncertainty tell images of another kind from those of the split."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from probrt.trainer.evaluate.answers import Answers
+from probrt.trainer.evaluate.answers import Answers, NoveltyValues
 from probrt.trainer.evaluate.measures import mean_per_example
-from probrt.trainer.evaluate.report import Interval
+from probrt.trainer.evaluate.report import Separation, Strangers
 from probrt.trainer.evaluate.scores import Score, bootstrap, false_positive_rate
 
-QUANTITIES = ("total", "aleatoric", "epistemic")
+# The level at which an image counts as unknown, as in `predict`.
+LEVEL = 0.01
 _BINS = 30
 
-Histogram = dict[str, list[float]]
+Measures = dict[str, np.ndarray]
 
 
-def score_outliers(
-    inside: Answers, outside: Answers, *, seed: int, resamples: int
-) -> tuple[dict[str, Interval], dict[str, Histogram]]:
-    """Computes AUROC and FPR95 by each quantity, and a histogram of each: edges, and the counts of both sets.
+def list_measures(answers: Mapping[str, Answers], novelty: NoveltyValues | None) -> Measures:
+    """Returns what may tell strangers, by name, each [n]: `novelty`, then `<head>.<uncertainty>`."""
+    measures: Measures = {} if novelty is None else {"novelty": novelty.score}
+    for head, values in answers.items():
+        for quantity in values.uncertainties:
+            measures[f"{head}.{quantity}"] = mean_per_example(getattr(values, quantity))
+    return measures
 
-    inside: answers for the split. outside: for images of another kind.
-    """
-    scores, histograms = {}, {}
-    for quantity in inside.uncertainties:
-        inner, outer = (mean_per_example(getattr(answers, quantity)) for answers in (inside, outside))
-        values, is_outside = np.concatenate([inner, outer]), np.repeat([0, 1], [len(inner), len(outer)])
-        for name, score in (("AUROC", _auroc(values, is_outside)), ("FPR95", _fpr95(values, is_outside))):
-            scores[f"{name} by {quantity}"] = bootstrap(score, len(values), seed, resamples)
-        edges = np.histogram_bin_edges(values, _BINS)
-        counts = [np.histogram(part, edges)[0].astype(float).tolist() for part in (inner, outer)]
-        histograms[quantity] = {"edges": edges.tolist(), "inside": counts[0], "outside": counts[1]}
-    return scores, histograms
+
+def score_strangers(
+    name: str, inside: Measures, outside: Measures, novelty: NoveltyValues | None, *, seed: int, resamples: int
+) -> Strangers:
+    """Compares the measures of a folder of strangers with those of the split. novelty: of the strangers."""
+    separations = [
+        _separate(measure, inside[measure], values, seed=seed, resamples=resamples)
+        for measure, values in outside.items()
+    ]
+    images = len(next(iter(outside.values())))
+    return Strangers(name=name, images=images, unknown=share_unknown(novelty), separations=separations)
+
+
+def share_unknown(novelty: NoveltyValues | None) -> float | None:
+    """Returns the share of images whose p-value is at most LEVEL; None without novelty."""
+    return None if novelty is None else float((novelty.p_value <= LEVEL).mean())
+
+
+def _separate(measure: str, inner: np.ndarray, outer: np.ndarray, *, seed: int, resamples: int) -> Separation:
+    values, is_outside = np.concatenate([inner, outer]), np.repeat([0, 1], [len(inner), len(outer)])
+    edges = np.histogram_bin_edges(values, _BINS)
+    inner_counts, outer_counts = (np.histogram(part, edges)[0].astype(float).tolist() for part in (inner, outer))
+    scores = [bootstrap(score(values, is_outside), len(values), seed, resamples) for score in (_auroc, _aupr, _fpr95)]
+    return Separation(
+        measure=measure,
+        auroc=scores[0],
+        aupr=scores[1],
+        fpr95=scores[2],
+        histogram={"edges": edges.tolist(), "inside": inner_counts, "outside": outer_counts},
+    )
 
 
 def _auroc(values: np.ndarray, is_outside: np.ndarray) -> Score:
@@ -40,6 +64,17 @@ def _auroc(values: np.ndarray, is_outside: np.ndarray) -> Score:
     def score(rows: np.ndarray) -> float:
         kinds = is_outside[rows]
         return float(roc_auc_score(kinds, values[rows])) if len(set(kinds)) == 2 else np.nan
+
+    return score
+
+
+def _aupr(values: np.ndarray, is_outside: np.ndarray) -> Score:
+    """Average precision, the strangers being those to find (Davis and Goadrich 2006 on why not trapezoids)."""
+    from sklearn.metrics import average_precision_score
+
+    def score(rows: np.ndarray) -> float:
+        kinds = is_outside[rows]
+        return float(average_precision_score(kinds, values[rows])) if len(set(kinds)) == 2 else np.nan
 
     return score
 

@@ -12,8 +12,7 @@ from PIL import Image
 from probrt.runtime.images.png import encode_png
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate import charts
-from probrt.trainer.evaluate.outliers import QUANTITIES
-from probrt.trainer.evaluate.report import HeadReport, Report, format_ends, format_share
+from probrt.trainer.evaluate.report import HeadReport, Report, Strangers, format_ends, format_share
 from probrt.trainer.model import Model
 
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a202c;
@@ -33,14 +32,16 @@ input.addEventListener('input',show);show()});"""
 
 def render_page(report: Report, examples: Examples, model: Model) -> str:
     """Renders the HTML of the page; examples and model are those of the report."""
-    ood = f", {report.ood_images} images of another kind" if report.ood_images else ""
     parts = [
         f"<h1>{escape(report.model)}</h1><p>{report.examples} examples of the {report.split} split, "
-        f"{report.draws} draws{ood}. Data digest <code>{report.data_digest[:16]}</code>. "
+        f"{report.draws} draws. Data digest <code>{report.data_digest[:16]}</code>. "
         "Intervals are 95 % bootstrap intervals over examples.</p>"
     ]
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     parts += [_render_head(head, examples, model) for head in report.heads]
+    if report.unknown is not None:
+        parts.append(f"<p>Novelty calls {report.unknown:.1%} of the split unknown at a level of 1 %.</p>")
+    parts += [_render_strangers(strangers) for strangers in report.strangers]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.model)}: evaluation</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
@@ -50,7 +51,7 @@ def render_page(report: Report, examples: Examples, model: Model) -> str:
 def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="n">{value:.4f}</td><td class="n">{format_ends(low, high)}</td></tr>'
-        for name, (value, low, high) in {**head.scores, **head.ood}.items()
+        for name, (value, low, high) in head.scores.items()
     )
     drawings = []
     if head.reliability:
@@ -61,14 +62,6 @@ def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
         drawings.append(
             charts.draw_bars(f"{head.name}: PIT", "probability integral transform", "share", [head.pit], (0, 1))
         )
-    for name in QUANTITIES:
-        if name in head.histograms:
-            histogram = head.histograms[name]
-            ends = histogram["edges"][0], histogram["edges"][-1]
-            sides = [histogram["inside"], histogram["outside"]]
-            drawings.append(
-                charts.draw_bars(f"{head.name}: {name}, the split blue, others brown", name, "share", sides, ends)
-            )
     curve = escape(json.dumps([[round(value, 7) for value in point] for point in head.risk]))
     highest = max([risk for _, risk, _ in head.risk] + [1e-9])
     start = min(0.01, highest) if head.loss == "error rate" else highest / 2
@@ -85,6 +78,28 @@ def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
         f"min='0' step='any' value='{start:.4g}'></label> <output></output></p>"
         f"<table><tr><th>{escape(head.loss)} at most</th><th>let through up to total</th><th>of inputs</th></tr>"
         f"{review}</table>{_render_gallery(head, examples, model)}"
+    )
+
+
+def _render_strangers(strangers: Strangers) -> str:
+    """Renders how well each measure tells strangers: a table, and a histogram of each."""
+    rows = "".join(
+        f'<tr><td>{escape(row.measure)}</td><td class="n">{row.auroc[0]:.4f}</td>'
+        f'<td class="n">{format_ends(*row.auroc[1:])}</td><td class="n">{row.aupr[0]:.4f}</td>'
+        f'<td class="n">{row.fpr95[0]:.4f}</td></tr>'
+        for row in strangers.separations
+    )
+    drawings = []
+    for row in strangers.separations:
+        ends = row.histogram["edges"][0], row.histogram["edges"][-1]
+        sides = [row.histogram["inside"], row.histogram["outside"]]
+        title = f"{row.measure}, the split blue, {strangers.name} brown"
+        drawings.append(charts.draw_bars(title, row.measure, "share", sides, ends))
+    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at a level of 1 %"
+    return (
+        f"<h2>Strangers: {escape(strangers.name)}</h2><p>{strangers.images} images of another kind{unknown}.</p>"
+        "<table><tr><th>told by</th><th>AUROC</th><th>95 % interval</th><th>AUPR</th><th>FPR at 95 %</th></tr>"
+        f"{rows}</table><div>{''.join(drawings)}</div>"
     )
 
 

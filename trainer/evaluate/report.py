@@ -61,7 +61,6 @@ class HeadReport(Struct, frozen=True, kw_only=True):
 
     risk: (coverage, risk, threshold) points, risk being `loss`. review: for each risk, the largest total
     uncertainty at or below which the split's risk stays within it, and the share of examples there; null if none.
-    ood: AUROC and FPR95 by each quantity. histograms: of each quantity, edges and the counts of both sets.
     """
 
     name: str
@@ -75,22 +74,50 @@ class HeadReport(Struct, frozen=True, kw_only=True):
     review: dict[str, tuple[float, float] | None]
     reliability: list[list[float]] = []
     pit: list[int] = []
-    ood: dict[str, Interval] = {}
-    histograms: dict[str, dict[str, list[float]]] = {}
     wrong: list[Mistake] = []
 
 
+class Separation(Struct, frozen=True, kw_only=True):
+    """How well a measure tells strangers from the images of the split.
+
+    measure: `novelty`, or `<head>.<uncertainty>`. auroc, aupr (average precision) and fpr95 (the share of the split
+    that is flagged where 95 % of the strangers are) have intervals. histogram: edges, and the counts of both sets.
+    """
+
+    measure: str
+    auroc: Interval
+    aupr: Interval
+    fpr95: Interval
+    histogram: dict[str, list[float]]
+
+
+class Strangers(Struct, frozen=True, kw_only=True):
+    """A folder of images of another kind.
+
+    unknown: the share whose p-value of novelty is at most 0.01; null if the model has no novelty.
+    """
+
+    name: str
+    images: int
+    unknown: float | None
+    separations: list[Separation]
+
+
 class Report(Struct, frozen=True, kw_only=True):
-    """A whole evaluation; `notes` name its limits."""
+    """A whole evaluation; `notes` name its limits.
+
+    unknown: the share of the split whose p-value of novelty is at most 0.01, the false alarms; null without novelty.
+    """
 
     model: str
     split: str
     examples: int
     draws: int
-    ood_images: int = 0
     data_digest: str
     notes: list[str]
     heads: list[HeadReport]
+    unknown: float | None = None
+    strangers: list[Strangers] = []
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -100,7 +127,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     for head in report.heads:
         table = _make_table(f"{head.name} ({head.likelihood})", "score", "value", "95 % interval")
-        for name, (value, low, high) in {**head.scores, **head.ood}.items():
+        for name, (value, low, high) in head.scores.items():
             table.add_row(name, f"{value:.4f}", format_ends(low, high))
         console.print(table)
         if head.coverage:
@@ -109,6 +136,10 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_make_class_table(head))
         if 0 < len(head.confusion) <= _PRINTED_MATRIX:
             console.print(_make_confusion_table(head))
+    if report.unknown is not None:
+        console.print(f"unknown at 1 %: {report.unknown:.1%} of the split")
+    for strangers in report.strangers:
+        console.print(_make_strangers_table(strangers))
 
 
 def format_ends(low: float, high: float) -> str:
@@ -135,6 +166,16 @@ def _make_coverage_table(head: HeadReport) -> Table:
         held, low, high = row.held
         size = "" if row.size is None else f"{row.size[0]:.4g}"
         table.add_row(row.method, f"{row.wanted:.0%}", f"{held:.1%}", f"{low:.1%} to {high:.1%}", size)
+    return table
+
+
+def _make_strangers_table(strangers: Strangers) -> Table:
+    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at 1 %"
+    title = f"{strangers.name}: {strangers.images} images{unknown}"
+    table = _make_table(title, "told by", "AUROC", "95 % interval", "AUPR", "FPR at 95 %")
+    for row in strangers.separations:
+        area, low, high = row.auroc
+        table.add_row(row.measure, f"{area:.4f}", format_ends(low, high), f"{row.aupr[0]:.4f}", f"{row.fpr95[0]:.4f}")
     return table
 
 

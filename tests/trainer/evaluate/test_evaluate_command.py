@@ -119,8 +119,10 @@ def test_a_model_without_random_weights_has_no_epistemic_figures(root: Path, cal
         np.save(root / "others" / f"{index}.npy", rng.normal(size=2).astype(np.float32) + 5)
     done = called("evaluate", "plain", "--ood", "others", "--resamples", "50", cwd=root)
     assert done.code == 0, done.err
-    (head,) = json.loads((root / "plain" / "evaluation.json").read_text())["heads"]
-    assert [name for name in head["ood"] if name.startswith("AUROC by ")] == ["AUROC by total"]
+    report = json.loads((root / "plain" / "evaluation.json").read_text())
+    (head,), (strangers,) = report["heads"], report["strangers"]
+    assert (strangers["name"], strangers["images"]) == ("others", 5)
+    assert [row["measure"] for row in strangers["separations"] if row["measure"] != "novelty"] == ["kind.total"]
     assert not any("epistemic" in name or "aleatoric" in name for name in head["scores"])
     assert "epistemic" not in done.out
 
