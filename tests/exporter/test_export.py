@@ -119,8 +119,10 @@ def test_a_file_that_differs_is_not_published(model: Path, tmp_path: Path, monke
     assert not list((tmp_path / "artifacts").rglob("*.json"))
 
 
-def _make_with_next_seed(make: Callable[..., Any], model: Any, seed: int, indices: Sequence[int]) -> Any:
-    return make(model, seed + 1, indices)
+def _make_with_next_seed(
+    make: Callable[..., Any], model: Any, seed: int, indices: Sequence[int], with_novelty: bool
+) -> Any:
+    return make(model, seed + 1, indices, with_novelty)
 
 
 @pytest.mark.parametrize(

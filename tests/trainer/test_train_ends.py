@@ -96,7 +96,7 @@ def test_a_resume_with_nothing_to_resume_is_refused(root: Path, called: Callable
 
 
 def stop_at(root: Path, step: int, called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Trains, with Ctrl-C during a step."""
+    """Trains, with Ctrl-C during a step; whoever started this process may have it ignored."""
     fit_model = train_module.fit_model
 
     def interrupt(*arguments: Any, run: Any, **settings: Any) -> Any:
@@ -106,9 +106,13 @@ def stop_at(root: Path, step: int, called: Callable[..., Any], monkeypatch: pyte
 
         return fit_model(*arguments, run=train_module.dataclasses.replace(run, on_step=on_step), **settings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module, "fit_model", interrupt)
-        return called("train", "config.toml", "--out", "model", cwd=root)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(train_module, "fit_model", interrupt)
+            return called("train", "config.toml", "--out", "model", cwd=root)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_ctrl_c_says_how_to_go_on_and_a_refused_resume_what_differs(

@@ -14,7 +14,13 @@ from probrt.trainer.config.config import load_config, to_toml
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.variational.priors.families import NormalPrior
 
-GOOD = (Path(__file__).parents[3] / "examples" / "digits" / "config.toml").read_text()
+WEIGHTS = """
+[weights]
+posterior = { name = "normal", initial_scale = 0.3 }
+prior = { name = "learned_normal" }
+estimator = "flipout"
+"""
+GOOD = (Path(__file__).parents[3] / "examples" / "digits" / "config.toml").read_text() + WEIGHTS
 
 
 def test_the_demo_config_loads(root: Path) -> None:

@@ -164,7 +164,7 @@ def test_stated_outputs_are_the_moments_shapes(head: heads.AnyHead) -> None:
         ("spots", ["-1"], "is -1, must be 0, 1, 2"),
         ("share", ["1"], "is 1, must be above 0 and below 1"),
         ("slant", ["inf"], "is infinite"),
-        ("slant", ["left"], "could not convert string to float: 'left'"),
+        ("slant", ["left"], "is 'left', not a number"),
         ("box", ["0.5", "0.2", "0.4", "0.9"], "box (0.5, 0.2, 0.4, 0.9) is not x_min < x_max"),
         ("box", ["0.5", "0.2", "20", "40"], "coordinates are fractions"),
     ],
