@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from probrt.runtime.errors import DataError
-from probrt.trainer import train as train_module
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
 
 CONFIG = """
@@ -95,32 +95,31 @@ def test_a_resume_with_nothing_to_resume_is_refused(root: Path, called: Callable
     assert not (root / "mdoel").exists()
 
 
-def stop_at(root: Path, step: int, called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Trains, with Ctrl-C during a step; whoever started this process may have it ignored."""
-    fit_model = train_module.fit_model
+# Trains in a process of its own, with Ctrl-C during step 2; whoever started the tests may have it ignored.
+STOPPED = """
+import dataclasses, signal, sys
+from probrt.runtime import cli
+from probrt.trainer import train
+signal.signal(signal.SIGINT, signal.default_int_handler)
+fit_model = train.fit_model
 
-    def interrupt(*arguments: Any, run: Any, **settings: Any) -> Any:
-        def on_step(number: int, steps: int, result: Any) -> None:
-            if number == step:
-                signal.raise_signal(signal.SIGINT)
+def interrupt(*arguments, run, **settings):
+    def on_step(number, steps, result):
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+    return fit_model(*arguments, run=dataclasses.replace(run, on_step=on_step), **settings)
 
-        return fit_model(*arguments, run=train_module.dataclasses.replace(run, on_step=on_step), **settings)
-
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(train_module, "fit_model", interrupt)
-            return called("train", "config.toml", "--out", "model", cwd=root)
-    finally:
-        signal.signal(signal.SIGINT, previous)
+train.fit_model = interrupt
+sys.exit(cli.call(["train", "config.toml", "--out", "model"]))
+"""
 
 
-def test_ctrl_c_says_how_to_go_on_and_a_refused_resume_what_differs(
-    root: Path, called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped = stop_at(root, 2, called, monkeypatch)
-    assert stopped.code == 130
-    assert "stopped at step 2 of 8; go on with --resume" in stopped.out
+def test_ctrl_c_says_how_to_go_on_and_a_refused_resume_what_differs(root: Path, called: Callable[..., Any]) -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED], cwd=root, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert stopped.returncode == 130, stopped.stderr
+    assert "stopped at step 2 of 8; go on with --resume" in stopped.stdout
     text = CONFIG.replace("batch = 16", "batch = 8").replace("widths = [4]", "widths = [5]")
     (root / "config.toml").write_text(text)
     refused = called("train", "config.toml", "--out", "model", "--resume", cwd=root)
