@@ -98,7 +98,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 # A test module that imports one of these starts processes or exports models, which `make quick` leaves out.
-_SLOW_IMPORTS = {"subprocess", "processes", "exported_cases", "probrt.exporter.export"}
+_SLOW_IMPORTS = {"subprocess", "processes", "stopping", "exported_cases", "probrt.exporter.export"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups

@@ -14,6 +14,8 @@ from PIL import Image
 from probrt.trainer import store
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
+pytestmark = pytest.mark.slow
+
 MODEL = Path(__file__).parent.parent / "golden" / "format-1" / "model"
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 from probrt.trainer import store
 from probrt.trainer.evaluate.calibration_error import CalibrationError, compare_classes, compare_confidence
 
+pytestmark = pytest.mark.slow
+
 MODEL = Path(__file__).parents[2] / "golden" / "format-1" / "model"
 
 

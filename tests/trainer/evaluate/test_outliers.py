@@ -17,6 +17,8 @@ from probrt.trainer import store
 from probrt.trainer.evaluate.answers import NoveltyValues
 from probrt.trainer.evaluate.outliers import score_strangers
 
+pytestmark = pytest.mark.slow
+
 MODEL = Path(__file__).parents[2] / "golden" / "format-1" / "model"
 
 

@@ -22,6 +22,8 @@ from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
 from probrt.trainer.variational.parameters import to_scale
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = FitSettings(epochs=300, batch=64, draws=8, learning_rate=1e-3, kl_weight=1.0, clip=1e9)
 SMALL = FitSettings(epochs=4, batch=8, learning_rate=1e-3, kl_weight=0.1)
 INPUT = Input(shape=[6, 6, 1], colour="none", resize="none", range=(-1.0, 1.0))
