@@ -223,8 +223,8 @@ def _read_orientation(values: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     cells = tf.pad(tf.transpose(rows), [[0, 0], [0, 1]])[:, 0]  # zeros if there is no such entry
     kind, count, value = (_read_number(cells, *place, little) for place in ((2, 2), (4, 4), (8, 2)))
     known = (little | big) & inside & (exif[2 + tf.cast(big, tf.int32)] == 42)
-    found = tf.shape(rows)[0]
-    sound = (found == 0) | ((found == 1) & (kind == 3) & (count == 1))
+    matches = tf.shape(rows)[0]
+    sound = (matches == 0) | ((matches == 1) & (kind == 3) & (count == 1))
     return tf.where(start == 0, 0, tf.where(known & sound, value, -1))
 
 

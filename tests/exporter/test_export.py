@@ -242,7 +242,7 @@ def test_50_killed_exports_under_a_watcher(model: Path, tmp_path: Path, measured
     assert not faults
     assert killed >= 25
     assert left <= 4  # those of one round, and of the round before if no export began in between
-    assert versions == {str(number) for number in range(1, len(versions) + 1)}
+    assert versions == {str(version) for version in range(1, len(versions) + 1)}
 
 
 def test_a_gigabyte_needs_named_formats(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

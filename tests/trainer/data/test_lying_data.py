@@ -138,8 +138,8 @@ def test_what_is_yes_in_a_mask_depends_on_the_values_found(root: Path, values: t
     read = data.read_dataset(config(heads.Bernoulli(name="ink", per_position=True)), root)
     ink = read.splits["train"].targets["ink"]
     assert [int(mask.sum()) for mask in ink] == [2 * (1 + index % 8) for index in range(20)]
-    said = f"ink: the highest value of all masks is {values[1]}; above half of it is yes"
-    assert (said in read.notes) == ((values, mode) != ((0, 255), "L"))
+    note = f"ink: the highest value of all masks is {values[1]}; above half of it is yes"
+    assert (note in read.notes) == ((values, mode) != ((0, 255), "L"))
 
 
 def test_masks_that_mix_two_scales_are_refused(root: Path, called: Callable[..., Any]) -> None:
