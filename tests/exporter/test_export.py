@@ -156,10 +156,11 @@ def test_ranking_with_ties() -> None:
     assert compute_ranking(tied, strict) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0), abs=1e-12)
     assert compute_ranking(tied, tied) == pytest.approx(1.0)
     assert compute_ranking(-tied, tied) == pytest.approx(-1.0)
-    # Differences of rounding are no other order, and images that are all alike have none.
+    # Differences of rounding are no other order; images that the model has all alike have none, and one answer for
+    # images that it tells apart is no order of them.
     assert compute_ranking(strict + 1e-7 * strict[::-1], strict) == pytest.approx(1.0)
     assert compute_ranking(strict, np.ones((4, 1))) is None
-    assert compute_ranking(np.ones((4, 1)), strict) is None
+    assert compute_ranking(np.ones((4, 1)), strict) == 0.0
 
 
 def test_an_op_that_does_not_convert_is_named() -> None:
