@@ -54,6 +54,7 @@ COMMANDS = (
     Command("inspect", "probrt.runtime.commands.inspect:inspect", "print what a bundle holds"),
     Command("verify", "probrt.runtime.commands.verify:verify", "check every byte of a bundle"),
     Command("bench", "probrt.runtime.commands.bench:bench", "time the variants of a bundle on every engine"),
+    Command("drift", "probrt.runtime.commands.drift:drift", "tell whether new rows look like a reference"),
     Command("report", "probrt.runtime.commands.report:report", "make one HTML page of predictions"),
     Command("doctor", "probrt.runtime.commands.doctor:doctor", "list engines and devices, and what is missing"),
 )

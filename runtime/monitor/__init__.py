@@ -1,0 +1,1 @@
+"""What comes of predictions after their run: whether the data still are as they were, and whether rows repeat."""
