@@ -1,7 +1,7 @@
 """The files that TensorFlow Serving reads beside a SavedModel: warm-up requests and settings for batching.
 
-Only the signatures that servers batch get a warm-up request, with a number of draws and a seed for each row. A request
-that a signature cannot answer would make the whole model unavailable.
+Each signature gets warm-up requests, with a number of draws and a seed for each row: a server that batches replays
+them through its batching, and a request that a signature cannot answer would make the whole model unavailable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ BATCHING = "batching_parameters.txt"
 # Batch sizes: one image, and a batch that is not full. Requests of more than _MAX_BYTES get one row only.
 _ROWS = (1, 4)
 _MAX_BYTES = 1 << 22
-_BATCHING = """max_batch_size { value: 64 }
+# A server splits a request of up to max_batch_size rows into batches of up to max_execution_batch_size.
+_BATCHING = """max_batch_size { value: 1024 }
+max_execution_batch_size { value: 64 }
+enable_large_batch_splitting { value: true }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 256 }
 num_batch_threads { value: 2 }
@@ -48,13 +51,14 @@ def write_serving_files(
 def make_warmup_requests(
     model: Exportable, posterior: PosteriorRecord | None, images: npt.NDArray[np.float32]
 ) -> Iterator[tuple[str, Mapping[str, npt.NDArray[Any]]]]:
-    """Yields (signature, inputs) of one request per signature that servers batch."""
+    """Yields (signature, inputs) of one request per signature."""
     yield "serving_default", {"images": images}
     yield "mean", {"images": images}
     if posterior is not None:
         rows = len(images)
         counts, seeds = np.full(rows, posterior.samples, np.int32), np.full(rows, posterior.seed, np.int32)
-        yield "sample", {"images": images, "num_samples": counts, "seed": seeds}
+        for signature in ("sample", "draws"):
+            yield signature, {"images": images, "num_samples": counts, "seed": seeds}
     if is_encodable(model.input):
         pictures = [encode_png(image) for image in images.round().clip(0, 255).astype(np.uint8)]
         yield "encoded", {"image_bytes": np.array(pictures, object)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from probrt.exporter import tf_serving, triton
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.protobuf import find_messages, read_text
 from probrt.runtime.errors import ParityError, UsageError
+from probrt.runtime.images.png import encode_png
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
 # The same graph on other batch sizes: float32 sums in another order.
@@ -75,13 +76,54 @@ def test_a_row_is_the_same_alone_and_among_others(served: SavedModelSession, ima
     """Also with other numbers and seeds beside it, as server-side batching would merge them."""
     rng = np.random.default_rng(1)
     numbers, seeds = rng.integers(1, 12, 64), rng.choice([0, 3, 5, 2**31 - 1], 64)
-    for signature in ("serving_default", "mean", "sample"):
-        more = options(numbers, seeds) if signature == "sample" else {}
+    for signature in ("serving_default", "mean", "sample", "draws"):
+        more = options(numbers, seeds) if signature in ("sample", "draws") else {}
         whole = served(signature, {"images": images, **more})
         for first, count in ((0, 1), (1, 2), (5, 7), (17, 33), (63, 1)):
             part = slice(first, first + count)
             own = {name: value[part] for name, value in more.items()}
-            close(served(signature, {"images": images[part], **own}), take_rows(whole, part))
+            alone = served(signature, {"images": images[part], **own})
+            close(alone, trim_draws(take_rows(whole, part), alone))
+
+
+def default_inputs(served: SavedModelSession, signature: str) -> dict[str, np.ndarray]:
+    return {name: tf.make_ndarray(value) for name, value in served.signatures[signature].defaults.items()}
+
+
+def merge_requests(requests: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Merges requests as TensorFlow Serving does with --enable_batching: every input along the batch."""
+    return {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "sample", "draws", "mean", "encoded"])
+def test_requests_that_a_server_merges_are_answered_as_alone(
+    served: SavedModelSession, images: np.ndarray, signature: str
+) -> None:
+    """A server feeds the defaults before it merges, so it merges them too."""
+    requests: list[dict[str, np.ndarray]] = []
+    for row in range(4):
+        inputs = {"images": images[row : row + 1]}
+        if signature == "encoded":
+            inputs = {"image_bytes": np.array([encode_png(images[row].astype(np.uint8))], object)}
+        requests.append(inputs | default_inputs(served, signature))
+    if signature in ("sample", "draws"):
+        requests[2] |= options([5], [9])
+        requests[3] |= options([2], [9])
+    alone = [served(signature, request) for request in requests]
+    for rows in ([0, 1], [0, 2], [3, 1, 2, 0]):
+        merged = served(signature, merge_requests([requests[row] for row in rows]))
+        for place, row in enumerate(rows):
+            close(trim_draws(take_rows(merged, slice(place, place + 1)), alone[row]), alone[row])
+
+
+def trim_draws(answer: dict[str, np.ndarray], alone: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Removes the draws beyond a row's own number; all of them have to be NaN."""
+    trimmed = dict(answer)
+    for name, value in alone.items():
+        if value.ndim > 1 and answer[name].shape[1] > value.shape[1]:
+            assert np.isnan(answer[name][:, value.shape[1] :]).all(), name
+            trimmed[name] = answer[name][:, : value.shape[1]]
+    return trimmed
 
 
 def test_calls_at_the_same_time(served: SavedModelSession, images: np.ndarray) -> None:
@@ -103,13 +145,15 @@ def test_bad_rows_and_bad_requests(served: SavedModelSession, images: np.ndarray
     answer = served("sample", {"images": images[:5], **options([4, 0, 4, 2**31 - 1, -3], [0, 0, -1, 0, 0])})
     assert np.isnan(answer["slant.mean"]).ravel().tolist() == [False, True, True, True, True]
     close(take_rows(answer, slice(1)), served("sample", {"images": images[:1], **options([4], [0])}))
-    for inputs, message in (
-        *(({"images": images[:2], **options([n], [0])}, "num_samples must be 1 to 1024") for n in (0, -3, 2**31 - 1)),
-        ({"images": images[:2], **options([4], [-1])}, "seed must be 0 to"),
-        ({"images": images[:2], **options([4, 4], [0])}, "num_samples must have length 1"),
-    ):
-        with pytest.raises(RefusedError, match=message):
-            served("draws", inputs)
+    draws = served("draws", {"images": bad[:3], **options([4, 6, 2**31 - 1], [0, 0, 0])})["slant.mean"]
+    assert np.isnan(draws[..., 0]).tolist() == [[False] * 4 + [True] * 2, [True] * 6, [True] * 6]
+    for number, seed in ((0, 0), (-3, 0), (2**31 - 1, 0), (4, -1)):
+        answer = served("draws", {"images": images[:2], **options([number], [seed])})
+        assert all(len(value) == 2 and np.isnan(value).all() for value in answer.values())
+        assert answer["slant.mean"].shape[1] == (4 if number == 4 else 1)
+    for signature in ("sample", "draws"):
+        with pytest.raises(RefusedError, match=r"[Ii]ncompatible shapes"):
+            served(signature, {"images": images[:3], **options([4, 4], [0])})
     for signature in ("serving_default", "sample", "mean", "draws"):
         for wrong in (images[:2, :8], images[:2, :, :, 0], images[:2].reshape(2, 8, 32, 1), images[0, 0, 0, 0]):
             with pytest.raises(RefusedError, match=r"[Ss]hape"):
@@ -131,7 +175,7 @@ def test_8000_calls_in_8_threads_equal_the_serial_ones(
         ("sample", {"images": images[:2], **options([3, 5], [1, 0])}),
         ("sample", {"images": bad, **options([2, 0, 2**31 - 1, -3], [0, 0, 0, 0])}),
         ("draws", {"images": images[:1], **options([2], [7])}),
-        ("draws", {"images": images[:1], **options([-3], [7])}),
+        ("draws", {"images": images[:, :8], **options([3], [7])}),
         ("serving_default", {"images": images[:1]}),
     ]
 
@@ -177,9 +221,9 @@ def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: SavedMode
         answer = served(read_text(spec, 3), tensors)
         assert all(len(value) == count and np.isfinite(value).all() for value in answer.values())
         replayed.append((read_text(spec, 3), count))
-    signatures = ("serving_default", "mean", "sample", "encoded")
+    signatures = ("serving_default", "mean", "sample", "draws", "encoded")
     assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
-    assert "max_batch_size { value: 64 }" in (folder / tf_serving.BATCHING).read_text()
+    assert "max_execution_batch_size { value: 64 }" in (folder / tf_serving.BATCHING).read_text()
 
 
 def test_a_model_repository_for_triton(bundle: ExportedCase, tmp_path: Path) -> None:
