@@ -13,9 +13,27 @@ import typer
 
 from probrt.runtime.errors import DataError, MissingError, StorageError, UsageError
 
+_MINUTES = "Minutes of training: a few trial steps on this machine choose the epochs."
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of images: a table, class folders, masks, COCO or YOLO.")],
+    out: Annotated[Path, typer.Option(help="The config to write.")] = Path("config.toml"),
+    minutes: Annotated[float | None, typer.Option(min=0.1, help=_MINUTES)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing config.")] = False,
+) -> int:
+    """Look at a folder of images and write a commented config that trains as it is."""
+    _refuse_existing(out, overwrite, "choose another name, or replace it with --overwrite")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    _check_writable(out.parent)
+    _propose(folder, out, minutes)
+    typer.echo(f"{out}: written; next: probrt train {out}")
+    return 0
+
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A training config (TOML).")],
+    config: Annotated[Path, typer.Argument(help="A training config (TOML), or a folder of images as for init.")],
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path("model"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model directory.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
@@ -26,6 +44,7 @@ def train(
             help="Print the config, which may be half written, with every key and its meaning, and stop.",
         ),
     ] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help=_MINUTES + " For a folder only.")] = None,
 ) -> int:
     """Fit a probabilistic conv net to labelled images."""
     if print_config:
@@ -36,7 +55,16 @@ def train(
         _refuse_existing(out, overwrite, "choose another name, replace it with --overwrite, or go on with --resume")
     elif not (out / "model.json").exists() and not any(out.glob("checkpoints/*.npz")):
         raise UsageError(f"--resume: --out {out} holds no checkpoint; check the name, or leave out --resume")
+    if minutes is not None and not config.is_dir():
+        raise UsageError("--minutes goes with a folder; a config states its epochs")
     _check_writable(out)
+    if config.is_dir():
+        folder, config = config, out.with_name(f"{out.name}.toml")
+        if not resume:
+            _refuse_existing(
+                config, overwrite, f"train with it (probrt train {config}), or replace it with --overwrite"
+            )
+            _propose(folder, config, minutes)
     _prepare_tensorflow()
     from rich.console import Console
 
@@ -154,6 +182,18 @@ def calibrate_folder(model: Path, data: Path, samples: int, unlabelled: bool) ->
     console.print(f"novelty {renewed.novelty}", soft_wrap=True, markup=False)
     console.print(f"{model}: calibrated on {renewed.images} images; next: probrt export {model}", soft_wrap=True)
     return 0
+
+
+def _propose(folder: Path, out: Path, minutes: float | None) -> None:
+    _prepare_tensorflow()
+    from rich.console import Console
+
+    from probrt.runtime.hush import hush
+
+    console = Console(highlight=False)
+    with console.status("loading TensorFlow"), hush():
+        from probrt.trainer.propose.command import propose_config
+    propose_config(folder, out, minutes, console)
 
 
 def _parse_strangers(values: list[str]) -> dict[str, Path]:

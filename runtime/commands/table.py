@@ -45,6 +45,7 @@ class Command:
 
 
 COMMANDS = (
+    Command("init", "probrt.trainer.cli:init", "look at a folder of images and write a config for it"),
     Command("train", "probrt.trainer.cli:train", "train a probabilistic conv net on labelled images"),
     Command("evaluate", "probrt.trainer.cli:evaluate", "score a trained model on held-out images"),
     Command("calibrate", "probrt.runtime.commands.calibrate:calibrate", "renew calibration on images of your own"),

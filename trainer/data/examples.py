@@ -60,5 +60,5 @@ def allocate(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def standardise_heads(heads: Sequence[AnyHead], train: Examples) -> tuple[AnyHead, ...]:
-    """Returns the heads with the statistics of their training targets."""
-    return tuple(head.standardise(train.targets[head.name]) for head in heads)
+    """Returns the heads with the statistics of their training targets, and each with a weight."""
+    return tuple(head.standardise(train.targets[head.name]).weigh(train.targets[head.name]) for head in heads)

@@ -151,7 +151,7 @@ class PictureSurvey:
                 if picture.width * picture.height > MAX_PIXELS or picture.mode == "F":
                     return
                 deep_peak = float(np.asarray(picture).max()) if picture.mode.startswith("I") else None
-                coloured = deep_peak is None and picture.mode not in ("1", "L", "LA") and _has_colour(picture)
+                coloured = deep_peak is None and picture.mode not in ("1", "L", "LA") and has_colour(picture)
         except Exception:  # Pillow's decoders raise almost anything; the reader names the faults of files
             return
         with self._lock:
@@ -176,6 +176,7 @@ class PictureSurvey:
         return notes
 
 
-def _has_colour(picture: Image.Image) -> bool:
+def has_colour(picture: Image.Image) -> bool:
+    """Whether more than a hundredth of the pixels are coloured."""
     pixels = np.asarray(picture.convert("RGB"), np.int16)
     return bool((pixels.max(axis=-1) - pixels.min(axis=-1) > _GREY).mean() > 0.01)

@@ -43,7 +43,7 @@ class Objective:
 
     def loss(self, log_likelihoods: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns the weighted negative log-likelihood per example, [batch]."""
-        losses = [-head.weight * log_likelihoods[head.name] for head in self.model.heads]
+        losses = [-(head.weight or 1.0) * log_likelihoods[head.name] for head in self.model.heads]
         if self.variables:
             log_weights = tf.unstack(tf.convert_to_tensor(self.variables[0]))
             losses = [tf.exp(-s) * loss + s for s, loss in zip(log_weights, losses, strict=True)]

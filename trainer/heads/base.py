@@ -10,9 +10,11 @@ channels, the likelihood, the moments and what calibration does to the channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 from msgspec import Meta, Struct
@@ -23,6 +25,8 @@ from probrt.trainer.layers.weight_settings import Activation, WeightSettings
 
 Positive = Annotated[float, Meta(gt=0)]
 Answer = Mapping[str, np.ndarray]
+# As how many answers per image a head per position counts by default.
+_POSITION_TERMS = 10
 
 
 class Moments(NamedTuple):
@@ -67,7 +71,8 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     """A named output with a likelihood.
 
     column: the table's column with the target; the head's name unless given.
-    weight: of the head's negative log-likelihood in the loss.
+    weight: of the head's negative log-likelihood in the loss. By default 1, and for a head per position 10 / positions:
+        each position adds a term, and their sum would drown the heads with one answer per image.
     per_position: one answer per pixel instead of one per image.
     stage: the stage of the backbone whose features the head reads; the last unless given.
     own: layers of its own; without them the head shares the final convolution of all heads on its stage.
@@ -96,7 +101,7 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
     name: HeadName
     column: str = ""
-    weight: Positive = 1.0
+    weight: Positive | None = None
     per_position: bool = False
     stage: str = ""
     own: OwnLayers | None = None
@@ -201,6 +206,13 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         """Returns the head with the statistics of the training targets that it needs."""
         del targets
         return self
+
+    def weigh(self, targets: np.ndarray) -> Self:
+        """Returns the head with the weight that it has by default; targets: of training examples."""
+        if self.weight is not None:
+            return self
+        sides = targets.shape[1 : targets.ndim - self.missing_target().ndim] if self.per_position else ()
+        return msgspec.structs.replace(self, weight=min(1.0, _POSITION_TERMS / math.prod(sides)) if sides else 1.0)
 
     def count_classes(self, targets: np.ndarray) -> dict[str, int]:
         """Counts each class in the targets of a split; empty for a head without classes."""
