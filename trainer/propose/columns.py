@@ -99,7 +99,7 @@ def choose_values(column: str, cells: Sequence[str]) -> HeadChoice | str:
     if whole and values.min() >= 0 and values.max() <= 1000:
         shares = np.array(list(counts.values())) / len(cells)
         evenness = float(-(shares * np.log(shares)).sum() / np.log(len(counts)))
-        few = len(counts) <= 20 and 4 * len(counts) <= len(cells)
+        few = 4 * len(counts) <= len(cells) and np.ptp(values) + 1 == len(counts) <= 20
         labels = bool(words & _LABEL_WORDS) or (few and evenness > 0.95 and not words & _COUNT_WORDS)
         if labels and len(counts) <= _MOST_CLASSES:
             names = [str(int(value)) for value in sorted(set(values.tolist()))]
