@@ -56,6 +56,7 @@ COMMANDS = (
     Command("verify", "probrt.runtime.commands.verify:verify", "check every byte of a bundle"),
     Command("bench", "probrt.runtime.commands.bench:bench", "time the variants of a bundle on every engine"),
     Command("drift", "probrt.runtime.commands.drift:drift", "tell whether new rows look like a reference"),
+    Command("replay", "probrt.runtime.commands.replay:replay", "repeat rows on another engine and compare"),
     Command("report", "probrt.runtime.commands.report:report", "make one HTML page of predictions"),
     Command("doctor", "probrt.runtime.commands.doctor:doctor", "list engines and devices, and what is missing"),
 )

@@ -81,7 +81,8 @@ def test_shifted_data_are_found_and_named(
     content = json.loads((tmp_path / "drift.json").read_text())
     assert content["drift"] is True
     assert found in [test["name"] for test in content["tests"] if test["corrected_p_value"] <= 0.01]
-    assert Image.open(tmp_path / "drift.png").size[0] > 500
+    with Image.open(tmp_path / "drift.png") as picture:
+        assert picture.size[0] > 500
     done = called("drift", usual, new, "--out", "drift.json", cwd=tmp_path)
     assert (done.code, "drift.json exists" in done.err) == (2, True)
 

@@ -1,0 +1,105 @@
+"""`probrt replay`: repeats rows of predictions from their bundle, seed and draws, and says which differ."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import NAME
+from probrt.runtime.commands.progress import say
+from probrt.runtime.errors import InputError, UsageError, printable
+from probrt.runtime.hush import hush_libraries
+from probrt.runtime.monitor.replay import Replay, replay_rows
+from probrt.runtime.rows.numbers import Row
+from probrt.runtime.rows.readers import read_rows
+from probrt.runtime.rows.run_record import RunRecord, read_record, record_path
+
+MOST_LINES = 10
+
+
+def replay(
+    rows: Annotated[str, typer.Argument(help="Rows of `probrt predict`: .jsonl, .csv or .parquet.")],
+    bundle: Annotated[str, typer.Option(help="Their bundle; default: the one they name, in artifacts/.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="litert, onnxruntime, openvino or tensorflow; default: another than that of the rows.")
+    ] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Seed of their draws; default: that of their run.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,
+) -> int:
+    """Repeat rows from their bundle, seed and draws on another engine; exit code 1 if any row differs."""
+    path = Path(rows)
+    written = list(read_rows(path))
+    if not written:
+        raise InputError(f"{path}: holds no rows")
+    opened = Bundle.open(bundle or _find_bundle(written, path))
+    record = read_record(record_path(path))
+    if record is None:
+        say(f"{record_path(path).name} is missing or damaged: the bundle's seed and float32 files are taken")
+    else:
+        _check_bundle(opened, record, path)
+    settings = record.settings if record else {}
+    with hush_libraries():
+        result = replay_rows(
+            opened,
+            written,
+            seed=settings.get("seed") if seed is None else seed,
+            precision=settings.get("precision", "float32"),
+            engine=engine,
+            batch_size=batch_size,
+        )
+    _print(result)
+    wrong = len(result.differing) + len(result.faults)
+    where = f" on {', '.join(result.engines)}" if result.engines else ""
+    print(f"{result.rows} rows repeated{where}: {wrong or 'none'} differ{'s' if wrong == 1 else ''}")
+    return 1 if wrong else 0
+
+
+def _find_bundle(rows: list[Row], path: Path) -> str:
+    """Returns the folder in artifacts/ of the bundle that the rows name."""
+    labels = sorted({row["bundle"] for row in rows if isinstance(row.get("bundle"), str)})
+    if len(labels) != 1:
+        raise UsageError(f"{path}: its rows name {', '.join(labels) or 'no bundle'}; repeat those of one bundle")
+    folder = Path("artifacts", labels[0])
+    if ".." in folder.parts or not folder.is_dir():
+        raise UsageError(f"{folder}: no such bundle; name that of the rows with --bundle")
+    return str(folder)
+
+
+def _check_bundle(bundle: Bundle, record: RunRecord, path: Path) -> None:
+    digest = hashlib.sha256((bundle.path / NAME).read_bytes()).hexdigest()
+    if record.settings.get("manifest") != digest:
+        raise UsageError(
+            f"{bundle.path}: is another bundle than the one that wrote {path}: its manifest has the digest "
+            f"{digest[:12]}, that of the rows {str(record.settings.get('manifest'))[:12]}; restore it, or use --bundle"
+        )
+
+
+def _print(result: Replay) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if result.largest:
+        table = Table(title="largest differences", title_justify="left")
+        table.add_column("quantity", overflow="fold")
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("allowed", justify="right", no_wrap=True)
+        table.add_column("file", overflow="ellipsis", no_wrap=True)
+        for name, largest in result.largest.items():
+            style = "bold red" if largest.difference > largest.allowed else None
+            figures = (f"{largest.difference:.2g}", f"{largest.allowed:.2g}")
+            table.add_row(name, *figures, escape(printable(largest.file)), style=style)
+        Console(highlight=False).print(table)
+    reasons = dict(result.faults)
+    for file, difference in result.differing.items():
+        reasons[file] = (
+            f"{difference.quantity} differs by {difference.difference:.2g}, allowed {difference.allowed:.2g}"
+        )
+    for file, reason in list(reasons.items())[:MOST_LINES]:
+        print(f"{printable(file)}: {reason}")
+    if len(reasons) > MOST_LINES:
+        print(f"and {len(reasons) - MOST_LINES} more")
+    if result.maps:
+        say(f"not compared, for their values are files: {', '.join(sorted(result.maps))}")
