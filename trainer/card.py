@@ -34,10 +34,28 @@ def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mappin
         "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, config)],
         "How it was made": _describe_fit(config.fit, config.seed, provenance),
     }
-    lines = [f"# {model.name}"]
+    return renew_sections(f"# {model.name}\n", sections)
+
+
+def renew_sections(card: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """Returns the card with the lines of some sections replaced, by title; sections that it lacks come at its end."""
+    lines = card.splitlines()
     for title, section in sections.items():
-        lines += ["", f"## {title}", "", *section]
+        heading = f"## {title}"
+        start = lines.index(heading) if heading in lines else len(lines)
+        end = next((row for row in range(start + 1, len(lines)) if lines[row].startswith("## ")), len(lines))
+        before, after = lines[:start], lines[end:]
+        gap = [""] if before and before[-1] else []
+        lines = [*before, *gap, heading, "", *section, *([""] if after else []), *after]
     return "\n".join(lines) + "\n"
+
+
+def describe_recalibration(calibrations: Sequence[Calibration], examples: int, digest: str) -> list[str]:
+    """Returns the card's lines on calibrations that were fitted after training, on data of the given digest."""
+    return [
+        *(f"- {describe_calibration(calibration)}" for calibration in calibrations),
+        f"- fitted after training, on {examples} examples of data with the digest `{digest}`",
+    ]
 
 
 def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> list[str]:

@@ -1,16 +1,19 @@
-"""`probrt calibrate MODEL DATA`: fits the calibration and the novelty of a model directory anew, on other images."""
+"""`probrt calibrate MODEL DATA`: fits the calibration and novelty of a model directory anew, and renews its card."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from probrt.runtime.errors import DataError
+from probrt.runtime.files import write_atomic
 from probrt.trainer import store
 from probrt.trainer.calibration.calibrate import calibrate_model
 from probrt.trainer.calibration.novelty import renew_novelty
+from probrt.trainer.card import describe_recalibration, renew_sections
 from probrt.trainer.evaluate.source import read_images, read_scored_split
 from probrt.trainer.model import Model
 from probrt.trainer.novelty.archive import NoveltyEntry
@@ -52,6 +55,8 @@ def recalibrate_folder(folder: Path, data: Path, draws: int, seed: int = 0) -> R
         calibration=list(calibrated.calibration),
         provenance=stored.provenance | {"calibration": source, "novelty": novelty},
     )
+    lines = describe_recalibration(calibrated.calibration, len(examples), scored.digest)
+    _renew_card(folder, {"Calibration": lines, "Novelty": [f"- {novelty}"]})
     _save(folder, calibrated, renewed)
     return Recalibration(model, calibrated, len(examples), novelty)
 
@@ -70,8 +75,16 @@ def renew_folder_novelty(folder: Path, data: Path, seed: int = 0) -> Recalibrati
     except NoNovelty as reason:
         raise DataError(f"{data}: no novelty: {reason}") from None
     novelty = renewed.novelty.summary if renewed.novelty else ""
+    _renew_card(folder, {"Novelty": [f"- {novelty}"]})
     _save(folder, renewed, msgspec.structs.replace(stored, provenance=stored.provenance | {"novelty": novelty}))
     return Recalibration(model, renewed, len(examples), novelty)
+
+
+def _renew_card(folder: Path, sections: Mapping[str, Sequence[str]]) -> None:
+    """Replaces sections of the model card; a model directory that has lost its card stays without one."""
+    path = folder / store.CARD
+    if path.is_file():
+        write_atomic(path, renew_sections(path.read_text(encoding="utf-8"), sections).encode())
 
 
 def _save(folder: Path, model: Model, stored: StoredModel) -> None:

@@ -38,6 +38,7 @@ from probrt.trainer.vet_architecture import vet_architecture
 
 _MODEL, _ARCHITECTURE, _WEIGHTS = "model.json", "architecture.json", "weights.weights.h5"
 _IMAGES, _TARGETS, _NOVELTY = "images.npy", "targets.npz", "novelty.npz"
+CARD = "card.md"
 
 
 class StoredModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ def save_model(
     np.savez_compressed(folder / _TARGETS, allow_pickle=False, **targets)
     if model.novelty is not None:
         save_novelty(folder, model.novelty)
-    (folder / "card.md").write_text(card or f"# {model.name}\n", encoding="utf-8")
+    (folder / CARD).write_text(card or f"# {model.name}\n", encoding="utf-8")
     save_record(folder, stored)  # comes last, so that a folder with a model.json holds a whole model
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from probrt.trainer import store
+from probrt.trainer.card import renew_sections
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 pytestmark = pytest.mark.slow
@@ -50,9 +51,14 @@ def test_a_model_is_calibrated_on_other_images(
     assert "calibrated on 110 images" in done.out
     after, stored = store.load_model(model)
     assert {path.name for path in model.iterdir() if path.read_bytes() != files.get(path.name)} == {
+        "card.md",
         "model.json",
         "novelty.npz",
     }
+    card = (model / "card.md").read_text()
+    assert card.startswith("# digits\n\n## Calibration\n\n- digit: temperature")
+    assert f"on 110 examples of data with the digest `{stored.provenance['calibration']['data_digest']}`" in card
+    assert f"## Novelty\n\n- {stored.provenance['novelty']}\n" in card
     assert stored.provenance["calibration"]["examples"] == 110
     records = {record.head: record for record in after.calibration}
     assert {record.method for record in records["digit"].conformal} == {"lac", "aps", "raps"}
@@ -130,3 +136,12 @@ def test_a_folder_without_targets_is_refused(
     done = called("calibrate", model, data, cwd=tmp_path)
     assert (done.code, message in done.err, done.err.count("\n")) == (2, True, 1), done.err
     assert (model / "model.json").read_bytes() == content
+
+
+def test_only_the_renewed_sections_of_a_card_change() -> None:
+    card = "# digits\n\n## Data\n\n- mine\n\n## Calibration\n\n- old\n- older\n\n## Novelty\n\n- none\n"
+    renewed = renew_sections(card, {"Calibration": ["- new"]})
+    assert renewed == "# digits\n\n## Data\n\n- mine\n\n## Calibration\n\n- new\n\n## Novelty\n\n- none\n"
+    assert renew_sections(renewed, {"Calibration": ["- new"]}) == renewed
+    assert renew_sections(renewed, {"Novelty": ["- some"]}) == renewed.replace("- none", "- some")
+    assert renew_sections("# digits\n", {"Novelty": ["- some"]}) == "# digits\n\n## Novelty\n\n- some\n"
