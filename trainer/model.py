@@ -122,7 +122,12 @@ class Model:
         """
         if self.novelty is None:
             return {}
-        return self.score_stages(_as_list(self._stages_from(features, training=False)))
+        by_id = {id(tensor): value for tensor, value in zip(self._cut[0], features, strict=True)}
+        later = [tensor for tensor in self.stages if id(tensor) not in by_id]
+        if self._later_stages is not None:
+            values = _as_list(self._later_stages(features, training=False))
+            by_id |= {id(tensor): value for tensor, value in zip(later, values, strict=True)}
+        return self.score_stages([by_id[id(tensor)] for tensor in self.stages])
 
     def score_stages(self, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the novelty, `score` and `p_value`, [batch], from the features of each stage; empty if none."""
@@ -232,9 +237,14 @@ class Model:
         return keras.Model(self.network.input, [self.network.output, self.stages])
 
     @cached_property
-    def _stages_from(self) -> keras.Model:
-        """The part of the network from the cut to the stages."""
-        return keras.Model(self._cut[0], self.stages)
+    def _later_stages(self) -> keras.Model | None:
+        """The part of the network from the cut to the stages behind it; None if all lie before it.
+
+        A stage at the cut is an input already, and Keras builds no model that gives an inner tensor back as it is.
+        """
+        cut = {id(tensor) for tensor in self._cut[0]}
+        later = [tensor for tensor in self.stages if id(tensor) not in cut]
+        return keras.Model(self._cut[0], later) if later else None
 
 
 def map_draws(features: Any, handlers: Sequence[Handler], evaluate: Callable[[Any], T]) -> list[T]:
