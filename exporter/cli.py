@@ -37,7 +37,8 @@ def export(
         bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise take 0, 1, 2, ...")
     ] = True,
     layout: Annotated[
-        str, typer.Option(help="bundle, or triton to write a model repository in artifacts/triton/ as well.")
+        str,
+        typer.Option(help="bundle, or triton to write a model repository for Triton in artifacts/triton/ as well."),
     ] = "bundle",
     sign: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the bundle with.")] = None,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
@@ -106,6 +107,8 @@ def export(
     if layout == "triton":
         from probrt.exporter.triton import write_repository
 
-        console.print(f"model repository: {write_repository(result.bundle, artifacts / 'triton')}")
+        with console.status("joining the files of the bank"):
+            folder = write_repository(result.bundle, artifacts / "triton")
+        console.print(f"model repository: {folder}", soft_wrap=True)
     console.print(format_next_commands(result.bundle), soft_wrap=True)
     return 0

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import msgspec
 import numpy as np
-import onnx
 import psutil
 import pytest
 import tensorflow as tf
@@ -18,10 +14,8 @@ from exported_cases import ExportedCase
 from loader import RefusedError, SavedModelSession
 from tensorflow.core.framework import tensor_pb2
 
-from probrt.exporter import tf_serving, triton
-from probrt.runtime.bundle.bundle import Bundle
+from probrt.exporter import tf_serving
 from probrt.runtime.bundle.protobuf import find_messages, read_text
-from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.images.png import encode_png
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
@@ -224,25 +218,3 @@ def test_warm_up_records_can_be_answered(bundle: ExportedCase, served: SavedMode
     signatures = ("serving_default", "mean", "sample", "draws", "encoded")
     assert replayed == [(signature, count) for count in (1, 4) for signature in signatures]
     assert "max_execution_batch_size { value: 64 }" in (folder / tf_serving.BATCHING).read_text()
-
-
-def test_a_model_repository_for_triton(bundle: ExportedCase, tmp_path: Path) -> None:
-    """config.pbtxt states the inputs and outputs of the ONNX file beside it."""
-    folder = triton.write_repository(bundle.bundle, tmp_path)
-    graph = onnx.load(folder / "1" / "model.onnx").graph
-    text_of_config = (folder / "config.pbtxt").read_text()
-    stated = dict(re.findall(r'name: "([a-z_.]+)" data_type: TYPE_FP32 dims: \[ ([-0-9, ]+) \]', text_of_config))
-    for value in (*graph.input, *graph.output):
-        sides = [side.dim_value or -1 for side in value.type.tensor_type.shape.dim]
-        assert sides[0] == -1
-        # A side of length 1 stands for none, which Triton cannot state.
-        assert [int(side) for side in stated.pop(value.name).split(",")] == (sides[1:] or [1]), value.name
-    assert not stated
-    assert (folder / "digit.txt").read_text().split() == ["a", "b", "c"]
-    assert 'name: "digit.mean" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "digit.txt"' in text_of_config
-    assert text_of_config.count("reshape { shape: [ ] }") == 5  # entropies of the pooled class head, and novelty
-    with pytest.raises(UsageError, match="never overwritten"):
-        triton.write_repository(bundle.bundle, tmp_path)
-    other = msgspec.structs.replace(bundle.bundle.manifest, heads=bundle.bundle.manifest.heads[:1])
-    with pytest.raises(ParityError, match=r"draws-00\.onnx: its outputs are .*ink\.mean.*, the manifest's digit"):
-        triton.write_repository(Bundle(bundle.bundle.path, other), tmp_path / "other")
