@@ -63,6 +63,19 @@ def predict(
             "--isolate", help="Decode in processes of their own: one that dies or hangs costs its image alone."
         ),
     ] = False,
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Predict with the workers of a Ray: local starts one here, auto or HOST:PORT is one that runs; --out "
+            "is then a folder of Parquet files, and images may be addresses such as s3://bucket/folder."
+        ),
+    ] = "",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers with --ray, of --threads cores each (1 there); default: all.")
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a file with --ray, in whole batches; default: 2048.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the --out of a stopped run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but faults.")] = False,
@@ -93,6 +106,9 @@ def predict(
             coverage=coverage,
             conformal=conformal,
             isolate=isolate,
+            ray=ray,
+            workers=workers,
+            shard_size=shard_size,
             overwrite=overwrite,
             resume=resume,
             quiet=quiet,

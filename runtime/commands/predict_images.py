@@ -1,7 +1,7 @@
 """The images that `probrt predict` is asked for."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,8 @@ class ImageNames:
 
     arguments: as the command line names them. avoid: paths that are no input, as the output of the run itself.
     names: in the order of the input. few: how many there are, if they are few enough to be worth a quick start.
-    skipped: what the folders hold besides images, complete at the end of `names`.
+    skipped: what the folders hold besides images, complete at the end of `names`. find: yields the names that the
+    arguments mean.
     Raises InputError if there are none.
     """
 
@@ -27,6 +28,7 @@ class ImageNames:
     names: Iterator[str] = field(init=False)
     few: int | None = field(init=False)
     skipped: SkippedFiles = field(default_factory=SkippedFiles, init=False)
+    find: Callable[[Iterable[str], SkippedFiles, Iterable[Path], bool], Iterator[str]] = find_images
 
     def __post_init__(self) -> None:
         names = self._find(self.skipped)
@@ -45,4 +47,4 @@ class ImageNames:
         return sum(1 for _ in self._find(SkippedFiles()))
 
     def _find(self, skipped: SkippedFiles) -> Iterator[str]:
-        return find_images(self.arguments, skipped, self.avoid, self.recursive)
+        return self.find(self.arguments, skipped, self.avoid, self.recursive)

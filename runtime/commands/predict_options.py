@@ -29,6 +29,9 @@ class PredictOptions:
     coverage: float | None
     conformal: str | None
     isolate: bool
+    ray: str
+    workers: int | None
+    shard_size: int | None
     overwrite: bool
     resume: bool
     quiet: bool

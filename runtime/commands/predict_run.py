@@ -38,6 +38,10 @@ def run(options: PredictOptions) -> int:
 
 def _run(options: PredictOptions) -> int:
     bundle = _open_bundle(options)
+    if options.ray:
+        return _run_on_ray(options, bundle)
+    if options.workers or options.shard_size:
+        raise UsageError("--workers and --shard-size: only with --ray, e.g. --ray local")
     manifest = bundle.manifest
     path = check_out(options.out, overwrite=options.overwrite, resume=options.resume)
     unfinished = path and UnfinishedRun(path)
@@ -115,6 +119,13 @@ def _run(options: PredictOptions) -> int:
         output.close()
     display.finish(tally, images.skipped)
     return 1 if tally.errors or output.errors else 0
+
+
+def _run_on_ray(options: PredictOptions, bundle: Bundle) -> int:
+    from probrt.runtime.commands.predict_ray import find_ray_images, run_on_ray
+
+    images = find_ray_images(options)
+    return run_on_ray(options, bundle, images, _choose_plan(bundle, options, images))
 
 
 def _open_bundle(options: PredictOptions) -> Bundle:

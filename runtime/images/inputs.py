@@ -66,6 +66,11 @@ def find_images(
                     yield path
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is an address such as s3://bucket/image.png, which only `predict --ray` reads."""
+    return "://" in name
+
+
 def is_image_name(name: str) -> bool:
     """Whether the suffix of a file in a folder is that of an image."""
     lower = name.lower()
@@ -122,7 +127,12 @@ def _read_lines(stream: TextIO, base: str) -> Iterator[str]:
     for line in stream:
         name = line.rstrip("\r\n")
         if name:
-            yield os.path.join(base, name)
+            yield _join(base, name)
+
+
+def _join(base: str, name: str) -> str:
+    """The path of a name in a list; an address of an object store stays as it is."""
+    return name if is_url(name) else os.path.join(base, name)
 
 
 def _read_csv(path: str, base: str) -> Iterator[str]:
@@ -133,7 +143,7 @@ def _read_csv(path: str, base: str) -> Iterator[str]:
             for line, row in table.rows:
                 if not row[column]:
                     raise InputError(f"{path}: line {line} names no file in column {column}")
-                yield os.path.join(base, row[column])
+                yield _join(base, row[column])
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as CSV: {error}") from None
 
@@ -145,7 +155,7 @@ def _read_parquet(path: str, base: str) -> Iterator[str]:
             for _, row in table.rows:
                 if not row[column]:
                     raise InputError(f"{path}: a row names no file in column {column}")
-                yield os.path.join(base, str(row[column]))
+                yield _join(base, str(row[column]))
     except UnreadableTable as error:
         raise InputError(f"{path}: not readable as Parquet: {error}") from None
 

@@ -39,14 +39,21 @@ class LoadedImage:
     affine: npt.NDArray[np.float64] | None = None
 
 
-def load_image(index: int, name: str, input: Input, reserve: Callable[[int], None] = lambda size: None) -> LoadedImage:
+def load_image(
+    index: int,
+    name: str,
+    input: Input,
+    reserve: Callable[[int], None] = lambda size: None,
+    read: Callable[[str], bytes] = read_bytes,
+) -> LoadedImage:
     """Reads and decodes one file; returns the reason if the file is unfit, and never raises for it.
 
     reserve: called with about the bytes of memory that the pixels take, before any of them is decoded.
+    read: returns the bytes of a file, or raises ImageError.
     """
     digest = None
     try:
-        data = read_bytes(name)
+        data = read(name)
         digest = hashlib.sha256(data).hexdigest()
         decoded = decode(data, input, reserve)
     except ImageError as error:

@@ -96,7 +96,8 @@ class Run:
     """What a run reads, computes and writes.
 
     names: of the files. open_reader: opens what decodes them, once per thread. write: takes the rows in order.
-    on_rows: called with the rows that have just been written.
+    on_rows: called with the rows that have just been written. more: whether the predictor has further runs, so that it
+    keeps its graphs.
     """
 
     names: Iterator[str]
@@ -106,6 +107,7 @@ class Run:
     write: Callable[[list[Row]], None]
     on_rows: Callable[[list[Row]], None]
     open_reader: Callable[[Input], AbstractContextManager[Reader]] = open_reader
+    more: bool = False
 
 
 def predict_files(run: Run) -> Tally:
@@ -135,19 +137,18 @@ def predict_files(run: Run) -> Tally:
             run.on_rows(in_order)
 
     for ready in batches:
-        for image, row in _make_rows(ready, run.answering, run.rows):
+        for image, row in _make_rows(ready, run):
             waiting[image.index] = row
             tally.several_frames += image.frames > 1
         write_ready_rows()
     return tally
 
 
-def _make_rows(
-    ready: ImageBatch | LoadedImage | None, answering: DrawPolicy, rows: RowMaker
-) -> Iterator[tuple[LoadedImage, Row]]:
+def _make_rows(ready: ImageBatch | LoadedImage | None, run: Run) -> Iterator[tuple[LoadedImage, Row]]:
     if isinstance(ready, LoadedImage):
-        yield ready, rows.make_error(ready, ready.error)
+        yield ready, run.rows.make_error(ready, ready.error)
         return
-    answers = answering.flush() if ready is None else answering.push(ready.images, ready.last)
+    answering = run.answering
+    answers = answering.flush() if ready is None else answering.push(ready.images, ready.last and not run.more)
     for image, prediction, index in answers:
-        yield image, rows.make(image, prediction, index)
+        yield image, run.rows.make(image, prediction, index)

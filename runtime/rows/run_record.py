@@ -25,10 +25,14 @@ class RunRecord:
     images: Sequence[str]
     size: int | None = None
 
+    def encode(self) -> bytes:
+        """Returns the record as the bytes of its file."""
+        content = {"format": FORMAT, "settings": dict(self.settings), "images": list(self.images), "size": self.size}
+        return json.dumps(content, indent=2).encode("ascii") + b"\n"
+
     def write(self, path: Path) -> None:
         """Writes the record; raises OSError."""
-        content = {"format": FORMAT, "settings": dict(self.settings), "images": list(self.images), "size": self.size}
-        write_atomic(path, json.dumps(content, indent=2).encode("ascii") + b"\n")
+        write_atomic(path, self.encode())
 
 
 def record_path(out: Path) -> Path:
@@ -39,15 +43,23 @@ def record_path(out: Path) -> Path:
 def read_record(path: Path) -> RunRecord | None:
     """Reads a record; None if there is none or if it is damaged."""
     try:
-        content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            return None
-        return RunRecord(dict(content["settings"]), list(content["images"]), content["size"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return decode_record(path.read_bytes())
+    except OSError:
         return None
 
 
-def check_same_run(old: RunRecord, settings: Mapping[str, Any], out: Path) -> None:
+def decode_record(data: bytes) -> RunRecord | None:
+    """Returns the record in the bytes of its file; None if they are damaged."""
+    try:
+        content = json.loads(data)
+        if content["format"] != FORMAT:
+            return None
+        return RunRecord(dict(content["settings"]), list(content["images"]), content["size"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def check_same_run(old: RunRecord, settings: Mapping[str, Any], out: Path | str) -> None:
     """Raises UsageError, which names every difference, if the settings are not those of the record."""
     names = [*old.settings, *(name for name in settings if name not in old.settings)]
     differences = [

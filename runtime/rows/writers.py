@@ -77,7 +77,7 @@ def write_rows_file(file: RowsFile, journal: Path, before_rename: Callable[[int]
         if file.format == ".csv":
             _write_csv(stream, rows, list(flat_columns(file)))
         else:
-            _write_parquet(stream, rows, flat_columns(file))
+            write_parquet(stream, rows, flat_columns(file))
         stream.flush()
         before_rename(stream.tell())
 
@@ -102,8 +102,13 @@ def _write_csv(stream: IO[bytes], rows: Iterable[Row], columns: list[str]) -> No
         write_line()
 
 
-def _write_parquet(stream: IO[bytes], rows: Iterator[Row], columns: Mapping[str, Column]) -> None:
-    """Writes flat columns in groups of a few thousand rows."""
+def write_parquet(
+    stream: IO[bytes], rows: Iterator[Row], columns: Mapping[str, Column], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes flat columns in groups of a few thousand rows.
+
+    metadata: kept in the footer of the file, beside the schema.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -112,7 +117,7 @@ def _write_parquet(stream: IO[bytes], rows: Iterator[Row], columns: Mapping[str,
     def column_type(content: str, lists: int) -> Any:
         return types[content] if lists == 0 else pa.list_(column_type(content, lists - 1))
 
-    schema = pa.schema([(name, column_type(*column)) for name, column in columns.items()])
+    schema = pa.schema([(name, column_type(*column)) for name, column in columns.items()], metadata)
     with pq.ParquetWriter(stream, schema) as writer:
         while group := [_show_bytes(flatten_row(row)) for row in islice(rows, PARQUET_GROUP)]:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
