@@ -45,7 +45,7 @@ test: check
 
 # Ends with a table of what was tried; `make stress TABLE=docs/reliability.md` writes it into that page.
 stress: setup
-	$(BIN)/python -m pytest -m stress $(if $(TABLE),--stress-table=$(TABLE))
+	$(BIN)/python -m pytest -m stress $(WORKERS) $(if $(TABLE),--stress-table=$(TABLE))
 
 # Searches for files that the runtime neither reads nor refuses; `make fuzz MINUTES=60` takes longer.
 MINUTES ?= 10

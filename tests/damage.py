@@ -149,7 +149,7 @@ def make_large_bombs() -> Iterator[tuple[str, bytes]]:
 
 @dataclass
 class Cost:
-    """What a block of a program took: seconds, and megabytes of resident memory above those at its start."""
+    """What a block of a program took: seconds of the processor, and megabytes above the memory at its start."""
 
     seconds: float = 0.0
     growth: float = 0.0
@@ -159,9 +159,9 @@ class Cost:
 def measure_peak() -> Iterator[Cost]:
     """Measures a block. The process should be a fresh one: Python gives memory back late."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    cost, before, begin = Cost(), read_peak(), time.perf_counter()
+    cost, before, begin = Cost(), read_peak(), time.process_time()
     yield cost
-    cost.seconds, cost.growth = time.perf_counter() - begin, read_peak() - before
+    cost.seconds, cost.growth = time.process_time() - begin, read_peak() - before
 
 
 def read_peak() -> float:

@@ -20,7 +20,7 @@ from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import FORMATS, MapFolder
 from probrt.runtime.rows.novelty import choose_novelty
-from probrt.runtime.rows.output import OutputRequest, RowOutput, StandardOutput, check_out, open_output
+from probrt.runtime.rows.output import OutputRequest, RowOutput, StandardOutput, check_out, open_output, resolve_out
 from probrt.runtime.rows.overlay import can_overlay
 from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
 from probrt.runtime.rows.review import choose_review
@@ -43,10 +43,10 @@ def _run(options: PredictOptions) -> int:
     if options.workers or options.shard_size:
         raise UsageError("--workers and --shard-size: only with --ray, e.g. --ray local")
     manifest = bundle.manifest
+    images = _find_images(options)  # first: an output that exists shall not hide a name that does not
     path = check_out(options.out, overwrite=options.overwrite, resume=options.resume)
     unfinished = path and UnfinishedRun(path)
     format = choose_format(options.out) if path else ""
-    images = _find_images(options, path)
     plan = _choose_plan(bundle, options, images)
     limits = parse_tolerances(options.tolerance, manifest) if options.tolerance else {}
     review = None if options.max_risk is None else choose_review(manifest, options.max_risk, plan.samples)
@@ -159,9 +159,9 @@ def _choose_plan(bundle: Bundle, options: PredictOptions, images: ImageNames) ->
     return plan
 
 
-def _find_images(options: PredictOptions, path: Path | None) -> ImageNames:
+def _find_images(options: PredictOptions) -> ImageNames:
     """Finds the images; what the run itself writes is none of them."""
     avoid = [options.map_folder]
-    if path is not None:
+    if (path := resolve_out(options.out)) is not None:
         avoid += [Path(options.out), path, record_path(path), UnfinishedRun(path).folder]
     return ImageNames(options.images, avoid, options.recursive)

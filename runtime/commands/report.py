@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +47,17 @@ def report(
         write_atomic(page, html.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise StorageError(f"{page}: cannot be written: {error.strerror or error}") from None
-    with_labels = f", {labelled} with true labels" if labels else ""
+    with_labels = f", {labelled} with true labels{_describe_scores(items)}" if labels else ""
     print(f"{page}: {len(items)} images{with_labels}, {page.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _describe_scores(items: list[dict[str, Any]]) -> str:
+    """Returns the share of right answers of each head that can be right or wrong; of numbers, inside the interval."""
+    hits: dict[tuple[str, str], list[bool]] = {}
+    for item in items:
+        for name, head in item["heads"].items():
+            if "wrong" in head:
+                meaning = "right" if isinstance(head.get("label"), str) else "inside the interval"
+                hits.setdefault((name, meaning), []).append(not head["wrong"])
+    return "".join(f", {name} {sum(of) / len(of):.1%} {meaning}" for (name, meaning), of in hits.items())

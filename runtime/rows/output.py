@@ -117,18 +117,23 @@ class CompleteOutput:
     def close(self) -> None: ...
 
 
+def resolve_out(out: str) -> Path | None:
+    """Returns the file that `--out` means, behind links; None for standard output."""
+    return None if out == "-" else Path(os.path.realpath(out))
+
+
 def check_out(out: str, *, overwrite: bool, resume: bool) -> Path | None:
-    """Returns the file that `--out` means, behind links; None for standard output.
+    """Returns what `resolve_out` returns.
 
     Raises UsageError if there is something that may be neither replaced nor continued.
     """
     if overwrite and resume:
         raise UsageError("--overwrite and --resume: choose one")
-    if out == "-":
+    path = resolve_out(out)
+    if path is None:
         if resume:
             raise UsageError("--resume: standard output cannot be continued; name a file with --out")
         return None
-    path = Path(os.path.realpath(out))
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise UsageError(f"--out {out}: not a plain file; choose another name, or - for standard output")
     if not (overwrite or resume):

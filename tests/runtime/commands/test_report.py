@@ -66,7 +66,7 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
     lines = ["00.png,flat", f"{pictures.name}/00.png,round", f"./{pictures.name}/more/15.png,tall", "01.png,"]
     labels.write_text("\n".join(["file_name,shape", *lines, "other/02.png,flat"]))
     assert cli.call(["report", str(predictions), "--labels", str(labels)]) == 0
-    assert "3 with true labels" in capsys.readouterr().out
+    assert re.search(r"3 with true labels, shape \d+\.\d% right", capsys.readouterr().out)
     truths = {
         Path(item["file"]).name: item["heads"]["shape"]["truth"]
         for item in read_data(predictions.with_suffix(".html"))["items"]
@@ -161,6 +161,9 @@ def test_a_person_can_use_it_in_chromium(predictions: Path, tmp_path: Path) -> N
     with chromium.Page(tmp_path / "profile") as page:
         page.open(predictions.with_suffix(".html"))
         assert page.run("document.getElementById('count').textContent") == "21 of 21"
+        share = 100 * (20 - len(wrong)) / 20
+        assert page.run("score.textContent") == f"{20 - len(wrong)} of 20 right ({share:.1f} %)"
+        assert page.run("document.querySelectorAll('.truth').length") == len(wrong)
         assert page.run(f"{CARDS}[0].title") == order[0]["file"]
         page.run("order.value = '1', order.onchange()")
         assert page.run(f"{CARDS}[0].title") == order[-1]["file"]
