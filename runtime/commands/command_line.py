@@ -40,9 +40,9 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0 if words else REFUSED
     if words[0] == "--version":
-        import importlib.metadata
+        from probrt.runtime.commands.version import format_version
 
-        print(f"probrt {importlib.metadata.version('probrt')}")
+        print(format_version())
         return 0
     command = find_command(words[0])
     if command is None:
@@ -92,7 +92,7 @@ def _overview() -> str:
             *lines,
             "",
             "Options:",
-            "  --version  print the version",
+            "  --version  print the version, and those of the engines",
             "  --help     print this help, or behind a command its options",
             "  --debug    behind a command: print the traceback of a fault",
         ]

@@ -5,6 +5,7 @@ where `--engine` names it, so that installing a package alone changes no answer.
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,20 @@ class Engine:
         return importlib.util.find_spec(self.needs) is not None
 
     @property
+    def version(self) -> str:
+        """The version of its installed library, by the metadata of its distribution; "unknown" without any."""
+        try:
+            return importlib.metadata.version(self.needs.replace("_", "-"))
+        except importlib.metadata.PackageNotFoundError:  # another distribution brings the module, as onnxruntime-gpu
+            names = importlib.metadata.packages_distributions().get(self.needs, [])
+            return importlib.metadata.version(names[0]) if names else "unknown"
+
+    @property
     def install(self) -> str:
         """The command that installs it."""
-        return f"pip install 'probrt[{self.extra}]'" if self.extra else "pip install --force-reinstall probrt"
+        if self.extra:
+            return f"pip install 'probrt[{self.extra}]'"
+        return f"pip install --force-reinstall {self.needs.replace('_', '-')}"
 
     def load_module(self) -> EngineModule:
         """Imports its module; raises MissingError if the library is absent or does not load on this machine."""
@@ -123,8 +135,6 @@ BUILT_IN = (
 
 def engines() -> tuple[Engine, ...]:
     """Returns all engines, fastest first, with those of third parties; raises MissingError if one does not load."""
-    import importlib.metadata
-
     table = list(BUILT_IN)
     for entry_point in importlib.metadata.entry_points(group=GROUP):
         try:

@@ -1,5 +1,7 @@
 """The table of commands, help, and how faults become a line and an exit code."""
 
+import platform
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from probrt.runtime import cli
 from probrt.runtime.commands.faults import report_fault
 from probrt.runtime.commands.table import Command, list_commands
+from probrt.runtime.engines import Engine
 from probrt.runtime.errors import StorageError, UsageError
 
 
@@ -19,6 +22,17 @@ def test_every_command_of_the_table_loads_and_helps(capsys: pytest.CaptureFixtur
         assert f"  {name} " in overview
         assert cli.call([name, "--help"]) == 0
         assert f"Usage: probrt {name}" in capsys.readouterr().out
+
+
+def test_the_version_names_every_engine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "installed", property(lambda engine: engine.name != "openvino"))
+    assert cli.call(["--version"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"probrt {metadata.version('probrt')}, Python {platform.python_version()}"
+    versions = dict(line.split(maxsplit=1) for line in lines)
+    assert versions["litert"] == metadata.version("ai-edge-litert")
+    assert versions["openvino"] == "missing  pip install 'probrt[openvino]'"
+    assert versions["onnxruntime"] == metadata.version("onnxruntime")
 
 
 def test_functions_that_do_not_exist_are_not_listed() -> None:
