@@ -68,6 +68,7 @@ def export(
         from probrt.exporter.parity import Difference
     from probrt.exporter.summary import (
         format_next_commands,
+        list_faults,
         make_bank_table,
         make_differences_table,
         make_files_table,
@@ -100,6 +101,8 @@ def export(
         # Also before a fault: the table shows which files it is in.
         if differences:
             console.print(make_differences_table(differences))
+            for line in list_faults(differences):
+                console.print(line, soft_wrap=True, markup=False)
     posterior = result.bundle.manifest.posterior
     if posterior and posterior.selection:
         console.print(make_bank_table(posterior.selection))

@@ -14,11 +14,10 @@ from probrt.runtime.bundle.manifest import FileRecord, Selection
 
 def make_differences_table(differences: Sequence[Difference]) -> Table:
     """Returns one row per file or signature: the output that differs most from the model, for what it may."""
-    table = Table(title="largest difference from the model", title_justify="left")
-    for column in ("file", "output", "difference", "allowed", "verdict"):
-        table.add_column(column, justify="right" if column in ("difference", "allowed") else "left")
+    table = _make_table("largest difference from the model", ("file", "output"), ("difference", "allowed"))
+    table.add_column("verdict")
     for difference in differences:
-        verdict = "; ".join(difference.faults) or "ok"
+        verdict = "differs" if difference.faults else "ok"
         if difference.outputs:
             records = (*difference.outputs, *difference.task)
             worst = max(records, key=lambda record: record.absolute / record.tolerance)
@@ -29,12 +28,15 @@ def make_differences_table(differences: Sequence[Difference]) -> Table:
     return table
 
 
+def list_faults(differences: Sequence[Difference]) -> list[str]:
+    """Returns a line for each fault of each file."""
+    return [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
+
+
 def make_files_table(bundle: Bundle, differences: Sequence[Difference]) -> Table:
     """Returns one row per format, variant and precision of the bundle: size, largest difference, time."""
-    table = Table(title=f"{bundle.path}", title_justify="left")
-    text_columns = ("format", "variant", "precision")
-    for column in (*text_columns, "files", "draws", "MB", "largest difference", "ms/image"):
-        table.add_column(column, justify="left" if column in text_columns else "right")
+    columns = ("files", "draws", "MB", "difference", "ms/image")
+    table = _make_table(str(bundle.path), ("format", "variant", "precision"), columns)
     # Of the SavedModel's signatures, the default one stands for all.
     by_file = {
         difference.file: difference for difference in differences if difference.signature in ("", "serving_default")
@@ -56,12 +58,24 @@ def make_files_table(bundle: Bundle, differences: Sequence[Difference]) -> Table
 def make_bank_table(selection: Selection) -> Table:
     """Returns how the bank's first draws compare with independent ones, on images not used for choosing."""
     verdict = "kept" if selection.kept else "no better than plain order, which was kept"
-    table = Table(title=f"bank chosen from {selection.pool} draws: {verdict}", title_justify="left")
-    for column in ("draws", "images", "error of the mean", "independent", "error of the spread", "independent"):
-        table.add_column(column, justify="left" if column == "images" else "right")
+    table = _make_table(
+        f"bank chosen from {selection.pool} draws: {verdict}\nerrors, beside those of independent draws",
+        ("images",),
+        ("draws", "mean", "independent", "spread", "independent"),
+    )
     for error in selection.errors:
         values = (error.mean, error.independent_mean, error.spread, error.independent_spread)
-        table.add_row(str(error.draws), error.images, *(f"{value:.3f}" for value in values))
+        table.add_row(error.images, str(error.draws), *(f"{value:.3f}" for value in values))
+    return table
+
+
+def _make_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Returns a table without lines, which leaves room for the columns of texts and of numbers in 80 characters."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in texts:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

@@ -50,9 +50,14 @@ def read_targets() -> dict[str, dict[str, str]]:
         return {Path(row["file_name"]).name: row for row in csv.DictReader(stream)}
 
 
+def make_table(title: str) -> Table:
+    """Returns a table without lines, so that all of them fit into 80 columns."""
+    return Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+
+
 def make_novelty_table(test: list[dict], shifted: list[dict]) -> Table:
     """Tabulates how many images of each kind are called unknown, and how well novelty and `total` separate them."""
-    table = Table(title="strangers, by novelty", title_justify="left")
+    table = make_table("strangers, by novelty")
     for what in ("images", "unknown at 1 %", "AUROC by novelty", "by total"):
         table.add_column(what, justify="left" if what == "images" else "right")
     table.add_row("held-out digits (false alarms)", f"{share_unknown(test):.1%}", "", "")
@@ -91,7 +96,7 @@ def make_quality_table(test: list[dict], shifted: list[dict]) -> Table:
         predicted, ink = read_map(row, "mean") > 0.5, np.asarray(Image.open(DATA / target["ink"])) > 127
         ious.append((predicted & ink).sum() / (predicted | ink).sum())
     epistemic = {"held-out": column(test, "digit", "epistemic"), "shifted": column(shifted, "digit", "epistemic")}
-    table = Table(title="500 held-out digits, 32 draws", title_justify="left")
+    table = make_table("500 held-out digits, 32 draws")
     table.add_column("what")
     table.add_column("value", justify="right")
     for what, value in (
@@ -110,8 +115,8 @@ def make_quality_table(test: list[dict], shifted: list[dict]) -> Table:
 
 def make_engine_table(folder: Path, names: list[str], seconds: dict[str, float]) -> Table:
     """Tabulates the speed of each engine and the largest difference of its answers from those of the first engine."""
-    table = Table(title="engines, 500 images with 32 draws, whole command", title_justify="left")
-    for name in ("engine", "seconds", "images/s", f"largest difference from {names[0]}", "in masks, of 255"):
+    table = make_table("engines, 500 images with 32 draws, whole command")
+    for name in ("engine", "seconds", "images/s", f"differs from {names[0]} by", "in masks, of 255"):
         table.add_column(name, justify="left" if name == "engine" else "right")
     first = {part: read_rows(folder / f"{part}.{names[0]}.jsonl") for part in ("test", "shifted")}
     heads = [(head, quantity) for head in ("digit", "slant") for quantity in QUANTITIES]

@@ -8,7 +8,8 @@ from probrt.runtime.engines import engines
 
 def format_version() -> str:
     """Returns the version of probrt, then a line per engine with its version or how to install it; imports none."""
-    lines = [f"probrt {version('probrt')}, Python {platform.python_version()}"]
-    for engine in engines():
-        lines.append(f"  {engine.name:14}{engine.version if engine.installed else f'missing  {engine.install}'}")
-    return "\n".join(lines)
+    lines = [
+        f"  {engine.name:14}{engine.version if engine.installed else f'missing  {engine.install}'}"
+        for engine in engines()
+    ]
+    return "\n".join([f"probrt {version('probrt')}, Python {platform.python_version()}", *lines])
