@@ -4,6 +4,7 @@ Light to import: TensorFlow loads inside the functions.
 """
 
 import contextlib
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -233,6 +234,8 @@ def _check_writable(folder: Path) -> None:
 def _prepare_tensorflow() -> None:
     """Sets TensorFlow's log level before it loads; raises MissingError if Keras is set to another backend."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its Python side warns of what a user cannot change, such as graphs that are traced again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise MissingError(f"KERAS_BACKEND is {backend!r}, but probrt trains with tensorflow; unset it")
