@@ -23,6 +23,7 @@ from probrt.exporter.formats import GraphSpec
 from probrt.exporter.onnx_convert import convert_to_onnx, serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
 from probrt.exporter.split_network import SplitNetwork, split_before_final_layers
+from probrt.exporter.steps import Steps
 from probrt.exporter.tf_serving import write_serving_files
 from probrt.exporter.tflite_convert import add_metadata, convert_to_tflite
 from probrt.runtime.bundle.manifest import FileRecord, Format, HeadRecord, PosteriorRecord, Precision, Variant
@@ -73,7 +74,7 @@ class BundleWriter:
     """What the files of one bundle are made of.
 
     images: representative inputs [count, *input.shape], for int8 and warm-up requests.
-    on_step: is called with the name of each file before it is written.
+    steps: takes the name of each file before it is written.
     """
 
     model: Exportable
@@ -81,11 +82,11 @@ class BundleWriter:
     posterior: PosteriorRecord | None
     images: npt.NDArray[np.float32]
     folder: Path
-    on_step: Callable[[str], None]
+    steps: Steps
 
     def write_saved_model(self) -> list[FileRecord]:
         """Writes the SavedModel and the files that TensorFlow Serving reads beside it."""
-        self.on_step("SavedModel")
+        self.steps.begin("SavedModel", "savedmodel")
         write_saved_model(self.model, self.posterior, self.folder)
         write_serving_files(self.model, self.posterior, self.images, self.folder)
         variant: Variant = "sampled" if self.posterior else "mean"
@@ -98,11 +99,11 @@ class BundleWriter:
         for variant in dict.fromkeys(graph.variant for graph in specs):
             same_variant = [graph for graph in specs if graph.variant == variant]
             for part in self._parts(variant):
-                self.on_step(same_variant[0].file_name(part.chunk).partition(".")[0])
+                self.steps.begin(same_variant[0].file_name(part.chunk).partition(".")[0], "trace")
                 function = FrozenFunction(freeze_variables(part.make()))
                 for graph in same_variant:
                     name = graph.file_name(part.chunk)
-                    self.on_step(name)
+                    self.steps.begin(name, graph.format)
                     (self.folder / name).write_bytes(self._convert(graph, function, name, part.draws))
                     records.append(self._record(name, graph.format, variant, graph.precision.name, part.draws))
         return records

@@ -60,6 +60,7 @@ def export(
 
     console = Console(highlight=False)
     from probrt.runtime.hush import hush
+    from probrt.runtime.time_left import show_progress
 
     with console.status("loading TensorFlow"), hush():
         from probrt.exporter.export import ExportRequest
@@ -89,14 +90,8 @@ def export(
     )
     differences: list[Difference] = []
     try:
-        with console.status("exporting") as status:
-            result = export_model(
-                models[0],
-                artifacts,
-                request,
-                on_step=lambda step: status.update(f"exporting: {step}"),
-                on_check=differences.append,
-            )
+        with show_progress(console, "export") as show:
+            result = export_model(models[0], artifacts, request, on_step=show, on_check=differences.append)
     finally:
         # Also before a fault: the table shows which files it is in.
         if differences:

@@ -23,6 +23,7 @@ from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, GraphSpec, 
 from probrt.exporter.parity import Difference, compare_files, make_checking_images
 from probrt.exporter.reference import Reference
 from probrt.exporter.sbom import write_sbom
+from probrt.exporter.steps import Steps, estimate_cost
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.answers import Answers, encode_answers, make_grids
 from probrt.runtime.bundle.arrays import enlarge, store_array
@@ -118,28 +119,32 @@ def export(
     folder: Path,
     artifacts: Path,
     request: ExportRequest,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str, float], None] = lambda step, share: None,
     on_check: Callable[[Difference], None] = lambda difference: None,
 ) -> ExportResult:
     """Publishes the next version of a model directory's bundle under `artifacts/<name>/`.
 
-    on_step: is called with each step, in words. on_check: is called with the result of each file's check.
+    on_step: is called with each step, in words, and the share of the whole that is done. on_check: is called with the
+    result of each file's check.
     Raises ParityError, and publishes nothing, if any file differs from the model.
     """
     plan = plan_export(folder, request)
     home = artifacts / plan.model.name
     images = store.load_images(folder)
-    on_step(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write")
+    steps = _plan_steps(plan, on_step)
+    if _chooses_bank(plan):
+        steps.begin(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write", "bank")
     posterior = _choose_posterior(plan, images)
     with stage_version(home, request.version) as stage:
         expected_version = request.version or next_version(home)
-        manifest = _write_files(plan, expected_version, posterior, images, stage.folder, on_step)
-        on_step("checking every file against the model")
+        manifest = _write_files(plan, expected_version, posterior, images, stage.folder, steps)
+        steps.begin("checking every file against the model", "check")
         differences = []
         grids = _make_grids(plan.model, images)
         for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage.folder), grids):
             on_check(difference)
             differences.append(difference)
+            steps.begin(f"checked {difference.label}", "check signature" if difference.signature else "check")
         faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
@@ -151,7 +156,7 @@ def export(
             model = msgspec.structs.replace(manifest.model, version=version)
             (stage.folder / NAME).write_bytes(encode(msgspec.structs.replace(manifest, model=model)))
             if request.key is not None:
-                on_step("signing")
+                steps.begin("signing", "finish")
                 sign(stage.folder, request.key)
 
         bundle = Bundle.open(stage.publish(complete))
@@ -237,14 +242,28 @@ def _count_draws(model: Exportable, request: ExportRequest) -> int:
     return count
 
 
+def _plan_steps(plan: ExportPlan, on_step: Callable[[str, float], None]) -> Steps:
+    """Returns the steps of an export, none of them begun."""
+    chunk = plan.model.max_draws or CHUNK
+    total = estimate_cost(
+        plan.graphs, plan.draws, chunk, saved_model="savedmodel" in plan.formats, bank=_chooses_bank(plan)
+    )
+    return Steps(total, on_step)
+
+
+def _chooses_bank(plan: ExportPlan) -> bool:
+    """Whether the draws of the bank are chosen; otherwise they are in plain order."""
+    has_bank = "savedmodel" in plan.formats or "draws" in plan.request.variants
+    return plan.request.select and has_bank and plan.model.max_draws is None
+
+
 def _choose_posterior(plan: ExportPlan, images: npt.NDArray[Any]) -> PosteriorRecord | None:
     """Chooses the bank and states it; None for a model with one draw only."""
     model, request = plan.model, plan.request
     if model.max_draws == 1:
         return None
     bank = Bank(list(range(plan.draws)), None)
-    has_bank = "savedmodel" in plan.formats or "draws" in request.variants
-    if request.select and has_bank and model.max_draws is None:
+    if _chooses_bank(plan):
         bank = choose_bank(model, make_head_records(model), images, request.seed, plan.draws, CHUNK)
     return PosteriorRecord(
         seed=request.seed,
@@ -262,7 +281,7 @@ def _write_files(
     posterior: PosteriorRecord | None,
     images: npt.NDArray[Any],
     stage: Path,
-    on_step: Callable[[str], None],
+    steps: Steps,
 ) -> Manifest:
     """Writes every file and a manifest without parity records, which has what the check needs to open the bundle."""
     model, heads = plan.model, make_head_records(plan.model)
@@ -272,7 +291,7 @@ def _write_files(
         posterior=posterior,
         images=_make_checking_images(model, images, _REPRESENTATIVE_IMAGES),
         folder=stage,
-        on_step=on_step,
+        steps=steps,
     )
     files = writer.write_saved_model() if "savedmodel" in plan.formats else []
     files += writer.write_graphs(plan.graphs)

@@ -139,6 +139,7 @@ def evaluate(
     from rich.console import Console
 
     from probrt.runtime.hush import hush
+    from probrt.runtime.time_left import show_progress
 
     console = Console(highlight=False)
     with console.status("loading TensorFlow"), hush():
@@ -147,9 +148,9 @@ def evaluate(
         from probrt.trainer.evaluate.evaluate import evaluate_model
         from probrt.trainer.evaluate.page import render_page
         from probrt.trainer.evaluate.report import print_report
-    with console.status("evaluating"):
+    with show_progress(console, "evaluate") as show:
         report, examples, loaded = evaluate_model(
-            model, other=data, ood=strangers, draws=samples, resamples=resamples, calibrated=temperature
+            model, other=data, ood=strangers, draws=samples, resamples=resamples, calibrated=temperature, on_step=show
         )
     print_report(report, console)
     target.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")

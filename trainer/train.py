@@ -28,7 +28,7 @@ from probrt.trainer.data.examples import Dataset
 from probrt.trainer.data.faults import LISTED
 from probrt.trainer.fit.baseline import note_unlearned
 from probrt.trainer.fit.checkpoints import Checkpoints
-from probrt.trainer.fit.display import show_fit
+from probrt.trainer.fit.display import TrainingDisplay, show_training
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
@@ -75,29 +75,35 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
             f"{model.network.count_params():,} parameters, {len(model.weights)} random weight tensors, "
             f"{config.fit.epochs} epochs{f', {replicas} replicas' if replicas > 1 else ''}"
         )
-        start = time.monotonic()
-        run = FitRun(
-            seed=config.seed,
-            augmentation=config.data,
-            origin=_describe_origin(config, dataset),
-            checkpoints=checkpoints,
-            resume=resume,
-            writes=chief,
-        )
-        _fit(model, dataset, config, run, console, out / "logs")
-    if not chief:
-        return
-    model = _rebuild(located, heads, model)
-    with console.status("calibrating"):
+    start = time.monotonic()
+    run = FitRun(
+        seed=config.seed,
+        augmentation=config.data,
+        origin=_describe_origin(config, dataset),
+        checkpoints=checkpoints,
+        resume=resume,
+        writes=chief,
+    )
+    with show_training(console, model, dataset.splits, config.fit.epochs) as display:
+        with strategy.scope():
+            _fit(model, dataset, config, run, display, out / "logs")
+        if not chief:
+            return
+        model = _rebuild(located, heads, model)
+        display.on_stage("calibrating", 0.0)
         model = calibrate_model(model, dataset.splits["validation"], config.seed)
-    console.print("calibrated: " + ", ".join(_describe_calibration(calibration) for calibration in model.calibration))
-    model, novelty = _add_novelty(model, dataset, config.seed)
-    console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
-    weight_reports = kl_report(model.network, config.seed, draws=16)
-    for line in format_kl_report(weight_reports):
-        console.print(line, soft_wrap=True)
-    compute_scores = make_scores(model)
-    scores = {name: compute_scores(examples) for name, examples in dataset.splits.items() if name != "train"}
+        names = ", ".join(_describe_calibration(calibration) for calibration in model.calibration)
+        console.print(f"calibrated: {names}", soft_wrap=True)
+        display.on_stage("fitting the novelty", 0.6)
+        model, novelty = _add_novelty(model, dataset, config.seed)
+        console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
+        display.on_stage("measuring the weights", 0.8)
+        weight_reports = kl_report(model.network, config.seed, draws=16)
+        for line in format_kl_report(weight_reports):
+            console.print(line, soft_wrap=True)
+        display.on_stage("scoring", 0.9)
+        compute_scores = make_scores(model)
+        scores = {name: compute_scores(examples) for name, examples in dataset.splits.items() if name != "train"}
     provenance = _make_provenance(
         config,
         model,
@@ -181,26 +187,25 @@ def _rebuild(config: Config, heads: tuple[AnyHead, ...], fitted: Model) -> Model
     return dataclasses.replace(fitted, network=model.network)
 
 
-def _fit(model: Model, dataset: Dataset, config: Config, run: FitRun, console: Console, folder: Path) -> None:
-    """Fits the model, with a progress bar; the process that writes files also writes TensorBoard logs to `folder`."""
+def _fit(model: Model, dataset: Dataset, config: Config, run: FitRun, display: TrainingDisplay, folder: Path) -> None:
+    """Fits the model; the process that writes files also writes TensorBoard logs to `folder`."""
     train, validation = dataset.splits["train"], dataset.splits["validation"]
     logs = TensorBoardLogs(folder, model, validation) if run.writes else None
-    with show_fit(console, model) as display:
 
-        def on_step(step: int, steps: int, result: StepResult) -> None:
-            display.on_step(step, steps, result)
-            if logs:
-                logs.log_step(step, result)
+    def on_step(step: int, steps: int, result: StepResult) -> None:
+        display.on_step(step, steps, result)
+        if logs:
+            logs.log_step(step, result)
 
-        run = dataclasses.replace(run, on_step=on_step)
-        try:
-            for report in fit_model(model, train, validation, settings=config.fit, run=run):
-                display.on_epoch(report)
-                if logs:
-                    logs.log_epoch(report)
-        finally:
+    run = dataclasses.replace(run, on_step=on_step)
+    try:
+        for report in fit_model(model, train, validation, settings=config.fit, run=run):
+            display.on_epoch(report)
             if logs:
-                logs.close()
+                logs.log_epoch(report)
+    finally:
+        if logs:
+            logs.close()
 
 
 def _add_novelty(model: Model, dataset: Dataset, seed: int) -> tuple[Model, str]:

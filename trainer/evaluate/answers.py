@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,19 @@ def compute_novelty(model: Model, examples: Examples, batch: int = 64) -> Novelt
 
 
 def compute_answers(
-    model: Model, examples: Examples, *, seed: int, draws: int = 32, batch: int = 64, targets: bool = True
+    model: Model,
+    examples: Examples,
+    *,
+    seed: int,
+    draws: int = 32,
+    batch: int = 64,
+    targets: bool = True,
+    on_images: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Answers]:
-    """Computes each head's answers over `draws` draws of a seed; without `targets` leaves out the likelihood."""
+    """Computes each head's answers over `draws` draws of a seed; without `targets` leaves out the likelihood.
+
+    on_images: is called with the number of images of each batch.
+    """
     samples_per_draw = max(1, _SAMPLES // draws)
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -100,6 +111,7 @@ def compute_answers(
         for name, values in answer(part, tf.constant(index)).items():
             for quantity, value in values.items():
                 parts[name].setdefault(quantity, []).append(value.numpy())
+        on_images(len(part["images"]))
     answers = {}
     known = Answers.uncertainties if model.weights else ("total",)
     for name, lists in parts.items():

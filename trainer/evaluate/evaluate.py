@@ -10,6 +10,7 @@ import numpy as np
 
 from probrt.runtime.bundle.manifest import Calibration
 from probrt.runtime.errors import DataError
+from probrt.runtime.time_left import ShowProgress
 from probrt.trainer import store
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate.answers import Answers, compute_answers, compute_novelty
@@ -23,16 +24,26 @@ from probrt.trainer.model import Model
 
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _MISTAKES = 12
+# The share of the time that the answers take, the rest being scores and their intervals: seen on the examples.
+_ANSWERS = 0.7
 _SEED = 0
 
 
 def evaluate_model(
-    folder: Path, *, other: Path | None, ood: Mapping[str, Path], draws: int, resamples: int, calibrated: bool = True
+    folder: Path,
+    *,
+    other: Path | None,
+    ood: Mapping[str, Path],
+    draws: int,
+    resamples: int,
+    calibrated: bool = True,
+    on_step: ShowProgress = lambda step, share: None,
 ) -> tuple[Report, Examples, Model]:
     """Evaluates a model directory; also returns the examples and the model.
 
     other: a data folder to score instead of the model's own test split. ood: folders of images of other kinds, by name.
     resamples: of each bootstrap interval. calibrated: whether temperatures, scales and thresholds of the model apply.
+    on_step: takes what it does, and the share of the whole that is done.
     Raises ConfigError if the model does not name its data, DataError for data that cannot be read or have no target.
     """
     model, stored = store.load_model(folder)
@@ -47,31 +58,35 @@ def evaluate_model(
         )
     if unknown:
         notes.append(f"no example has a target of {', '.join(unknown)}")
-    answers = compute_answers(model, examples, seed=_SEED, draws=draws)
+    outer_images = {}
+    for name, stranger_folder in ood.items():
+        outer_images[name], skipped = read_images(stranger_folder, model.input)
+        if skipped:
+            notes.append(f"{len(skipped)} files of {stranger_folder} cannot be read, such as {skipped[0]}")
+    total, answered = len(examples) + sum(map(len, outer_images.values())), 0
+
+    def count_images(count: int) -> None:
+        nonlocal answered
+        answered += count
+        on_step(f"answers for {answered} of {total} images", _ANSWERS * answered / total)
+
+    answers = compute_answers(model, examples, seed=_SEED, draws=draws, on_images=count_images)
     if not calibrated:
         notes.append("without the temperatures and scales of the model, and so without sets of its thresholds")
     novelty = compute_novelty(model, examples)
     inside = list_measures(answers, novelty)
     strangers = []
-    for name, stranger_folder in ood.items():
-        images, skipped = read_images(stranger_folder, model.input)
-        if skipped:
-            notes.append(f"{len(skipped)} files of {stranger_folder} cannot be read, such as {skipped[0]}")
+    for name, images in outer_images.items():
         outer_novelty = compute_novelty(model, images)
-        outside = compute_answers(model, images, seed=_SEED, draws=draws, targets=False)
+        outside = compute_answers(model, images, seed=_SEED, draws=draws, targets=False, on_images=count_images)
         outer = list_measures(outside, outer_novelty)
         strangers.append(score_strangers(name, inside, outer, outer_novelty, seed=_SEED, resamples=resamples))
     calibration = {record.head: record for record in model.calibration}
-    reports = [
-        _report_head(
-            head,
-            examples,
-            answers[head.name],
-            calibration=calibration.get(head.name),
-            resamples=resamples,
-        )
-        for head in model.heads
-    ]
+    reports = []
+    for position, head in enumerate(model.heads):
+        on_step(f"scores of {head.name}", _ANSWERS + (1 - _ANSWERS) * position / len(model.heads))
+        record = calibration.get(head.name)
+        reports.append(_report_head(head, examples, answers[head.name], calibration=record, resamples=resamples))
     report = Report(
         model=model.name,
         split=scored.split,
