@@ -1,1 +1,0 @@
-"""Chooses the images that a person should label next."""
