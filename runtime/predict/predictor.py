@@ -40,6 +40,12 @@ class Predictor:
         self._graphs: dict[str, Graph] = {}
         self._turn = threading.RLock()
 
+    def with_plan(self, plan: Plan) -> "Predictor":
+        """Returns a predictor for another plan of the same engine and device; both share their loaded graphs."""
+        other = Predictor(self.bundle, plan, self.batch_size, self.threads)
+        other._graphs, other._turn = self._graphs, self._turn
+        return other
+
     def __call__(self, images: npt.ArrayLike) -> Prediction:
         """Returns the prediction for images [batch, *input.shape].
 
