@@ -38,7 +38,10 @@ def export(
     ] = True,
     layout: Annotated[
         str,
-        typer.Option(help="bundle, or triton to write a model repository for Triton in artifacts/triton/ as well."),
+        typer.Option(
+            help="bundle; triton or mlflow to write a model repository for Triton or a model folder for MLflow in "
+            "artifacts/triton/ or artifacts/mlflow/ as well."
+        ),
     ] = "bundle",
     sign: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the bundle with.")] = None,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
@@ -51,8 +54,8 @@ def export(
         raise UsageError(f"--seed {seed}: must be 0 to {2**31 - 1}")
     if version is not None and version < 1:
         raise UsageError(f"--version {version}: must be 1 or more")
-    if layout not in ("bundle", "triton"):
-        raise UsageError(f"--layout {layout}: choose bundle or triton")
+    if layout not in ("bundle", "triton", "mlflow"):
+        raise UsageError(f"--layout {layout}: choose bundle, triton or mlflow")
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -108,5 +111,10 @@ def export(
         with console.status("joining the files of the bank"):
             folder = write_repository(result.bundle, artifacts / "triton")
         console.print(f"model repository: {folder}", soft_wrap=True)
+    if layout == "mlflow":
+        from probrt.exporter.mlflow_layout import write_mlflow_model
+
+        folder = write_mlflow_model(result.bundle, artifacts / "mlflow", models[0])
+        console.print(f"MLflow model: {folder}", soft_wrap=True)
     console.print(format_next_commands(result.bundle), soft_wrap=True)
     return 0

@@ -13,6 +13,18 @@ from pathlib import Path
 CACHE = Path(__file__).parent.parent / ".cache" / "packages"
 RAY = ("ray==2.60.0", "fsspec==2026.9.0", "filelock==4.3.1", "msgpack==1.2.4", "pyyaml==6.0.4")
 
+MLFLOW = (
+    "mlflow-skinny==3.17.2", "anyio==4.16.0", "cachetools==7.3.3", "cloudpickle==3.1.3", "databricks-sdk==0.162.0",
+    "fastapi==0.165.0", "GitPython==3.2.1", "importlib_metadata==9.1.0", "opentelemetry-api==1.45.2",
+    "opentelemetry-proto==1.45.2", "opentelemetry-sdk==1.45.2", "opentelemetry-semantic-conventions==0.66b2",
+    "python-dotenv==1.2.4", "PyYAML==6.0.4", "sqlparse==0.6.1", "starlette==1.10.0", "uvicorn==0.54.0",
+    "annotated-doc==0.0.7", "gitdb==4.0.12", "google-auth==2.63.0", "h11==0.16.0", "zipp==4.1.2", "smmap==5.0.3",
+)  # fmt: skip
+HUB = (
+    "huggingface_hub==2.4.0", "filelock==4.3.1", "fsspec==2026.9.0", "httpx2==2.16.2", "httpcore2==2.16.2",
+    "PyYAML==6.0.4", "tqdm==4.70.1", "anyio==4.16.0", "truststore==0.10.5", "h11==0.16.0",
+)  # fmt: skip
+
 
 def install(*pins: str) -> Path:
     """Returns a folder with the packages, which pip fills at the first call; their dependencies are among the pins."""
@@ -30,5 +42,6 @@ def install(*pins: str) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Returns the environment of a process that imports the packages too."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(folder)])}
+    """Returns the environment of a process that imports the packages and finds their programs too."""
+    modules = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(folder)])
+    return os.environ | {"PYTHONPATH": modules, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}

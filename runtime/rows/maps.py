@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from probrt.runtime.rows.kinds import KINDS, Values
 from probrt.runtime.rows.overlay import can_overlay, draw_overlay
 
 FORMATS = ("auto", "png", "npy", "nifti", "none")
+
+
+class Maps(Protocol):
+    """Takes the per-position answers of a head for one image, and returns what the row holds of them."""
+
+    def save(
+        self, head: HeadRecord, quantities: Mapping[str, Values], *, row: int, input: Input, image: LoadedImage
+    ) -> dict[str, Any]: ...
 
 
 @dataclass

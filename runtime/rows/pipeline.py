@@ -15,7 +15,7 @@ from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.kinds import KINDS
-from probrt.runtime.rows.maps import MapFolder
+from probrt.runtime.rows.maps import Maps
 from probrt.runtime.rows.novelty import NoveltyRows, is_unknown
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.review import Quantities, Review
@@ -44,7 +44,7 @@ class RowMaker:
     bundle: Bundle
     engine: str
     thresholds: Mapping[str, Conformal]
-    maps: MapFolder | None = None
+    maps: Maps | None = None
     novelty: NoveltyRows | None = None
     review: Review | None = None
     first: int = 0
