@@ -25,6 +25,8 @@ HUB = (
     "PyYAML==6.0.4", "tqdm==4.70.1", "anyio==4.16.0", "truststore==0.10.5", "h11==0.16.0",
 )  # fmt: skip
 
+KUBERNETES = ("kubernetes-validate==1.37.0", "PyYAML==6.0.4", "importlib_resources==7.1.0")
+
 
 def install(*pins: str) -> Path:
     """Returns a folder with the packages, which pip fills at the first call; their dependencies are among the pins."""

@@ -21,7 +21,7 @@ from probrt.runtime.files import write_atomic
 from probrt.runtime.images.inputs import is_url
 from probrt.runtime.rows.run_record import RunRecord, check_same_run, decode_record
 
-RUN, MANIFEST = "_run.json", "_shards.json"
+RUN, MANIFEST, MAPS = "_run.json", "_shards.json", "_maps"
 FORMAT = 1
 _SHARD = re.compile(r"part-\d{6,}\.parquet")
 
@@ -110,7 +110,7 @@ class ShardFolder:
             return
         self.remove(names)
         if self.local is not None:
-            shutil.rmtree(self.local / "maps", ignore_errors=True)
+            shutil.rmtree(self.local / MAPS, ignore_errors=True)
         self.write(RUN, RunRecord(settings, images).encode())
 
     def finish(self, records: Sequence[ShardRecord], bundle: str) -> list[str]:

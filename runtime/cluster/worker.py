@@ -15,7 +15,7 @@ from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import NAME, Input
-from probrt.runtime.cluster.folder import ShardFolder
+from probrt.runtime.cluster.folder import MAPS, ShardFolder
 from probrt.runtime.cluster.shards import Shard, ShardRecord
 from probrt.runtime.cluster.stores import read_anywhere
 from probrt.runtime.errors import ImageError
@@ -111,7 +111,7 @@ class ShardWorker:
         review = None if job.max_risk is None else choose_review(bundle.manifest, job.max_risk, predictor.plan.samples)
         maps = None
         if self._folder.local is not None and job.maps != "none":
-            maps = MapFolder(self._folder.local / "maps", job.maps, job.overlay)
+            maps = MapFolder(self._folder.local / MAPS, job.maps, job.overlay)
         rows: list[Row] = []
         maker = RowMaker(
             bundle=bundle,
