@@ -93,7 +93,8 @@ def export(
     )
     differences: list[Difference] = []
     try:
-        with show_progress(console, "export") as show:
+        # Decoders of images print to standard error what they make of the damaged pictures of the check.
+        with show_progress(console, "export") as show, hush():
             result = export_model(models[0], artifacts, request, on_step=show, on_check=differences.append)
     finally:
         # Also before a fault: the table shows which files it is in.

@@ -37,8 +37,23 @@ def convert_to_onnx(function: GraphFunction, name: str) -> Any:
         # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and reports success.
         raise ParityError(f"{name}: does not convert to ONNX: {' '.join(errors[0].split())[:300]}")
     remove_transposes(model)
+    _name_dimensions(model)
     onnx.checker.check_model(model)
     return model
+
+
+def _name_dimensions(model: Any) -> None:
+    """Names the dimensions of inputs and outputs that vary: the first is the batch, the sides of the input follow.
+
+    tf2onnx calls them unk__1, unk__2, …; other tools show these names, and compare them between inputs and outputs.
+    """
+    sides = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+    for value in (*model.graph.input, *model.graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        names = ("batch", *(sides.get(len(dimensions), ()) if value in model.graph.input else ()))
+        for dimension, name in zip(dimensions, names, strict=False):
+            if dimension.dim_param:
+                dimension.dim_param = name
 
 
 def serialize_with_metadata(model: Any, name: str, value: bytes) -> bytes:
