@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# The walk takes longer where other work runs beside it, so the test only bounds what would be a different promise.
-_MOST_MINUTES = 12
+# Of the processor, which other work beside it hardly changes: 12 minutes of one core.
+_MOST_SECONDS = 720
 
 
 def find_blocks(page: str, heading: str, language: str) -> list[str]:
@@ -39,6 +39,12 @@ def run_shell(lines: str, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout + done.stderr
 
 
+def processor_seconds() -> float:
+    """Returns what the processes that have ended took of the processor."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.mark.stress
 def test_a_newcomer_installs_and_walks(root: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
     page = (root / "README.md").read_text(encoding="utf-8")
@@ -56,21 +62,22 @@ def test_a_newcomer_installs_and_walks(root: Path, tmp_path: Path, measured: Cal
     start = time.monotonic()
     for block in find_blocks(page, "Install", "sh"):
         run_shell(block, clone, environment)
-    installed = time.monotonic()
+    installed, used = time.monotonic(), processor_seconds()
     (code,), (walk,) = find_blocks(page, "A walk", "python"), find_blocks(page, "A walk", "sh")
     work = tmp_path / "work"
     work.mkdir()
     (work / "make_photos.py").write_text(code)
     run_shell("python make_photos.py", work, environment)
     printed = run_shell(walk, work, environment)
-    walked = time.monotonic()
+    walked, used = time.monotonic(), processor_seconds() - used
     assert "WARNING" not in printed
     assert "Traceback" not in printed
     rows = (work / "predictions.jsonl").read_text().splitlines()
     assert len(rows) == 1797
     assert all('"status":"ok"' in row.replace(" ", "") for row in rows)
-    assert walked - installed < 60 * _MOST_MINUTES
+    assert used < _MOST_SECONDS
     measured(
         "the README's installation and walk in a new environment",
-        f"installed in {installed - start:.0f} s; init to report in {walked - installed:.0f} s",
+        f"installed in {installed - start:.0f} s; init to report in {walked - installed:.0f} s, "
+        f"{used:.0f} s of the processor",
     )

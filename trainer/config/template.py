@@ -25,14 +25,14 @@ def _write_record(schema: inspect.Type, settings: dict[str, Any], header: str) -
     record = select_record(schema, settings)
     if not isinstance(record, inspect.StructType):
         return
-    meanings = _read_meanings(record)
+    meanings = read_meanings(record)
     if record.tag_field:
         tags = [str(member.tag) for member in records_of(schema)]
         yield from _write_value(record.tag_field, settings.get(record.tag_field), f"one of: {', '.join(tags)}", True)
     tables = []
     for field in record.fields:
         key = field.encode_name
-        value = settings.get(key, _default_of(field))
+        value = settings.get(key, default_of(field))
         if _is_table(field.type, value, field.required):
             tables.append((field, value))
             continue
@@ -81,18 +81,18 @@ def _comment(text: str) -> Iterator[str]:
         yield f"# {line}"
 
 
-def _default_of(field: inspect.Field) -> Any:
+def default_of(field: inspect.Field) -> Any:
     """Returns the default of a field as plain values; None if it has none."""
     if field.default_factory is not msgspec.NODEFAULT:
         return msgspec.to_builtins(field.default_factory())
     return None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
 
 
-def _read_meanings(record: inspect.StructType) -> dict[str, str]:
+def read_meanings(record: inspect.StructType) -> dict[str, str]:
     """Returns what the docstrings of a record and its bases say about each field, as `name, name: text`."""
     names = {field.encode_name for field in record.fields}
     meanings: dict[str, str] = {}
-    for cls in record.cls.__mro__:
+    for cls in record.cls.__mro__[: record.cls.__mro__.index(msgspec.Struct)]:
         for paragraph in re.split(r"\n\s*\n", cls.__doc__ or ""):
             text = " ".join(paragraph.split())
             places = [

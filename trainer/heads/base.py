@@ -70,6 +70,7 @@ class OwnLayers(Struct, frozen=True, forbid_unknown_fields=True):
 class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="likelihood"):
     """A named output with a likelihood.
 
+    name: of the head, and the first part of the names of its outputs.
     column: the table's column with the target; the head's name unless given.
     weight: of the head's negative log-likelihood in the loss. By default 1, and for a head per position 10 / positions:
         each position adds a term, and their sum would drown the heads with one answer per image.
