@@ -39,8 +39,8 @@ def export(
     layout: Annotated[
         str,
         typer.Option(
-            help="bundle; triton or mlflow to write a model repository for Triton or a model folder for MLflow in "
-            "artifacts/triton/ or artifacts/mlflow/ as well."
+            help="bundle, or also triton (a model repository in artifacts/triton/), openvino (a model folder for "
+            "OpenVINO Model Server in artifacts/openvino/) or mlflow (one for MLflow in artifacts/mlflow/)."
         ),
     ] = "bundle",
     sign: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the bundle with.")] = None,
@@ -54,8 +54,10 @@ def export(
         raise UsageError(f"--seed {seed}: must be 0 to {2**31 - 1}")
     if version is not None and version < 1:
         raise UsageError(f"--version {version}: must be 1 or more")
-    if layout not in ("bundle", "triton", "mlflow"):
-        raise UsageError(f"--layout {layout}: choose bundle, triton or mlflow")
+    if layout not in ("bundle", "triton", "openvino", "mlflow"):
+        raise UsageError(f"--layout {layout}: choose bundle, triton, openvino or mlflow")
+    if layout in ("triton", "openvino") and ((formats and "onnx" not in formats) or "float32" not in precisions):
+        raise UsageError(f"--layout {layout}: needs onnx in --formats and float32 in --precisions")
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -106,12 +108,13 @@ def export(
     if posterior and posterior.selection:
         console.print(make_bank_table(posterior.selection))
     console.print(make_files_table(result.bundle, result.differences))
-    if layout == "triton":
-        from probrt.exporter.triton import write_repository
+    if layout in ("triton", "openvino"):
+        from probrt.exporter import openvino_models, triton
 
+        write = triton.write_repository if layout == "triton" else openvino_models.write_model
         with console.status("joining the files of the bank"):
-            folder = write_repository(result.bundle, artifacts / "triton")
-        console.print(f"model repository: {folder}", soft_wrap=True)
+            folder = write(result.bundle, artifacts / layout)
+        console.print(f"for {layout}: {folder}", soft_wrap=True)
     if layout == "mlflow":
         from probrt.exporter.mlflow_layout import write_mlflow_model
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from probrt.exporter.join_chunks import choose_files, join_chunks
+from probrt.exporter.kserve import make_triton_manifest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.bundle.publish import stage_version
@@ -27,8 +28,8 @@ _DECODE = "from probrt.runtime.serving.triton_decode import TritonPythonModel\n"
 def write_repository(bundle: Bundle, repository: Path) -> Path:
     """Writes `<repository>/<model>/`: config.pbtxt, `<version>/model.onnx`, and a file of labels per class head.
 
-    Writes `<repository>-encoded/` too, if the model takes pictures of one size. Returns the model's folder. A
-    config.pbtxt that is there already stays, with whatever its owner added.
+    Writes `<repository>-encoded/` too, if the model takes pictures of one size, and `<repository>/<model>.yaml` for
+    KServe. Returns the model's folder. What is there already stays, with whatever its owner added to config.pbtxt.
     Raises UsageError if the bundle has no ONNX file of draws, the version is there, or the folder holds another model.
     """
     model = repository / bundle.manifest.model.name
@@ -46,6 +47,9 @@ def write_repository(bundle: Bundle, repository: Path) -> Path:
                 write_atomic(model / f"{head.name}.txt", "".join(f"{label}\n" for label in head.labels).encode())
         for folder, config in configs.items():
             _write_config(folder, config)
+        manifest = repository / f"{model.name}.yaml"
+        if not manifest.exists():
+            write_atomic(manifest, make_triton_manifest(model.name).encode())
         stage.publish()
     return model
 
