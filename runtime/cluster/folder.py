@@ -19,9 +19,11 @@ from probrt.runtime.cluster.stores import open_local, open_store
 from probrt.runtime.errors import StorageError, UsageError, one_line
 from probrt.runtime.files import write_atomic
 from probrt.runtime.images.inputs import is_url
+from probrt.runtime.rows.readers import SHARD_LIST as MANIFEST
+from probrt.runtime.rows.run_record import FOLDER_RECORD as RUN
 from probrt.runtime.rows.run_record import RunRecord, check_same_run, decode_record
 
-RUN, MANIFEST, MAPS = "_run.json", "_shards.json", "_maps"
+MAPS = "_maps"
 FORMAT = 1
 _SHARD = re.compile(r"part-\d{6,}\.parquet")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probrt.runtime.cluster.memory import check_memory
 from probrt.runtime.cluster.shards import Shard, ShardRecord
 from probrt.runtime.cluster.worker import Job, ShardWorker
 from probrt.runtime.errors import Fault, MissingError, ProbrtError, UsageError, one_line
@@ -54,7 +55,8 @@ def connect(address: str, bundle_bytes: int, wanted_cpus: int) -> Iterator[Clust
 
     bundle_bytes: the size of the bundle, which a local Ray has to hold. wanted_cpus: those that the user asks for; a
     local Ray counts at least the processors of this machine.
-    Raises MissingError without Ray, UsageError for what is no address, Fault for a Ray that does not answer.
+    Raises MissingError without Ray, UsageError for what is no address, Fault for a Ray that does not answer
+    or has too little memory.
     """
     if address not in (LOCAL, "auto"):
         _check_address(address)
@@ -67,6 +69,8 @@ def connect(address: str, bundle_bytes: int, wanted_cpus: int) -> Iterator[Clust
         raise MissingError("--ray needs Ray, not installed; pip install 'probrt[ray]'") from None
     if address not in (LOCAL, "auto"):
         _check_answers(address)
+    if address == LOCAL:
+        check_memory()
     handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
     with tempfile.TemporaryDirectory(prefix="probrt-ray-", ignore_cleanup_errors=True) as scratch:
         options: dict[str, Any] = {"address": address}

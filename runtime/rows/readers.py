@@ -12,12 +12,22 @@ from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.writers import FIELDS
 from probrt.runtime.tables import UnreadableTable, open_csv, open_parquet, read_json_lines
 
+# Of a folder of `predict --ray`; the second is there once it is complete.
+SHARDS, SHARD_LIST = "part-*.parquet", "_shards.json"
+
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yields the rows of a .jsonl, .csv or .parquet file, each as its line of JSON lines holds it.
 
-    Raises UsageError for another suffix or a file that does not exist, InputError for a line that is no row.
+    A folder that `predict --ray` has written is read like a file. Raises UsageError for another suffix or a file that
+    does not exist, InputError for a line that is no row.
     """
+    if path.is_dir():
+        if not (path / SHARD_LIST).is_file():
+            raise UsageError(f"{path}: no folder of `predict --ray`, or one that is not complete; go on with --resume")
+        for part in sorted(path.glob(SHARDS)):
+            yield from read_rows(part)
+        return
     readers = {".jsonl": _json_rows, ".ndjson": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     reader = readers.get(path.suffix.lower())
     if reader is None:

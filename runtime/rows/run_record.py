@@ -10,6 +10,7 @@ from probrt.runtime.errors import UsageError
 from probrt.runtime.files import write_atomic
 
 FORMAT = 1
+FOLDER_RECORD = "_run.json"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class RunRecord:
 
 
 def record_path(out: Path) -> Path:
-    """Where the record of a finished file lies."""
-    return out.with_name(f"{out.name}.run.json")
+    """Where the record of a finished file, or of a folder of `predict --ray`, lies."""
+    return out / FOLDER_RECORD if out.is_dir() else out.with_name(f"{out.name}.run.json")
 
 
 def read_record(path: Path) -> RunRecord | None:

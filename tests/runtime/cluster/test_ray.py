@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from shapes import SIDE
 from stopping import PROGRAM
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.rows.readers import read_rows
 
 pytestmark = pytest.mark.stress
 COUNT, SHARD, BROKEN = 20_000, 1024, (3, 7_000)
@@ -36,7 +38,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(bundle: Bundle, images: Path, *words: object) -> subprocess.Popen[str]:
+def start(bundle: Bundle, images: Path, *words: object, limited: bool = False) -> subprocess.Popen[str]:
+    """Starts `predict`. limited: with 2 GB of address space."""
     command = ["predict", images, "--bundle", bundle.path, "--engine", "litert", "--maps", "none", *words]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, command)],
@@ -44,6 +47,7 @@ def start(bundle: Bundle, images: Path, *words: object) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env=environment(install(*RAY)),
+        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))) if limited else None,
     )
 
 
@@ -84,6 +88,7 @@ def test_a_lost_worker_costs_its_shard_alone(
     assert many.equals(one)
     listed = json.loads((out / "_shards.json").read_text())
     assert (listed["rows"], listed["errors"], len(listed["shards"])) == (COUNT, 2, -(-COUNT // SHARD))
+    assert sum(1 for _ in read_rows(out)) == COUNT
     assert not psutil.wait_procs(left, timeout=20)[1], "the local Ray is still there"
     speed = error.rpartition("shards,")[2].rpartition("lost, ")[2].partition(" ->")[0]
     measured(
@@ -111,6 +116,21 @@ def test_a_stopped_run_goes_on(bundle: Bundle, images: Path, tmp_path: Path) -> 
     assert pq.read_table(out).num_rows == COUNT
 
 
+def test_workers_that_always_die_end_the_run(bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    """As an image does that kills each worker, or a machine without memory."""
+    out = tmp_path / "many"
+    process = start(bundle, images, "--ray", "local", "--workers", 1, "--shard-size", SHARD, "--out", out)
+    while process.poll() is None:
+        for worker in list_workers(process):
+            worker.kill()
+        time.sleep(0.02)
+    error = process.communicate()[1]
+    assert process.returncode == 3, error
+    assert "3 workers died over part-000000.parquet (images 0 to 1023)" in error
+    assert "Traceback" not in error
+    assert not (out / "_shards.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -119,12 +139,14 @@ def test_a_stopped_run_goes_on(bundle: Bundle, images: Path, tmp_path: Path) -> 
         (["--ray", "somewhere"], 2, "HOST:PORT"),
         (["--ray", "local", "--threads", 4096], 2, "lower --threads"),
         (["--ray", "local", "--isolate"], 2, "choose one"),
+        (["--ray", "local", "--limit"], 3, "of address space"),
     ],
 )
 def test_faults_are_one_line(
     bundle: Bundle, images: Path, tmp_path: Path, words: list[object], code: int, message: str
 ) -> None:
-    process = start(bundle, images, *words, "--out", tmp_path / "many")
+    limited = words[-1] == "--limit"
+    process = start(bundle, images, *words[: -1 if limited else None], "--out", tmp_path / "many", limited=limited)
     _, error = process.communicate(timeout=120)
     assert process.returncode == code, error
     assert message in error
