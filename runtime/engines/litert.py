@@ -16,6 +16,8 @@ from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.engines.graph import Arrays, Graph, Outputs, device_error
 from probrt.runtime.hush import hush
 
+SMALL = 4
+
 
 def version() -> str:
     import importlib.metadata
@@ -33,7 +35,38 @@ def devices() -> tuple[str, ...]:
 
 
 class LiteRT:
-    """One TFLite file, run by the interpreter."""
+    """One TFLite file, run by the interpreter.
+
+    Another batch size makes an interpreter allocate its tensors anew, which takes as long as a few small images. So
+    a size of up to SMALL images that comes back between others gets an interpreter of its own, with its copy of the
+    weights.
+    """
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        self._content = content
+        self._threads = threads
+        self._any_size = _Interpreter(content, threads)
+        self._by_size: dict[int, _Interpreter] = {}
+        self._returns: dict[int, int] = {}  # how often a small size came after another one
+        self._latest = 0
+
+    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
+        return self._choose(len(inputs["images"])).run(inputs, signature)
+
+    def _choose(self, count: int) -> "_Interpreter":
+        if count in self._by_size:
+            return self._by_size[count]
+        if count <= SMALL and self._latest not in (0, count):
+            self._returns[count] = self._returns.get(count, 0) + 1
+            if self._returns[count] > 1:
+                self._by_size[count] = _Interpreter(self._content, self._threads)
+                return self._by_size[count]
+        self._latest = count
+        return self._any_size
+
+
+class _Interpreter:
+    """An interpreter with its runners, by signature."""
 
     def __init__(self, content: bytes, threads: int) -> None:
         # Loaded from bytes with a checked digest: a truncated file, loaded by its path, crashes the process.
@@ -44,7 +77,7 @@ class LiteRT:
         for name in self._interpreter.get_signature_list():
             self._runners[name] = self._interpreter.get_signature_runner(name)
 
-    def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
+    def run(self, inputs: Arrays, signature: str) -> Outputs:
         answer: Outputs
         with contextlib.nullcontext() if self._ran else hush():
             answer = self._runners[signature](**inputs)

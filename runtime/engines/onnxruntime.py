@@ -33,6 +33,8 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Waiting threads of one chunk's session would keep the processors busy while the next chunk computes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Errors arrive as exceptions; logs of the session and the process would print beside the one line of an error.
         options.log_severity_level = 4
         ort.set_default_logger_severity(4)

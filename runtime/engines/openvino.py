@@ -11,7 +11,12 @@ from probrt.runtime.bundle.manifest import FileRecord
 from probrt.runtime.bundle.vet_onnx import vet_onnx
 from probrt.runtime.engines.graph import Arrays, Outputs, device_error
 
-MAX_REQUESTS = 4
+# Every compiled batch size holds a copy of the weights. Of large files there may be few, of small ones all that
+# `round_batch` gives up to 64.
+MAX_BYTES = 256 << 20
+MIN_SIZES, MAX_SIZES = 4, 24
+
+Shape = tuple[int, ...]
 
 
 def version() -> str:
@@ -24,9 +29,10 @@ def devices() -> tuple[str, ...]:
 
 
 class OpenVino:
-    """One ONNX file, compiled per shape of the batch: fixed shapes run 1.5 to 1.8 times as fast as dynamic ones.
+    """One ONNX file, compiled per shape of the batch: fixed shapes run up to three times as fast as dynamic ones.
 
-    A smaller batch is padded to the size of a compiled one; a larger batch or another shape is compiled again.
+    The first batch and every larger one are compiled as they are. A smaller one is padded: at its first time to the
+    next size that is there, because compiling costs more than that, and from then on by less than a quarter.
     """
 
     def __init__(self, content: bytes, device: str, threads: int) -> None:
@@ -38,28 +44,53 @@ class OpenVino:
         self._settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if device == "cpu":
             self._settings["INFERENCE_NUM_THREADS"] = str(threads)
-        self._requests: dict[tuple[int, ...], Any] = {}
+        self._limit = min(max(MAX_BYTES // len(content), MIN_SIZES), MAX_SIZES)
+        self._requests: dict[Shape, Any] = {}  # the one used last comes last
+        self._padded: set[Shape] = set()
 
     def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
         del signature  # an ONNX file holds one graph
         images = inputs["images"]
         count = len(images)
-        fitting = (s for s in self._requests if s[1:] == images.shape[1:] and s[0] >= count)
-        shape = min(fitting, default=images.shape)
+        shape = self._choose_shape(images.shape)
         if shape[0] > count:
             images = np.concatenate([images, np.repeat(images[-1:], shape[0] - count, axis=0)])
-        request = self._requests.get(shape) or self._compile(shape)
+        request = self._requests.pop(shape, None) or self._compile(shape)
+        self._requests[shape] = request
         request.infer({**inputs, "images": images}, share_inputs=True)
         # Copied: the request writes its next answer into the same memory.
         return {name: np.array(request.get_tensor(name).data[:count]) for name in self._outputs}
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
-        if len(self._requests) == MAX_REQUESTS:
+    def _choose_shape(self, shape: Shape) -> Shape:
+        """Returns the shape to compute a batch in: a compiled one, or one that is worth compiling."""
+        count, *sides = shape
+        fitting = min((s for s in self._requests if s[1:] == shape[1:] and s[0] >= count), default=None)
+        if fitting is None:
+            return shape
+        rounded = (round_batch(count), *sides)
+        if fitting[0] <= rounded[0]:
+            return fitting
+        if rounded not in self._padded:
+            self._padded.add(rounded)
+            return fitting
+        return rounded
+
+    def _compile(self, shape: Shape) -> Any:
+        while len(self._requests) >= self._limit:
             self._requests.pop(next(iter(self._requests)))
+        self._padded.discard(shape)
         model = self._model.clone()
         model.reshape({"images": list(shape)})
-        self._requests[shape] = self._core.compile_model(model, self._device, self._settings).create_infer_request()
-        return self._requests[shape]
+        return self._core.compile_model(model, self._device, self._settings).create_infer_request()
+
+
+def round_batch(count: int) -> int:
+    """Returns the smallest number from `count` on that has three significant binary digits: 1 to 8, 10, 12, 14, 16, 20.
+
+    It is less than a quarter larger, and twenty such numbers go up to 64.
+    """
+    step = 1 << max(0, (count - 1).bit_length() - 3)
+    return -(-count // step) * step
 
 
 def load(bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> OpenVino:
