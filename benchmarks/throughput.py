@@ -74,7 +74,7 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
         journal = JournalWriter(folder / "rows.jsonl")
         rows = RowMaker(
             bundle=bundle,
-            engine=predictor.plan.engine.name,
+            plan=predictor.plan,
             thresholds=choose_thresholds(bundle.manifest),
             maps=maps,
         )

@@ -28,6 +28,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Format = Literal["savedmodel", "tflite", "onnx"]
 Variant = Literal["mean", "draws", "sampled"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
+# That of a run: of the files, or of the arithmetic that an engine does with float32 files.
+RunPrecision = Literal["float32", "float16", "dynamic", "int8", "bfloat16"]
 Combine = Literal["variance", "entropy"]
 Kind = Literal["class", "binary", "real"]
 COMBINE_OF: Final[dict[Kind, Combine]] = {"class": "entropy", "binary": "entropy", "real": "variance"}

@@ -115,7 +115,7 @@ class ShardWorker:
         rows: list[Row] = []
         maker = RowMaker(
             bundle=bundle,
-            engine=predictor.plan.engine.name,
+            plan=predictor.plan,
             thresholds=choose_thresholds(bundle.manifest, job.coverage, job.conformal),
             maps=maps,
             novelty=novelty,

@@ -1,5 +1,6 @@
 """`probrt bench`: times every engine and variant of a bundle at several batch sizes, each in a process of its own."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -19,14 +20,16 @@ from probrt.runtime.predict.predictor import cores, load_predictor
 
 SECONDS = 1.0
 MIN_CALLS = 5
+_HEADINGS = f"{'draws':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchJob:
-    """What one process times: an engine and a variant of the bundle at `path`, for `seconds` at each batch size."""
+    """What one process times, for `seconds` at each batch size: one way to answer from the bundle at `path`."""
 
     path: str
     engine: str
+    precision: str
     variant: str
     sizes: list[int]
     threads: int | None
@@ -44,18 +47,19 @@ def bench(
     opened = Bundle.open(bundle)
     sizes = _parse_sizes(batch)
     print(f"{opened.label}, {threads or cores()} threads")
-    print(f"{'engine':12} {'variant':8} {'draws':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean")
+    print(f"{'engine':12} {'precision':9} {'variant':8} {_HEADINGS}")
     chosen = [known for known in engines() if engine in ("", known.name)]
     if not chosen:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(known.name for known in engines())}")
-    for timed_engine in chosen:
+    for timed_engine, precision in itertools.product(chosen, ("float32", "bfloat16")):
         mean_ms: dict[int, float] = {}  # by batch size
         for variant in VARIANTS:
-            if not timed_engine.installed or not _can_run(opened, timed_engine, variant):
+            if not timed_engine.installed or not _can_run(opened, timed_engine, precision, variant):
                 continue
             job = BenchJob(
                 path=str(opened.path),
                 engine=timed_engine.name,
+                precision=precision,
                 variant=variant,
                 sizes=sizes,
                 threads=threads,
@@ -64,7 +68,7 @@ def bench(
             for row in _measure_apart(job):
                 if variant == "mean" and "batch" in row:
                     mean_ms[row["batch"]] = row["ms"]
-                print(f"{timed_engine.name:12} {variant:8} {_format(row, mean_ms)}")
+                print(f"{timed_engine.name:12} {precision:9} {variant:8} {_format(row, mean_ms)}")
     return 0
 
 
@@ -78,10 +82,10 @@ def _parse_sizes(text: str) -> list[int]:
     return sizes
 
 
-def _can_run(bundle: Bundle, engine: Engine, variant: str) -> bool:
-    """Whether an installed engine can answer with a variant of the bundle."""
+def _can_run(bundle: Bundle, engine: Engine, precision: str, variant: str) -> bool:
+    """Whether an installed engine can answer with a variant of the bundle in a precision."""
     try:
-        choose(bundle, PredictRequest(variant=variant, engine=engine.name))
+        choose(bundle, PredictRequest(variant=variant, engine=engine.name, precision=precision))
     except ProbrtError:
         return False
     return True
@@ -117,7 +121,14 @@ def measure(job: BenchJob) -> list[dict[str, Any]]:
     bundle = Bundle.open(job.path)
     rows = []
     for size in job.sizes:
-        predictor = load_predictor(bundle, engine=job.engine, variant=job.variant, batch_size=size, threads=job.threads)
+        predictor = load_predictor(
+            bundle,
+            engine=job.engine,
+            precision=job.precision,
+            variant=job.variant,
+            batch_size=size,
+            threads=job.threads,
+        )
         images = sample_images(bundle.manifest, size)
         predictor(images)
         times: list[float] = []

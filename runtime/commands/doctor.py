@@ -45,7 +45,10 @@ def _describe(engine: Engine) -> str:
         return f"  {engine.name:14}missing  {engine.install}"
     try:
         module = engine.load_module()
-        return f"  {engine.name:14}{module.version():10} {', '.join(module.devices())} (reads {engine.format})"
+        devices = module.devices()
+        halved = [device for device in devices if engine.has_bfloat16(device)]
+        bfloat16 = f", bfloat16 on {', '.join(halved)}" if halved else ""
+        return f"  {engine.name:14}{module.version():10} {', '.join(devices)} (reads {engine.format}){bfloat16}"
     except ProbrtError as error:
         return f"  {engine.name:14}broken   {error}"
     except Exception as error:  # whatever its library raises is what the person wants to see

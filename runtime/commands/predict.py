@@ -21,7 +21,9 @@ def predict(
     variant: Annotated[str | None, typer.Option(help="mean, draws or sampled; default: the fastest that fits.")] = None,
     engine: Annotated[str, typer.Option(help="auto, litert, onnxruntime, openvino or tensorflow.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, gpu, directml or coreml.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float32, float16, dynamic or int8 files.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16, dynamic or int8 files; bfloat16: arithmetic of the engine.")
+    ] = "float32",
     maps: Annotated[
         str, typer.Option(help="Files for per-position heads: auto, png, npy, nifti, or none to leave them out.")
     ] = "auto",

@@ -59,7 +59,7 @@ def run_on_ray(options: PredictOptions, bundle: Bundle, images: ImageNames, plan
             variant=plan.variant,
             engine=plan.engine.name,
             device=plan.device,
-            precision=options.precision,
+            precision=plan.precision,
         ),
         batch_size=predictor.batch_size,
         threads=predictor.threads,

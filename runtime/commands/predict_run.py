@@ -93,7 +93,7 @@ def _run(options: PredictOptions) -> int:
     try:
         rows = RowMaker(
             bundle=bundle,
-            engine=plan.engine.name,
+            plan=plan,
             thresholds=thresholds,
             maps=maps,
             novelty=novelty,

@@ -26,7 +26,7 @@ def describe_settings(options: PredictOptions, predictor: Predictor, tolerances:
         "engine version": plan.engine.load_module().version(),
         "device": plan.device,
         "variant": plan.variant,
-        "precision": options.precision,
+        "precision": plan.precision,
         "draws": plan.samples,
         "seed": None if not plan.samples else bundle_seed if options.seed is None else options.seed,
         "tolerance": dict(tolerances),

@@ -6,6 +6,9 @@ An engine module gives three functions:
 * `devices() -> tuple[str, ...]`: the devices of this machine that it can compute on, the best first; it may take time
 * `load(bundle, files, device, threads) -> Graph`: of TFLite and ONNX one file, which `load` reads by `bundle.read`, so
   that its digest is checked; of a SavedModel all its files.
+
+The module of an engine whose row in the table has `bfloat16` gives two more: `has_bfloat16(device) -> bool`, and
+`load_bfloat16`, which is `load` for a graph that computes in bfloat16.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +42,14 @@ class EngineModule(Protocol):
     def devices(self) -> tuple[str, ...]: ...
 
     def load(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph: ...
+
+
+class Bfloat16Module(EngineModule, Protocol):
+    """The functions of the module of an engine that computes in bfloat16 where the processor can."""
+
+    def has_bfloat16(self, device: str) -> bool: ...
+
+    def load_bfloat16(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph: ...
 
 
 def load_error(file: FileRecord, error: BaseException) -> BundleError:

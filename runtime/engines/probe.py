@@ -13,6 +13,7 @@ from typing import Self
 import msgspec
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.manifest import RunPrecision
 from probrt.runtime.engines.probe_process import PATIENCE, ProbeCall, ProbeRequest, ProbeResponse
 from probrt.runtime.engines.table import Engine
 from probrt.runtime.errors import Fault, MissingError
@@ -31,11 +32,13 @@ _TIMED_OUT = -14
 class Probe:
     """A process that makes some calls of a bundle's graphs; starts at once and ends with the block."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, calls: Sequence[ProbeCall]) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, calls: Sequence[ProbeCall], precision: RunPrecision = "float32"
+    ) -> None:
         self._engine = engine
         self._calls = calls
         self._answers = tempfile.TemporaryFile()  # noqa: SIM115  (`__exit__` closes it)
-        request = make_request(bundle, engine, calls)
+        request = make_request(bundle, engine, calls, precision)
         # A GPU's memory is left to the run itself.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
         with tempfile.TemporaryFile() as stream:
@@ -87,13 +90,16 @@ class Probe:
         return responses
 
 
-def make_request(bundle: Bundle, engine: Engine, calls: Sequence[ProbeCall]) -> ProbeRequest:
+def make_request(
+    bundle: Bundle, engine: Engine, calls: Sequence[ProbeCall], precision: RunPrecision = "float32"
+) -> ProbeRequest:
     """Returns a request to make some calls on the CPU, which shows whether a graph is sound on any device."""
     return ProbeRequest(
         folder=str(bundle.path.absolute()),
         manifest=bundle.manifest,
         module=engine.module,
         device="cpu" if "cpu" in engine.devices else engine.devices[0],
+        precision=precision,
         calls=list(calls),
     )
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from probrt.runtime.bundle.answers import pick_entries
 from probrt.runtime.bundle.arrays import StoredArray, enlarge, store_array
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Manifest
+from probrt.runtime.bundle.manifest import Manifest, RunPrecision
 from probrt.runtime.engines.graph import Graph
 from probrt.runtime.errors import ProbrtError, one_line
 
@@ -53,6 +53,7 @@ class ProbeRequest(Struct, frozen=True, kw_only=True):
     manifest: Manifest
     module: str
     device: str
+    precision: RunPrecision
     calls: list[ProbeCall]
 
 
@@ -94,6 +95,7 @@ def answer_request(request: ProbeRequest) -> Iterator[ProbeResponse]:
     """Makes the calls of a request under their limits and yields the response to each."""
     bundle = Bundle(Path(request.folder), request.manifest)
     module = importlib.import_module(request.module)
+    load = module.load_bfloat16 if request.precision == "bfloat16" else module.load
     graph: Graph | None = None
     loaded: list[int] = []
     for call in request.calls:
@@ -102,7 +104,7 @@ def answer_request(request: ProbeRequest) -> Iterator[ProbeResponse]:
         try:
             if graph is None or loaded != call.files:
                 files = [bundle.manifest.files[index] for index in call.files]
-                graph, loaded = module.load(bundle, files, request.device, 1), call.files
+                graph, loaded = load(bundle, files, request.device, 1), call.files
             stage = "run"
             yield ProbeResponse(outputs=_run(graph, call))
         except ProbrtError as error:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord
-from probrt.runtime.engines.graph import EngineModule, Graph, load_error
+from probrt.runtime.bundle.manifest import FileRecord, RunPrecision
+from probrt.runtime.engines.graph import Bfloat16Module, EngineModule, Graph, load_error
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
 
 GROUP = "probrt.engines"
@@ -32,6 +32,7 @@ class Engine:
     start: seconds that importing and starting take.
     words: whether it computes exactly with 32-bit words, as `sampled` files need.
     int8_sequences: whether it runs int8 files of one-dimensional inputs.
+    bfloat16: whether it computes float32 files in bfloat16 on processors that can (`graph.Bfloat16Module`).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Engine:
     start: float
     words: bool = True
     int8_sequences: bool = True
+    bfloat16: bool = False
 
     @property
     def installed(self) -> bool:
@@ -74,15 +76,31 @@ class Engine:
         except ImportError as error:
             raise MissingError(f"engine {self.name} cannot run here ({one_line(error)}): {self.install}") from None
 
-    def load_graph(self, bundle: Bundle, files: Sequence[FileRecord], device: str, threads: int) -> Graph:
+    def has_bfloat16(self, device: str) -> bool:
+        """Whether it computes in bfloat16 on this device of this machine; imports its module."""
+        return self.bfloat16 and self._load_bfloat16_module().has_bfloat16(device)
+
+    def _load_bfloat16_module(self) -> Bfloat16Module:
+        module: Bfloat16Module = self.load_module()  # type: ignore[assignment]  # its row promises the functions
+        return module
+
+    def load_graph(
+        self,
+        bundle: Bundle,
+        files: Sequence[FileRecord],
+        device: str,
+        threads: int,
+        precision: RunPrecision = "float32",
+    ) -> Graph:
         """Loads one file, or the files of a SavedModel.
 
+        precision: the arithmetic of "bfloat16" is the engine's; the other ones are those of the files.
         Raises BundleError that names the file for whatever the engine finds wrong with it, MissingError for an engine
         or a device that is not here.
         """
-        module = self.load_module()
+        load = self._load_bfloat16_module().load_bfloat16 if precision == "bfloat16" else self.load_module().load
         try:
-            return module.load(bundle, files, device, threads)
+            return load(bundle, files, device, threads)
         except ProbrtError:
             raise
         except Exception as error:  # every engine has exceptions of its own, and damaged files raise any of them
@@ -108,6 +126,7 @@ BUILT_IN = (
         0.6,
         words=False,  # it shifts uint32 as if it were signed, and fuses chains of integer operations into float32
         int8_sequences=False,  # version 2026.4 does not compile quantized one-dimensional convolutions
+        bfloat16=True,
     ),
     Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu", "gpu"), 2, 0.15),
     Engine(

@@ -10,6 +10,7 @@ import numpy as np
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import NOVELTY, QUANTITIES, Manifest
+from probrt.runtime.engines.outputs import BFLOAT16_TOLERANCE
 from probrt.runtime.engines.table import BUILT_IN
 from probrt.runtime.errors import InputError, MissingError, UsageError
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
@@ -112,7 +113,7 @@ def predict_again(predictor: Predictor, names: Sequence[str]) -> list[Row]:
             answering=FixedDraws(predictor),
             rows=RowMaker(
                 bundle=predictor.bundle,
-                engine=predictor.plan.engine.name,
+                plan=predictor.plan,
                 thresholds={},
                 novelty=None if predictor.bundle.manifest.novelty is None else NoveltyRows(None),
             ),
@@ -145,7 +146,8 @@ class _Limits:
     def __init__(self, manifest: Manifest, precision: str) -> None:
         precisions = {file.path: file.precision for file in manifest.files}
         self._tolerances: dict[str, float] = {}
-        for record in manifest.parity:
+        self._uncompared = BFLOAT16_TOLERANCE if precision == "bfloat16" else _UNCOMPARED
+        for record in [] if precision == "bfloat16" else manifest.parity:
             if not record.metric and precisions.get(record.file, "float32") in (precision, "float32"):
                 name = f"{record.head}.{record.quantity}"
                 self._tolerances[name] = max(self._tolerances.get(name, 0.0), record.tolerance)
@@ -154,7 +156,7 @@ class _Limits:
 
     def allow(self, name: str, largest: float) -> float:
         """Returns the largest difference allowed for a quantity whose largest value is given."""
-        tolerance = self._tolerances.get(name, _UNCOMPARED * max(1.0, largest))
+        tolerance = self._tolerances.get(name, self._uncompared * max(1.0, largest))
         step = 2 * self._step if name == f"{NOVELTY}.p_value" else 0.0
         return 2 * tolerance + _ROUNDING * largest + step
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import PosteriorRecord, Precision, Variant
+from probrt.runtime.bundle.manifest import PosteriorRecord, RunPrecision, Variant
 from probrt.runtime.engines.formats import FORMATS, Call, CannotAnswer, Draws, Source
 from probrt.runtime.engines.table import BUILT_IN, Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
 
 FEW = 256
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[RunPrecision, ...] = get_args(RunPrecision)
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,18 @@ class PredictRequest:
     precision: str = "float32"
     few: bool = False
 
+    @property
+    def file_precision(self) -> str:
+        """That of the files: bfloat16 is arithmetic with float32 files."""
+        return "float32" if self.precision == "bfloat16" else self.precision
+
 
 @dataclass(frozen=True)
 class Plan:
     """How a request is answered.
 
     calls: of the source's graphs, one after another for every batch.
+    precision: of the files, or of the arithmetic.
     why: the reason for this engine, and why none before it in the order.
     """
 
@@ -45,6 +51,7 @@ class Plan:
     source: Source
     calls: tuple[Call, ...]
     why: str = ""
+    precision: RunPrecision = "float32"
 
     @property
     def variant(self) -> Variant:
@@ -64,7 +71,7 @@ class Plan:
     def line(self) -> str:
         """The choice in a few words."""
         draws = f"{self.samples} draws" if self.samples else "posterior mean, no epistemic uncertainty"
-        return f"{self.engine.name} on {self.device}, {self.variant}, {draws}"
+        return f"{self.engine.name} on {self.device}, {self.precision}, {self.variant}, {draws}"
 
 
 def choose(bundle: Bundle, request: PredictRequest) -> Plan:
@@ -85,9 +92,13 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
             missing.append(engine)
             continue
         device = _find_device(engine, request.device)
-        if device is not None:
-            return Plan(engine, device, source, calls, _explain(request, reasons, missing))
-        reasons.append(f"{engine.name}: no device {request.device} here")
+        if device is None:
+            reasons.append(f"{engine.name}: no device {request.device} here")
+        elif request.precision == "bfloat16" and not engine.has_bfloat16(device):
+            reasons.append(f"{engine.name}: the {device} of this machine does not compute in bfloat16")
+        else:
+            (precision,) = (name for name in PRECISIONS if name == request.precision)
+            return Plan(engine, device, source, calls, _explain(request, reasons, missing), precision)
     if missing:
         raise MissingError(
             f"{bundle.label}: needs {' or '.join(engine.name for engine in missing)}, not installed; "
@@ -168,6 +179,8 @@ def _find_device(engine: Engine, wanted: str) -> str | None:
 def _find_calls(bundle: Bundle, engine: Engine, request: PredictRequest) -> tuple[Source, tuple[Call, ...]]:
     """Returns the calls that honour a request with files of the engine's format; CannotAnswer says why none can."""
     posterior = _posterior(bundle)
+    if request.precision == "bfloat16" and not engine.bfloat16:
+        raise CannotAnswer("does not compute in bfloat16")
     if request.precision == "int8" and len(bundle.manifest.input.shape) == 2 and not engine.int8_sequences:
         raise CannotAnswer("runs no int8 files of one-dimensional inputs")
     variants: Sequence[Variant] = ("draws", "sampled")
@@ -185,9 +198,9 @@ def _find_calls(bundle: Bundle, engine: Engine, request: PredictRequest) -> tupl
         if source is not None and source.needs_words and not engine.words:
             reasons.append("computes no 32-bit words, so no draws in the graph")
             continue
-        files = source.find_files(bundle, engine.format, request.precision) if source else ()
+        files = source.find_files(bundle, engine.format, request.file_precision) if source else ()
         if source is None or not files:
-            format = engine.format if request.precision == "float32" else f"{request.precision} {engine.format}"
+            format = engine.format if request.file_precision == "float32" else f"{request.precision} {engine.format}"
             reasons.append(f"no {format} file of variant {variant}")
             continue
         try:

@@ -92,7 +92,8 @@ class Predictor:
         key = call.files[0].path
         graph = self._graphs.get(key) if keep else self._graphs.pop(key, None)
         if graph is None:
-            graph = self.plan.engine.load_graph(self.bundle, call.files, self.plan.device, self.threads)
+            plan = self.plan
+            graph = plan.engine.load_graph(self.bundle, call.files, plan.device, self.threads, plan.precision)
         if keep:
             self._graphs[key] = graph
         return graph

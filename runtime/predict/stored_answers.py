@@ -10,7 +10,8 @@ import numpy as np
 from probrt.runtime.bundle.answers import Answers, CallAnswer, read_answers
 from probrt.runtime.bundle.arrays import StoredArray
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import ANSWERS, FileRecord, Manifest
+from probrt.runtime.bundle.manifest import ANSWERS, NOVELTY, FileRecord, Manifest, RunPrecision
+from probrt.runtime.engines.outputs import BFLOAT16_TOLERANCE
 from probrt.runtime.engines.probe import Probe
 from probrt.runtime.engines.probe_process import ProbeCall, ProbeOutput, ProbeResponse
 from probrt.runtime.engines.table import BUILT_IN, Engine
@@ -33,21 +34,32 @@ class Comparison:
 def compare_answers(bundle: Bundle) -> Comparison:
     """Makes every stored call on every installed engine that reads its file, each in a process of its own.
 
+    On processors that can, OpenVINO makes those of float32 files in bfloat16 too.
     Raises BundleError if the bundle stores no answers, or not of all its graphs.
     """
     answers = read_answers(bundle)
     _check_complete(bundle.manifest, answers)
     faults, count, names = [], 0, []
-    for engine in BUILT_IN:
-        calls = [call for call in answers.calls if engine.installed and _can_run(bundle.manifest, engine, call)]
+    for engine, precision in _list_runs():
+        calls = [call for call in answers.calls if _can_run(bundle.manifest, engine, call, precision)]
+        name = engine.name if precision == "float32" else f"{engine.name} in {precision}"
         if calls:
-            names.append(engine.name)
+            names.append(name)
             count += len(calls)
-        for call, response in _run_calls(bundle, engine, answers, calls):
-            fault = _judge(bundle.manifest, call, response)
+        for call, response in _run_calls(bundle, engine, answers, calls, precision):
+            fault = _judge(bundle.manifest, call, response, precision)
             if fault:
-                faults.append(f"{_label(call)}: on {engine.name} {fault}")
+                faults.append(f"{_label(call)}: on {name} {fault}")
     return Comparison(count, tuple(names), tuple(faults))
+
+
+def _list_runs() -> Iterator[tuple[Engine, RunPrecision]]:
+    """Yields each installed engine, and its arithmetic."""
+    for engine in BUILT_IN:
+        if engine.installed:
+            yield engine, "float32"
+            if engine.has_bfloat16("cpu"):
+                yield engine, "bfloat16"
 
 
 def _check_complete(manifest: Manifest, answers: Answers) -> None:
@@ -60,11 +72,11 @@ def _check_complete(manifest: Manifest, answers: Answers) -> None:
 
 
 def _run_calls(
-    bundle: Bundle, engine: Engine, answers: Answers, calls: Sequence[CallAnswer]
+    bundle: Bundle, engine: Engine, answers: Answers, calls: Sequence[CallAnswer], precision: RunPrecision
 ) -> Iterator[tuple[CallAnswer, ProbeResponse]]:
     """Yields the response to each call; a call that ends its process leaves the rest to another."""
     while calls:
-        with Probe(bundle, engine, [_make_probe(bundle.manifest, answers, call) for call in calls]) as probe:
+        with Probe(bundle, engine, [_make_probe(bundle.manifest, answers, call) for call in calls], precision) as probe:
             responses = probe.wait()
         yield from zip(calls, responses, strict=False)
         calls = calls[len(responses) :]
@@ -91,14 +103,16 @@ def _files(manifest: Manifest, call: CallAnswer) -> list[FileRecord]:
     return [file] if file.format != "savedmodel" else [file for file in manifest.files if file.format == "savedmodel"]
 
 
-def _can_run(manifest: Manifest, engine: Engine, call: CallAnswer) -> bool:
+def _can_run(manifest: Manifest, engine: Engine, call: CallAnswer, precision: RunPrecision) -> bool:
     file = next(file for file in manifest.files if file.path == call.file)
+    if precision == "bfloat16" and file.precision != "float32":
+        return False
     if file.format != engine.format or (file.variant == "sampled" and not engine.words):
         return False
     return engine.int8_sequences or file.precision != "int8" or len(manifest.input.shape) != 2
 
 
-def _judge(manifest: Manifest, call: CallAnswer, response: ProbeResponse) -> str:
+def _judge(manifest: Manifest, call: CallAnswer, response: ProbeResponse, precision: RunPrecision) -> str:
     """Returns what is wrong with a response, as the end of a sentence; empty if nothing is."""
     if response.fault:
         return f"it fails: {response.fault}"
@@ -109,16 +123,30 @@ def _judge(manifest: Manifest, call: CallAnswer, response: ProbeResponse) -> str
         for row in manifest.parity
         if row.file == call.file and row.signature in ("", call.signature)
     }
-    faults = (_compare(name, output, call.outputs, tolerances) for name, output in sorted(response.outputs.items()))
+    if precision == "bfloat16":
+        # A p-value is a step function of the score, which is compared itself.
+        response.outputs.pop(f"{NOVELTY}.p_value", None)
+        tolerances = {}
+    share = BFLOAT16_TOLERANCE if precision == "bfloat16" else _TOLERANCE
+    faults = (
+        _compare(name, output, call.outputs, tolerances, share) for name, output in sorted(response.outputs.items())
+    )
     return next(filter(None, faults), "")
 
 
-def _compare(name: str, output: ProbeOutput, stored: Mapping[str, StoredArray], tolerances: Mapping[str, float]) -> str:
+def _compare(
+    name: str,
+    output: ProbeOutput,
+    stored: Mapping[str, StoredArray],
+    tolerances: Mapping[str, float],
+    share: float,
+) -> str:
+    """Returns how an output differs; `share` of the largest value is allowed where no tolerance is stated."""
     values, expected = output.entries.read(), stored[name].read()
     if values.shape != expected.shape:
         return f"{name} has {list(values.shape)} stored entries, at export {list(expected.shape)}"
     largest = float(np.max(np.abs(expected), where=np.isfinite(expected), initial=1.0))
-    allowed = tolerances.get(name, _TOLERANCE * largest)
+    allowed = tolerances.get(name, share * largest)
     with np.errstate(invalid="ignore"):
         differences = np.where((values == expected) | (np.isnan(values) & np.isnan(expected)), 0, values - expected)
     difference = float(np.abs(differences).max(initial=0.0))

@@ -12,6 +12,7 @@ from probrt.runtime.errors import ImageError
 from probrt.runtime.images.batches import ImageBatch, load_batches
 from probrt.runtime.images.loader import LoadedImage, Reader, open_reader
 from probrt.runtime.predict.answer import Prediction
+from probrt.runtime.predict.choose import Plan
 from probrt.runtime.predict.draw_policy import DrawPolicy
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.kinds import KINDS
@@ -36,13 +37,13 @@ class Tally:
 class RowMaker:
     """Makes the rows of a run.
 
-    engine: its name. thresholds: by head, of `choose_thresholds`. maps: where per-position answers go; None leaves
+    plan: what answers. thresholds: by head, of `choose_thresholds`. maps: where per-position answers go; None leaves
     them out. novelty: None if the bundle has none. review: None leaves the flag out. first: how many rows there are
     already, for the numbers of the maps.
     """
 
     bundle: Bundle
-    engine: str
+    plan: Plan
     thresholds: Mapping[str, Conformal]
     maps: Maps | None = None
     novelty: NoveltyRows | None = None
@@ -83,7 +84,8 @@ class RowMaker:
         return self._complete(start | {"draws": None}, None, None, None)
 
     def _complete(self, start: Row, heads: Row | None, quantities: Quantities | None, novelty: Row | None) -> Row:
-        row = start | {"engine": self.engine, "bundle": self.bundle.label}
+        plan = self.plan
+        row = start | {"engine": plan.engine.name, "precision": plan.precision, "bundle": self.bundle.label}
         if self.novelty is not None:
             row["novelty"] = novelty
         if self.review is not None:

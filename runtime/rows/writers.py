@@ -23,7 +23,7 @@ from probrt.runtime.rows.novelty import NoveltyRows
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.overlay import can_overlay
 
-FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "bundle")
+FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "precision", "bundle")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_SUFFIXES, ".csv", ".parquet")
 PARQUET_GROUP = 4096

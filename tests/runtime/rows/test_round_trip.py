@@ -29,16 +29,16 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 def make_row(name: str, numbers: list[float] | None) -> Row:
     start = {"file": name, "sha256": "0" * 64, "status": "error" if numbers is None else "ok"}
     if numbers is None:
-        fields = start | {"error": "cannot be decoded", "draws": None, "engine": "litert", "bundle": "shapes/1"}
-        return fields | {"review": True, "heads": None}
+        fields = start | {"error": "cannot be decoded", "draws": None, "engine": "litert", "precision": "int8"}
+        return fields | {"bundle": "shapes/1", "review": True, "heads": None}
     a, b, c = numbers
     quantities = {"total": a, "aleatoric": b, "epistemic": c}
     heads = {
         "shape": {"mean": [a, b, c], **quantities, "label": "1e3", "probability": a, "set": [], "coverage": 0.9},
         "slant": {"mean": a, **quantities, "interval": [a, b], "coverage": 0.9},
     }
-    fields = start | {"error": None, "draws": 8, "engine": "litert", "bundle": "shapes/1"}
-    return fields | {"review": False, "heads": heads}
+    fields = start | {"error": None, "draws": 8, "engine": "litert", "precision": "int8"}
+    return fields | {"bundle": "shapes/1", "review": False, "heads": heads}
 
 
 ROWS = st.lists(st.builds(make_row, NAMES, st.none() | st.lists(NUMBERS, min_size=3, max_size=3)), max_size=6)
