@@ -83,7 +83,7 @@ class TableModel:
         rows: list[Row] = []
         maker = RowMaker(
             bundle=self._bundle,
-            engine=predictor.plan.engine.name,
+            plan=predictor.plan,
             thresholds=choose_thresholds(manifest),
             maps=ListedMaps(),
             novelty=choose_novelty(manifest, None),
