@@ -17,6 +17,7 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.trainer import backbones, heads, layers
 from probrt.trainer.build import build_model
 from probrt.trainer.keras_internals import flatten_layers
+from probrt.trainer.layers.append_one import AppendOne
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.layers.weight_settings import WeightSettings
@@ -194,6 +195,8 @@ CASES: tuple[Case, ...] = (
         kernel_prior={"name": "laplace"},
         estimator="reparameterization",
     ),
+    stack("append_one", [6], of(AppendOne), of(layers.Dense, 4, kernel_posterior={"name": "full_normal"}, name="dense")),
+    conv2d("conv2d_kronecker", kernel_posterior={"name": "kronecker_normal"}),
     named("conv3d_laplace_prior", layers.Conv3D, kernel_prior={"name": "laplace"}, estimator="flipout"),
     named("conv3d_mixture", layers.Conv3D, kernel_posterior={"name": "normal_mixture"}, estimator="flipout"),
     named(

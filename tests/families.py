@@ -16,6 +16,8 @@ POSTERIORS: dict[str, posteriors.Posterior] = {
     "beta": posteriors.Beta(low=-1.0, high=2.0, initial_scale=0.5),
     "gamma": posteriors.Gamma(0.5),
     "low_rank_normal": posteriors.LowRankNormal(rank=2, initial_scale=0.5),
+    "full_normal": posteriors.FullNormal(0.5),
+    "kronecker_normal": posteriors.KroneckerNormal(0.5),
     "rank_one": posteriors.RankOne(0.3),
     "vae": posteriors.Vae(latent=2, hidden=8, initial_scale=0.3),
 }

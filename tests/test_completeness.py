@@ -9,6 +9,7 @@ from cases import CASES
 
 from probrt.trainer import backbones, heads, layers
 from probrt.trainer.keras_internals import flatten_layers
+from probrt.trainer.layers.append_one import AppendOne
 from probrt.trainer.layers.base import ProbabilisticLayer
 from probrt.trainer.layers.coordinates import Coordinates
 from probrt.trainer.layers.dropout import ChannelDropout
@@ -37,7 +38,10 @@ def used() -> set[object]:
 @pytest.mark.parametrize(
     ("kind", "public"),
     [
-        ("layer", [*(getattr(layers, name) for name in layers.__all__), ChannelDropout, Coordinates, MaxPool, UpTo]),
+        (
+            "layer",
+            [*(getattr(layers, name) for name in layers.__all__), AppendOne, ChannelDropout, Coordinates, MaxPool, UpTo],
+        ),
         ("posterior", posteriors.POSTERIORS.built_in),
         ("prior", priors.PRIORS.built_in),
         ("head", heads.HEADS.built_in),

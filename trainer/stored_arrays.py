@@ -47,8 +47,11 @@ def read_arrays(path: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def check_weights_file(path: Path, network: keras.Model) -> None:
-    """Raises ValueError for an HDF5 file that refers to other files, or holds much more than a network's variables."""
+def check_weights_file(path: Path, network: keras.Model, factor: int = _WEIGHTS_FACTOR) -> None:
+    """Raises ValueError for an HDF5 file that refers to other files, or holds much more than a network's variables.
+
+    factor: how many times the bytes of the variables it may hold.
+    """
     import h5py
 
     datasets: list[h5py.Dataset] = []
@@ -68,7 +71,7 @@ def check_weights_file(path: Path, network: keras.Model) -> None:
             raise ValueError(f"{outside[0][:80]} lies in another file")
         declared = sum(dataset.nbytes for dataset in datasets)
     expected = sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in network.variables)
-    if declared > expected * _WEIGHTS_FACTOR + _WEIGHTS_MARGIN:
+    if declared > expected * factor + _WEIGHTS_MARGIN:
         raise ValueError(f"it declares {declared} bytes, the network has {expected}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -52,14 +52,14 @@ _APPLICATIONS = tuple(f"keras.src.applications.{name}" for name in ("convnext", 
 _FUNCTION_MODULES = ("builtins", "keras.activations")
 
 
-def vet_architecture(text: str) -> str:
+def vet_architecture(text: str, more_layers: Collection[str] = ()) -> str:
     """Returns the JSON of a network, written anew so that every reader understands it alike.
 
-    Raises ValueError, with the class, if it names one that is not allowed; RecursionError if it nests without end.
+    more_layers: names of layers of Keras that are allowed besides SAFE_LAYERS. Raises ValueError, with the class, if it names one that is not allowed; RecursionError if it nests without end.
     """
     content = json.loads(text)
     for record in _find_objects(content):
-        if not _is_allowed(record):
+        if not (_is_allowed(record) or _is_one_of(record, more_layers)):
             raise ValueError(
                 f"it names the class {str(record['class_name'])[:80]!r} of {str(record.get('module'))[:80]!r}, which "
                 "may call code or read files; a model directory holds Keras's and probrt's layers, and those that "
@@ -104,6 +104,11 @@ def _is_allowed(record: dict[str, Any]) -> bool:
     if module in _OPERATIONS:
         return _is_class(importlib.import_module(module), name, keras.Operation)
     return module in _SETTINGS and _is_class(importlib.import_module(module), name, _SETTINGS[module])
+
+
+def _is_one_of(record: dict[str, Any], layers: Collection[str]) -> bool:
+    name, registered = record["class_name"], record.get("registered_name")
+    return record.get("module") == "keras.layers" and isinstance(name, str) and name in layers and not registered
 
 
 def _is_activation(name: str, module: str) -> bool:

@@ -36,12 +36,25 @@ def test_draws_have_the_moments_and_quantiles_of_tfp(name):
     assert gap < 2.2 / math.sqrt(COUNT)
 
 
-def test_low_rank_draws_have_the_covariance_of_tfp():
-    random_weight = weight(POSTERIORS["low_rank_normal"])
+@pytest.mark.parametrize("name", ["low_rank_normal", "full_normal"])
+def test_joint_draws_have_the_covariance_of_tfp(name):
+    random_weight = weight(POSTERIORS[name])
     samples = draws(random_weight, COUNT).reshape(COUNT, -1)
     centred = samples - random_weight.mean().numpy().reshape(-1)
     products = centred[:, :, None] * centred[:, None, :]
     assert_mean(products, random_weight.posterior.distribution(values(random_weight)).covariance().numpy())
+
+
+def test_kronecker_draws_have_the_covariance_of_rotated_normals():
+    random_weight = weight(POSTERIORS["kronecker_normal"])
+    inputs, outputs = (np.linalg.qr(np.random.default_rng(size).normal(size=(size, size)))[0] for size in (3, 2))
+    random_weight.parameters["inputs_rotation"].assign(inputs)
+    random_weight.parameters["outputs_rotation"].assign(outputs)
+    variance = random_weight.posterior.distribution(values(random_weight)).variance().numpy()
+    rotation = np.kron(inputs, outputs)
+    expected = rotation @ np.diag(variance.reshape(-1)) @ rotation.T
+    centred = (draws(random_weight, COUNT) - random_weight.mean().numpy()).reshape(COUNT, -1)
+    assert_mean(centred[:, :, None] * centred[:, None, :], expected)
 
 
 def test_rank_one_draws_have_the_variance_of_a_product():
@@ -94,10 +107,11 @@ def test_gradients_of_the_elbo_match_quadrature(name):
         _assert_gradient(estimates, exact.numpy())
 
 
-@pytest.mark.parametrize("name", ["low_rank_normal", "rank_one", "vae"])
+@pytest.mark.parametrize("name", ["low_rank_normal", "full_normal", "kronecker_normal", "rank_one", "vae"])
 def test_gradients_of_the_elbo_match_finite_differences(name):
     """Smooth in the noise, so a many-sample estimate on fixed noise has a derivative to compare with."""
     random_weight = weight(POSTERIORS[name], priors.Normal(1.0, 0.7))
+    trained = [variable for variable in random_weight.parameters.values() if variable.trainable]
     noise = random_weight.noise(11, tf.range(64))
 
     @tf.function(autograph=False)
@@ -105,10 +119,10 @@ def test_gradients_of_the_elbo_match_finite_differences(name):
         with tf.GradientTape() as tape:
             elbos = tf.map_fn(lambda noise: _elbo(random_weight, noise), noise)
             elbo = tf.reduce_mean(elbos)
-        return elbo, tape.gradient(elbo, [variable.value for variable in random_weight.parameters.values()])
+        return elbo, tape.gradient(elbo, [variable.value for variable in trained])
 
     _, gradients = estimate()
-    for variable, gradient in zip(random_weight.parameters.values(), gradients, strict=True):
+    for variable, gradient in zip(trained, gradients, strict=True):
         start = variable.numpy()
         way = np.sign(np.random.default_rng(0).normal(size=start.shape)).astype(np.float32)
         ends = []

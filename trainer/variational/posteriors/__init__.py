@@ -13,6 +13,8 @@ from probrt.trainer.variational.parameters import Parameter, Parameters, softplu
 from probrt.trainer.variational.posteriors.base import Posterior
 from probrt.trainer.variational.posteriors.bounded import BetaPosterior as Beta
 from probrt.trainer.variational.posteriors.bounded import GammaPosterior as Gamma
+from probrt.trainer.variational.posteriors.full import FullNormalPosterior as FullNormal
+from probrt.trainer.variational.posteriors.full import KroneckerNormalPosterior as KroneckerNormal
 from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior as Laplace
 from probrt.trainer.variational.posteriors.location_scale import LogNormalPosterior as LogNormal
 from probrt.trainer.variational.posteriors.location_scale import NormalPosterior as Normal
@@ -25,7 +27,9 @@ __all__ = [
     "POSTERIORS",
     "AnyPosterior",
     "Beta",
+    "FullNormal",
     "Gamma",
+    "KroneckerNormal",
     "Laplace",
     "LogNormal",
     "LowRankNormal",
@@ -40,7 +44,21 @@ __all__ = [
 ]
 
 POSTERIORS = ExtensionPoint(
-    "posterior", Posterior, (Normal, Laplace, LogNormal, NormalMixture, Beta, Gamma, LowRankNormal, RankOne, Vae)
+    "posterior",
+    Posterior,
+    (
+        Normal,
+        Laplace,
+        LogNormal,
+        NormalMixture,
+        Beta,
+        Gamma,
+        LowRankNormal,
+        FullNormal,
+        KroneckerNormal,
+        RankOne,
+        Vae,
+    ),
 )
 if TYPE_CHECKING:
     AnyPosterior = Posterior
