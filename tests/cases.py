@@ -195,7 +195,9 @@ CASES: tuple[Case, ...] = (
         kernel_prior={"name": "laplace"},
         estimator="reparameterization",
     ),
-    stack("append_one", [6], of(AppendOne), of(layers.Dense, 4, kernel_posterior={"name": "full_normal"}, name="dense")),
+    stack(
+        "append_one", [6], of(AppendOne), of(layers.Dense, 4, kernel_posterior={"name": "full_normal"}, name="dense")
+    ),
     conv2d("conv2d_kronecker", kernel_posterior={"name": "kronecker_normal"}),
     named("conv3d_laplace_prior", layers.Conv3D, kernel_prior={"name": "laplace"}, estimator="flipout"),
     named("conv3d_mixture", layers.Conv3D, kernel_posterior={"name": "normal_mixture"}, estimator="flipout"),

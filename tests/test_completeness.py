@@ -40,7 +40,14 @@ def used() -> set[object]:
     [
         (
             "layer",
-            [*(getattr(layers, name) for name in layers.__all__), AppendOne, ChannelDropout, Coordinates, MaxPool, UpTo],
+            [
+                *(getattr(layers, name) for name in layers.__all__),
+                AppendOne,
+                ChannelDropout,
+                Coordinates,
+                MaxPool,
+                UpTo,
+            ],
         ),
         ("posterior", posteriors.POSTERIORS.built_in),
         ("prior", priors.PRIORS.built_in),

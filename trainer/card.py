@@ -24,15 +24,48 @@ _FEW_EXAMPLES = 30
 
 def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mapping[str, Any]) -> str:
     """Returns the card as Markdown. provenance: as in model.json."""
+    quality = _describe_quality(model.heads, provenance["metrics"])
+    made = _describe_fit(config.fit, config.seed, provenance)
+    return _write_card(model, dataset, provenance, quality, made, grouped=bool(config.data.group))
+
+
+def make_adopted_card(model: Model, dataset: Dataset, provenance: Mapping[str, Any], *, grouped: bool) -> str:
+    """Returns the card of a model that `probrt adopt` made from a finished network, as Markdown.
+
+    grouped: whether the data name groups.
+    """
+    before, after = provenance["scores"]["before"], provenance["scores"]["after"]
+    quality = ["On the held-out split:", "", "| head | measure | before | after |", "|---|---|---|---|"]
+    for head, scores in before.items():
+        quality += [f"| {head} | {name} | {value:.4f} | {after[head][name]:.4f} |" for name, value in scores.items()]
+    adopted = provenance["adopted"]
+    made = [
+        f"- adopted from the finished network {adopted['model']!r} by {adopted['method']}; pixel values: "
+        f"{adopted['values']}",
+        "- whether the network was trained on the held-out images above is not known here; if so, the scores flatter",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+    ]
+    return _write_card(model, dataset, provenance, quality, made, grouped=grouped)
+
+
+def _write_card(
+    model: Model,
+    dataset: Dataset,
+    provenance: Mapping[str, Any],
+    quality: list[str],
+    made: list[str],
+    *,
+    grouped: bool,
+) -> str:
     sections = {
         "What it answers": [_describe_head(head) for head in model.heads],
         "What it takes": [_describe_input(model.input)],
         "Data": _describe_data(model.heads, dataset),
-        "Quality": _describe_quality(model.heads, provenance["metrics"]),
+        "Quality": quality,
         "Calibration": [f"- {describe_calibration(calibration)}" for calibration in model.calibration],
         "Novelty": [f"- {provenance['novelty']}"],
-        "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, config)],
-        "How it was made": _describe_fit(config.fit, config.seed, provenance),
+        "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, grouped)],
+        "How it was made": made,
     }
     return renew_sections(f"# {model.name}\n", sections)
 
@@ -58,8 +91,8 @@ def describe_recalibration(calibrations: Sequence[Calibration], examples: int, d
     ]
 
 
-def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> list[str]:
-    """Returns the uses that the data do not support, one sentence each."""
+def list_limits(heads: Sequence[AnyHead], dataset: Dataset, grouped: bool) -> list[str]:
+    """Returns the uses that the data do not support, one sentence each; grouped: whether the data name groups."""
     train = dataset.splits["train"]
     limits = [
         "Inputs of another source or kind than the data above: nothing here was measured on them. A small p-value of "
@@ -76,7 +109,7 @@ def list_limits(heads: Sequence[AnyHead], dataset: Dataset, config: Config) -> l
         limits.append(
             "Decisions that need an unbiased score: there is no test split; validation chose the calibration."
         )
-    if not config.data.group:
+    if not grouped:
         limits.append(
             "Claims about new groups (patients, sites, devices): the data name no group, so equal groups may be in "
             "training and held-out splits."

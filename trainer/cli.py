@@ -7,12 +7,21 @@ import contextlib
 import logging
 import os
 import tempfile
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from probrt.runtime.errors import DataError, MissingError, StorageError, UsageError
+
+
+class AdoptionMethod(StrEnum):
+    """How a finished model becomes Bayesian."""
+
+    laplace = "laplace"
+    moped = "moped"
+
 
 _MINUTES = "Minutes of training: a few trial steps on this machine choose the epochs."
 
@@ -79,17 +88,61 @@ def train(
 
 
 def adopt(
-    builder: Annotated[str, typer.Argument(help="module:function that builds the tf_keras model of tfp.layers.")],
-    weights: Annotated[Path, typer.Argument(help="The model's save_weights file.")],
-    card: Annotated[Path, typer.Argument(help="A TOML file with name, [input] and [[heads]].")],
-    images: Annotated[Path, typer.Option(help="Some raw inputs for checks at export, as a .npy array.")],
+    model: Annotated[str, typer.Argument(help="A .keras file, or module:function that returns a Keras model.")],
+    weights: Annotated[Path | None, typer.Argument(help="Of a tfp.layers model: its save_weights file.")] = None,
+    card: Annotated[
+        Path | None, typer.Argument(help="Of a tfp.layers model: a TOML file with name, [input] and [[heads]].")
+    ] = None,
+    heads: Annotated[Path | None, typer.Option(help="A TOML file with the [[heads]] of the Keras model.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of labelled images, read as for init.")] = None,
+    method: Annotated[
+        AdoptionMethod, typer.Option(help="How its weights become random; laplace needs a final Dense layer.")
+    ] = AdoptionMethod.laplace,
+    last: Annotated[int | None, typer.Option(min=1, help="moped: only the last layers; default: all.")] = None,
+    delta: Annotated[float, typer.Option(min=1e-4, help="moped: standard deviation, of each weight.")] = 0.1,
+    steps: Annotated[int, typer.Option(min=0, help="moped: steps of fitting.")] = 80,
+    images: Annotated[
+        Path | None, typer.Option(help="Of a tfp.layers model: raw inputs for checks at export, as a .npy array.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path("model"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model directory.")] = False,
 ) -> int:
-    """Turn a legacy model of TFP's own layers into a model directory."""
+    """Turn a finished Keras model, or one of TFP's own layers, into a model directory."""
+    legacy, finished = (weights, card, images), (heads, data)
+    if None in (legacy if any(legacy) else finished) or (any(legacy) and any(finished)):
+        raise UsageError(
+            "a Keras model takes MODEL.keras --heads heads.toml --data FOLDER; a model of tfp.layers takes "
+            "module:function weights.h5 card.toml --images images.npy"
+        )
     _refuse_existing(out, overwrite, "choose another name, or replace it with --overwrite")
+    if data is not None and not data.is_dir():
+        raise UsageError(f"--data {data}: no such folder of labelled images")
     _check_writable(out)
     _prepare_tensorflow()
+    if heads is not None and data is not None:
+        settings = {"method": method.value, "last": last, "delta": delta, "steps": steps}
+        _adopt_finished(model, heads, data, out, settings)
+    elif weights is not None and card is not None and images is not None:
+        _adopt_legacy(model, weights, card, images, out)
+    return 0
+
+
+def _adopt_finished(source: str, heads: Path, data: Path, out: Path, settings: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from probrt.runtime.hush import hush
+
+    console = Console(highlight=False)
+    with console.status("loading TensorFlow"), hush():
+        from probrt.trainer.adopt.keras_card import load_keras_card
+        from probrt.trainer.adopt.keras_command import Adoption, adopt_keras, load_source
+    card = load_keras_card(heads)
+    with console.status(f"reading {source}"):
+        network, name = load_source(source)
+    adopt_keras(network, card, data, out, name=name, adoption=Adoption(**settings), console=console)
+
+
+def _adopt_legacy(builder: str, weights: Path, card: Path, images: Path, out: Path) -> None:
     from probrt.runtime.hush import hush
 
     with hush():
@@ -104,7 +157,6 @@ def adopt(
         raise DataError(f"{images}: not a .npy array of numbers ({error})") from None
     adopt_model(builder, weights, out, name=adoption.name, input=adoption.input, heads=adoption.heads, images=inputs)
     typer.echo(f"{out}: adopted {builder}; next: probrt export {out}")
-    return 0
 
 
 def evaluate(

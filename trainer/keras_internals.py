@@ -42,6 +42,24 @@ def producer(tensor: keras.KerasTensor) -> GraphNode:
     return GraphNode(node.operation, node.input_tensors, node.outputs)
 
 
+def inline_layers(network: keras.Model, inputs: Any, skip: Callable[[Any], bool]) -> Any:
+    """Calls the layers of a functional network, and of those nested in it, on new inputs one by one.
+
+    skip: whether a layer is left out, so that its input is its output.
+    """
+
+    def choose(operation: Any) -> Callable[..., Any]:
+        if skip(operation):
+            return lambda tensor, *_, **__: tensor
+        if isinstance(operation, keras.Sequential) and operation.built:
+            operation = keras.Model(operation.inputs, operation.outputs)
+        if isinstance(operation, keras.Model) and is_functional(operation):
+            return lambda tensors, *_, **__: inline_layers(operation, tensors, skip)
+        return operation  # type: ignore[no-any-return]
+
+    return network._run_through_graph(inputs, choose)
+
+
 def call_layers(network: keras.Model, inputs: Any) -> Mapping[str, keras.KerasTensor]:
     """Calls the layers of a functional network on new inputs one by one, so that they become the caller's nodes."""
 

@@ -55,7 +55,8 @@ _FUNCTION_MODULES = ("builtins", "keras.activations")
 def vet_architecture(text: str, more_layers: Collection[str] = ()) -> str:
     """Returns the JSON of a network, written anew so that every reader understands it alike.
 
-    more_layers: names of layers of Keras that are allowed besides SAFE_LAYERS. Raises ValueError, with the class, if it names one that is not allowed; RecursionError if it nests without end.
+    more_layers: names of layers of Keras that are allowed besides SAFE_LAYERS. Raises ValueError, with the class, if it
+    names one that is not allowed; RecursionError if it nests without end.
     """
     content = json.loads(text)
     for record in _find_objects(content):

@@ -49,7 +49,7 @@ COMMANDS = (
     Command("train", "probrt.trainer.cli:train", "train a probabilistic conv net on labelled images"),
     Command("evaluate", "probrt.trainer.cli:evaluate", "score a trained model on held-out images"),
     Command("calibrate", "probrt.runtime.commands.calibrate:calibrate", "renew calibration on images of your own"),
-    Command("adopt", "probrt.trainer.cli:adopt", "turn a model of TFP layers into a trained model"),
+    Command("adopt", "probrt.trainer.cli:adopt", "make a finished Keras model Bayesian"),
     Command("export", "probrt.exporter.cli:export", "turn a trained model into a bundle"),
     Command("predict", "probrt.runtime.commands.predict:predict", "predict images with uncertainty, one row each"),
     Command("inspect", "probrt.runtime.commands.inspect:inspect", "print what a bundle holds"),

@@ -45,7 +45,7 @@ def read_keras_file(path: Path) -> keras.Model:
         return network
     except zipfile.BadZipFile:
         raise DataError(
-            f"{path}: not a .keras file; load it with keras.models.load_model and save it again with model.save('x.keras')"
+            f"{path}: not a .keras file; load it with keras.models.load_model and save it again as x.keras"
         ) from None
     except Exception as error:  # a damaged file can fail anywhere in the libraries behind
         raise DataError(f"{path}: cannot be adopted: {one_line(error)[:300]}") from None

@@ -53,6 +53,9 @@ def read_scored_split(
     if "config" in stored.provenance:
         config = convert_record(stored.provenance["config"], Config)
         settings, seed = config.data, config.seed
+    elif "source" in stored.provenance:  # of an adopted model, which has no config
+        settings = convert_record(stored.provenance["source"]["data"], DataSettings)
+        seed = stored.provenance["source"]["seed"]
     source = ModelSource(settings, stored.input, stored.heads, seed)
     digest = stored.provenance.get("data_digest")
     if other is not None:
