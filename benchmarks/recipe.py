@@ -10,7 +10,8 @@
 | corruptions | the first fold's digits, changed in 15 ways | probrt, deterministic, five deterministic nets |
 
 The deterministic networks have the same config with `bayesian = "none"`, so the same trunk, schedule and augmentation.
-The plain CNN has as many weights as the deterministic network and trains as long as probrt's model. Every network is
+The plain CNN has as many weights as the deterministic network and trains for as many CPU seconds as probrt's model:
+other work on the machine changes the time on the clock, not these. Every network is
 trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers lie in --out, so
 an interrupted run continues where it stopped. --quick takes one fold, three epochs and no ensembles.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -82,19 +84,35 @@ def train(run: Run, data: Path, out: Path) -> Path:
         model = out / "models" / run.name
         probrt = Path(sys.executable).parent / "probrt"
         resume = "--resume" if (model / "checkpoints").exists() else "--overwrite"
-        subprocess.run([probrt, "train", config, "--out", model, resume], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run([sys.executable, __file__, "--answer", model, config, file], check=True)
+        used = out / f"{run.name}.seconds"  # of this training so far, also of parts that were interrupted
+        if resume == "--overwrite":
+            used.unlink(missing_ok=True)
+        before = child_seconds() - (float(used.read_text()) if used.exists() else 0.0)
+        try:
+            subprocess.run([probrt, "train", config, "--out", model, resume], check=True, stdout=subprocess.DEVNULL)
+        finally:
+            used.write_text(str(child_seconds() - before))
+        subprocess.run([sys.executable, __file__, "--answer", model, config, file, used], check=True)
     return file
 
 
-def answer(model_folder: Path, config: Path, file: Path) -> None:
-    """Stores the probabilities of a trained model for the test images and, of digits, for their corruptions."""
+def child_seconds() -> float:
+    """Returns the CPU seconds of all processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def answer(model_folder: Path, config: Path, file: Path, used: Path) -> None:
+    """Stores the probabilities of a trained model for the test images and, of digits, for their corruptions.
+
+    used: a file with the CPU seconds of the training.
+    """
     from probrt.trainer import data, store
     from probrt.trainer.calibration.calibrate import predict_examples
     from probrt.trainer.config.config import load_config
     from probrt.trainer.data import Examples
 
-    model, stored = store.load_model(model_folder)
+    model, _ = store.load_model(model_folder)
     settings = load_config(config)
     test = data.read_dataset(settings, config.parent).splits["test"]
     (head,) = model.heads
@@ -111,7 +129,7 @@ def answer(model_folder: Path, config: Path, file: Path) -> None:
     write_npz(
         file,
         labels=test.targets[head.name],
-        seconds=stored.provenance["seconds"],
+        seconds=float(used.read_text()),
         weights=weights,
         **probabilities,
     )
@@ -197,7 +215,7 @@ def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -
 
 def print_part(part: str, files: dict[str, list[list[Path]]]) -> None:
     """Prints the scores of the test images, pooled over folds."""
-    titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "training, min"]
+    titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "CPU minutes"]
     print(f"\n{part}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for method, folds in files.items():
         parts = [read_answers(networks, "test") for networks in folds]
@@ -231,7 +249,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
-    parser.add_argument("--answer", nargs=3, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", nargs=4, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plain", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:

@@ -12,8 +12,8 @@ import numpy as np
 def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) -> tuple[np.ndarray, float]:
     """Fits the network on the data and with the augmentation of a probrt config.
 
-    weight_count: the network has about as many weights. seconds: it trains about as long. Returns the class
-    probabilities of the test images, and the seconds of training.
+    weight_count: the network has about as many weights. seconds: it trains for about as many CPU seconds. Returns the
+    class probabilities of the test images, and the CPU seconds of training.
     """
     import keras
     import tensorflow as tf
@@ -28,7 +28,7 @@ def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) ->
     model = _build(settings.input.shape, head.channels, weight_count)
     batch = settings.fit.batch
     per_epoch = math.ceil(len(splits["train"]) / batch)
-    rate, start = 1e-3, time.monotonic()
+    rate, start = 1e-3, time.process_time()
     model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def make_batches(epoch: int) -> tf.data.Dataset:
@@ -46,11 +46,11 @@ def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) ->
 
     epoch = 0
     # The rate falls along the same cosine as probrt's, but over time: the number of epochs that fit is unknown.
-    while (elapsed := time.monotonic() - start) < seconds:
+    while (elapsed := time.process_time() - start) < seconds:
         model.optimizer.learning_rate = rate * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))
         model.fit(make_batches(epoch), verbose=0)
         epoch += 1
-    elapsed = time.monotonic() - start
+    elapsed = time.process_time() - start
     logits = model.predict(splits["test"].images.astype(np.float32), batch_size=256, verbose=0)
     return tf.nn.softmax(logits).numpy(), elapsed
 

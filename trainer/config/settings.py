@@ -23,6 +23,9 @@ class Augmentation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     zoom: largest change of size; 0.1 means ± 10 %.
     brightness, contrast: largest change, as a fraction of the input's range.
     noise: standard deviation of added noise, as a fraction of the input's range.
+    photometric: share of the images that get a random mix of brightness, contrast, blur or sharpening, smooth texture
+        and pixel noise; "auto" is a quarter where every head tells classes of whole pictures with a known range,
+        else 0.
     """
 
     shift: NaturalInt = 0
@@ -33,6 +36,7 @@ class Augmentation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     brightness: FractionBelowOne = 0.0
     contrast: FractionBelowOne = 0.0
     noise: FractionBelowOne = 0.0
+    photometric: Fraction | Literal["auto"] = 0.0
 
     @property
     def changes(self) -> bool:
@@ -61,13 +65,14 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
     group: str = ""
     validation: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     test: FractionBelowOne = 0.1
+    photometric: Fraction | Literal["auto"] = "auto"
 
 
 class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is fitted.
 
-    kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is a
-        tenth of the training examples per random weight, at most 1: the KL of independent weights grows with their
+    kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is
+        0.03 of the training examples per random weight, at most 1: the KL of independent weights grows with their
         number, not with what they know, and would outweigh a small data set.
     kl_warmup: fraction of the steps over which that weight rises from 0.
     draws: weight draws per step; the step averages their log-likelihoods.
@@ -76,6 +81,8 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     clip: largest norm of the gradient.
     average: fraction of the epochs, at the end, whose weights are averaged (Izmailov et al. 2018); 0 takes the last
         weights.
+    mixup: the parameter of the Beta distribution from which the shares of two mixed images come (Zhang et al. 2018);
+        0 mixes none. "auto" is 0.2 where every head tells classes of whole pictures with a known range, else 0.
     loss_weights: weights of the heads' losses besides each head's own `weight`: "fixed" adds none, "learned" learns
         one from each head's noise (Kendall et al. 2018).
     l1, l2: penalties on the deterministic kernels, for absolute values and for squares.
@@ -94,6 +101,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kl_warmup: Fraction = 0.3
     draws: PositiveInt = 1
     average: Fraction = 0.0
+    mixup: Annotated[float, Meta(ge=0)] | Literal["auto"] = "auto"
     loss_weights: Literal["fixed", "learned"] = "fixed"
     l1: Annotated[float, Meta(ge=0)] = 0.0
     l2: Annotated[float, Meta(ge=0)] = 0.0

@@ -17,6 +17,7 @@ import tensorflow as tf
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.config.settings import Augmentation
+from probrt.trainer.data.photometric import change_photometry, photometric_share
 from probrt.trainer.heads import AnyHead
 
 # Random numbers per example: three shifts, three flips, turn, rotate, zoom, brightness, contrast.
@@ -41,8 +42,10 @@ def check_augmentation(settings: Augmentation, input: Input) -> None:
         raise ConfigError(f"data.{'rotate' if settings.rotate else 'zoom'}: only for two-dimensional images")
     if settings.turn and (rank < 2 or input.shape[-3] != input.shape[-2]):
         raise ConfigError(f"data.turn: a quarter turn needs equal sides; the input has {input.shape[:-1]}")
-    for name in ("brightness", "contrast", "noise"):
-        if getattr(settings, name) and input.range is None:
+    if settings.photometric not in ("auto", 0) and rank != 2:
+        raise ConfigError("data.photometric: only for two-dimensional images")
+    for name in ("brightness", "contrast", "noise", "photometric"):
+        if getattr(settings, name) not in ("auto", 0) and input.range is None:
             raise ConfigError(f"data.{name}: is a part of input.range, which the config does not give")
 
 
@@ -74,6 +77,9 @@ def augment(
     for change in (_flip, _turn, _shift, _rotate_and_zoom):
         scene = change(scene, numbers, settings)
     images = _change_colours(scene.images, numbers, settings, input, key)
+    share = photometric_share(settings, heads, input)
+    if share and input.range is not None:
+        images = change_photometry(images, share, input.range, key)
     moved = {name: value[..., 0] if name in flat else value for name, value in scene.maps.items()}
     clipped = {name: _clip_box(box) for name, box in scene.boxes.items()}
     return images, {**targets, **moved, **clipped}

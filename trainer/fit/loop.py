@@ -21,6 +21,7 @@ from probrt.trainer import data
 from probrt.trainer.config.settings import Augmentation, FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
+from probrt.trainer.fit.mixup import mix_batches, resolve_mixup
 from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
 from probrt.trainer.fit.objective import Objective, resolve_kl_weight
 from probrt.trainer.fit.optimizers import make_optimizers
@@ -156,7 +157,7 @@ def _save(run: FitRun, state: FitState, variables: Sequence[keras.Variable], sel
 
 def _batches(model: Model, train: Examples, settings: FitSettings, run: FitRun, steps: range) -> tf.data.Dataset:
     """Returns the batches of the given steps."""
-    return data.training_batches(
+    batches = data.training_batches(
         train,
         batch=settings.batch,
         seed=run.seed,
@@ -165,6 +166,8 @@ def _batches(model: Model, train: Examples, settings: FitSettings, run: FitRun, 
         heads=model.heads,
         input=model.input,
     )
+    mixup = resolve_mixup(settings, model.heads, model.input)
+    return mix_batches(batches, mixup, seed=run.seed, steps=steps) if mixup else batches
 
 
 def _refresh_batch_statistics(model: Model, train: Examples, settings: FitSettings, run: FitRun) -> None:

@@ -15,8 +15,8 @@ from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 
 # The KL of independent weights grows with their number, not with what they know. With this factor it adds about as much
-# to the loss in every network: a few tenths of a nat per example (docs/quality.md).
-_KL_PER_WEIGHT = 0.1
+# to the loss in every network: one or two tenths of a nat per example (docs/quality.md).
+_KL_PER_WEIGHT = 0.03
 
 LossWeights = Literal["fixed", "learned"]
 
@@ -63,7 +63,7 @@ class Objective:
 
 
 def resolve_kl_weight(settings: FitSettings, model: Model, train_count: int) -> FitSettings:
-    """Returns the settings with a number for a `kl_weight` of "auto": a tenth of the examples per weight, at most 1."""
+    """Returns the settings with a number for a `kl_weight` of "auto": 0.03 examples per weight, at most 1."""
     if settings.kl_weight != "auto":
         return settings
     weight_count = sum(math.prod(weight.shape) for weight in model.weights)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.distribute import split_batch
 from probrt.trainer.fit.ivon import Ivon, find_ivon_weights
+from probrt.trainer.fit.mixup import mixed_log_likelihoods
 from probrt.trainer.fit.objective import Objective, total_kl
 from probrt.trainer.fit.optimizers import OptimizerGroup, kl_weight_at
 from probrt.trainer.model import Model
@@ -73,7 +74,7 @@ def make_train_step(
                 handler = TrainingHandler(seed, step * settings.draws + draw, batch["first_row"])
                 with use_handler(handler):
                     channels = model.channels(batch["images"], training=True)
-                    log_likelihoods = objective.log_likelihoods(channels, batch["targets"])
+                    log_likelihoods = mixed_log_likelihoods(objective, channels, batch)
                     loss += tf.reduce_sum(objective.loss(log_likelihoods)) / examples
                     terms += tf.stack([tf.reduce_sum(log_likelihoods[name]) for name in names]) / examples
                     kl += total_kl(model, handler, constant=closed) / settings.draws

@@ -19,16 +19,21 @@ from probrt.trainer.variational.resolve import resolve_prior
 Activation = Literal["relu", "gelu", "elu", "tanh", "swish"]
 
 
+# What a config without a posterior begins with: a wider start takes most of a short fit to narrow (docs/quality.md).
+_NARROW_START = NormalPosterior(initial_scale=0.02)
+
+
 class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the layers of a network get their weights.
 
-    posterior: of kernels; prior: of kernels, left out the usual one of that posterior; estimator: while fitting.
+    posterior: of kernels; left out, normal, with an initial scale of 0.02, or of 0.1 if an estimator is stated.
+    prior: of kernels; left out, the usual one of that posterior. estimator: while fitting.
     bias_posterior, bias_prior: left out, biases are deterministic.
     bayesian: "all" layers, "none", or a regular expression: layers whose name it matches are Bayesian, the
         others deterministic.
     """
 
-    posterior: AnyPosterior = NormalPosterior()
+    posterior: AnyPosterior = _NARROW_START
     prior: AnyPrior | None = None
     estimator: Literal["auto", "reparameterization", "local_reparameterization", "flipout", "ivon"] = "auto"
     bias_posterior: AnyPosterior | None = None
@@ -42,6 +47,8 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"bayesian: {self.bayesian!r} is not a regular expression ({error})") from None
         if self.bias_posterior is not None and self.bias_posterior.kernel_only:
             raise ValueError("bias_posterior: this family needs inputs and outputs; use normal for a bias")
+        if self.posterior is _NARROW_START and self.estimator != "auto":
+            force_setattr(self, "posterior", NormalPosterior())
         # The default is stored, so that --print-config and the model card show it.
         force_setattr(self, "prior", resolve_prior(self.prior, self.posterior, "prior"))
         if reason := explain_refusal(self.estimator, self.posterior, self.prior):

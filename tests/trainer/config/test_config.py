@@ -12,6 +12,7 @@ import pytest
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.config.config import load_config, to_toml
 from probrt.trainer.config.settings import FitSettings
+from probrt.trainer.variational.posteriors.location_scale import NormalPosterior
 from probrt.trainer.variational.priors.families import NormalPrior
 
 WEIGHTS = """
@@ -71,6 +72,26 @@ def test_the_default_prior_is_the_usual_prior_of_the_posterior(tmp_path: Path) -
     config = load_config(path)
     assert config.weights.prior == NormalPrior(loc=1.0, scale=0.1)
     assert "scale = 0.1" in to_toml(config)
+
+
+@pytest.mark.parametrize(
+    ("weights", "scale"),
+    [
+        ("", 0.02),
+        ('[weights]\nestimator = "ivon"', 0.1),
+        ('[weights]\nposterior = { name = "normal" }', 0.1),
+        ('[weights]\nposterior = { name = "normal", initial_scale = 0.02 }\nestimator = "flipout"', 0.02),
+    ],
+)
+def test_only_a_config_that_states_neither_posterior_nor_estimator_starts_narrow(
+    tmp_path: Path, weights: str, scale: float
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"{GOOD.removesuffix(WEIGHTS)}\n{weights}\n")
+    config = load_config(path)
+    assert config.weights.posterior == NormalPosterior(initial_scale=scale)
+    path.write_text(to_toml(config))
+    assert load_config(path) == config
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from probrt.runtime.errors import ConfigError
 SCRIPT = """
 import os, sys
 import keras, numpy as np, tensorflow as tf
-devices, target = int(sys.argv[1]), sys.argv[2]
+devices, target, mixup = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 if devices > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
@@ -43,10 +44,12 @@ with strategy.scope():
     head = heads.Categorical(name="side", labels=["right", "left"])
     weights = WeightSettings(estimator="flipout", prior=LearnedNormalPrior())
     model = build_model(
-        "m", input, [head], backbone=ConvStack(widths=(3,), depth=1), weights=weights
+        "m", input, [head], weights=weights,
+        backbone=ConvStack(widths=(3,), depth=1, normalisation="none" if mixup else "batch"),
     )
     synchronise_batch_statistics(model.network, strategy)
-    settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2, kl_weight=1.0)  # the last batch has 6
+    # The last batch has 6.
+    settings = FitSettings(epochs=2, batch=8, learning_rate=1e-3, draws=2, kl_weight=1.0, mixup=mixup)
     run = FitRun(seed=5, augmentation=Augmentation(shift=1))
     elbos = [report.elbo for report in fit_model(model, examples, examples, settings=settings, run=run)]
 if is_chief(strategy):
@@ -55,9 +58,9 @@ if is_chief(strategy):
 """
 
 
-def start_fit(target: Path, devices: int = 1, config: dict | None = None) -> subprocess.Popen[str]:
+def start_fit(target: Path, devices: int = 1, config: dict | None = None, mixup: float = 0.0) -> subprocess.Popen[str]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"} | ({"TF_CONFIG": json.dumps(config)} if config else {})
-    command = [sys.executable, "-c", SCRIPT, str(devices), str(target)]
+    command = [sys.executable, "-c", SCRIPT, str(devices), str(target), str(mixup)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -101,6 +104,21 @@ def test_two_devices_and_two_workers_give_the_weights_of_one_device(tmp_path: Pa
         for name, expected in one_device.items():
             drifts = name.endswith(("_conv1.bias", "moving_mean"))
             np.testing.assert_allclose(run[name], expected, rtol=1e-5, atol=6e-3 if drifts else 6e-6, err_msg=name)
+
+
+@pytest.mark.stress
+def test_two_devices_mix_the_images_of_one_device(tmp_path: Path, measured: Callable[[str, str], None]) -> None:
+    """A partner may be on the other device. Without batch normalisation no bias drifts, so the weights agree."""
+    for devices in (1, 2):
+        process = start_fit(tmp_path / f"{devices}.npz", devices=devices, mixup=0.2)
+        out, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, out[-3000:]
+    one, two = (dict(np.load(tmp_path / f"{devices}.npz")) for devices in (1, 2))
+    assert (int(one.pop("replicas")), int(two.pop("replicas"))) == (1, 2)
+    assert one.keys() == two.keys()
+    difference = max(float(np.abs(one[name] - two[name]).max()) for name in one)
+    assert difference < 6e-6
+    measured("mixup on one device and on two", f"largest difference of a weight {difference:.1e}")
 
 
 def test_a_broken_tf_config_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

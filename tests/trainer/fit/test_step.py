@@ -151,5 +151,5 @@ def test_the_kl_of_more_weights_than_examples_counts_less(train_count: int) -> N
     model = make_model(heads.Own(widths=(3,), kernel=1))
     count = sum(int(np.prod(weight.shape)) for weight in model.weights)
     settings = resolve_kl_weight(FitSettings(), model, train_count)
-    assert settings.kl_factor == min(1.0, 0.1 * train_count / count)
+    assert settings.kl_factor == min(1.0, 0.03 * train_count / count)
     assert resolve_kl_weight(FitSettings(kl_weight=0.3), model, train_count).kl_factor == 0.3
