@@ -27,6 +27,15 @@ HUB = (
 
 KUBERNETES = ("kubernetes-validate==1.37.0", "PyYAML==6.0.4", "importlib_resources==7.1.0")
 
+# fsspec's driver for S3, and a server that stands in for it.
+S3 = (
+    "s3fs==2026.9.0", "aiobotocore==3.10.0", "aiohttp==3.14.5", "aiohappyeyeballs==2.7.1", "aioitertools==0.13.0",
+    "aiosignal==1.4.0", "frozenlist==1.8.0", "multidict==7.2.1", "propcache==0.5.4", "yarl==1.25.1", "wrapt==2.5.2",
+    "botocore==1.43.117", "boto3==1.43.117", "s3transfer==0.19.3", "jmespath==1.1.0", "moto==5.2.5", "Flask==3.1.3",
+    "Werkzeug==3.1.9", "flask-cors==6.0.5", "responses==0.26.3", "xmltodict==1.0.4", "blinker==1.9.0",
+    "itsdangerous==2.2.0", "py-partiql-parser==0.6.3", *RAY,
+)  # fmt: skip
+
 
 def install(*pins: str) -> Path:
     """Returns a folder with the packages, which pip fills at the first call; their dependencies are among the pins."""
