@@ -47,9 +47,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
-    done = probrt("export", model, "--draws", 8, cwd=tmp_path)
+    done = probrt("export", model, "--draws", 8, "--layout", "triton", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "draws-00.tflite" in done.stdout
+    assert "for triton: artifacts/triton/conv2d_random_bias" in done.stdout
+    assert {path.name for path in (tmp_path / "artifacts" / "triton").rglob("*.*")} >= {"model.onnx", "config.pbtxt"}
+    assert not (tmp_path / "artifacts" / "triton-encoded").exists()  # its input has two channels: no picture
     assert "probrt predict --samples 8" in done.stdout
     assert "tensorflow/serving" in done.stdout
     bundle = Bundle.open(tmp_path / "artifacts" / "conv2d_random_bias")
@@ -73,6 +76,8 @@ def test_export_as_a_user(model: Path, tmp_path: Path, called: Callable[..., Any
         (["--draws", "0"], "--draws 0: a bank has 8, 16, 24"),
         (["--seed", "-1"], "--seed -1: must be 0 to"),
         (["--version", "0"], "--version 0: must be 1 or more"),
+        (["--layout", "zip"], "--layout zip: choose bundle, triton, openvino or mlflow"),
+        (["--layout", "openvino", "--formats", "tflite"], "--layout openvino: needs onnx in --formats"),
     ],
 )
 def test_bad_options(model: Path, tmp_path: Path, options: list[str], message: str, called: Callable[..., Any]) -> None:
