@@ -23,7 +23,7 @@ from probrt.runtime.bundle.answers import CallAnswer, store_outputs
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import NOVELTY, FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
 from probrt.runtime.engines import Graph, engines
-from probrt.runtime.engines.outputs import check_outputs
+from probrt.runtime.engines.outputs import check_outputs, expected_outputs
 from probrt.runtime.errors import MissingError, ProbrtError, one_line
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.images.png import encode_png
@@ -130,7 +130,7 @@ def _run_calls(
     graph = _load_graph(bundle, [file])
     answers = [graph(call) for call in calls]
     for answer in answers:
-        check_outputs(file.path, bundle.manifest, file, file.variant, answer, len(calls[0]["images"]))
+        check_outputs(file.path, expected_outputs(bundle.manifest, file, file.variant), answer, len(calls[0]["images"]))
     begin = time.perf_counter()
     graph(calls[-1])
     seconds = time.perf_counter() - begin

@@ -55,6 +55,7 @@ COMMANDS = (
     Command("inspect", "probrt.runtime.commands.inspect:inspect", "print what a bundle holds"),
     Command("verify", "probrt.runtime.commands.verify:verify", "check every byte of a bundle"),
     Command("bench", "probrt.runtime.commands.bench:bench", "time the variants of a bundle on every engine"),
+    Command("label", "probrt.runtime.commands.label:label", "choose the images to label next"),
     Command("drift", "probrt.runtime.commands.drift:drift", "tell whether new rows look like a reference"),
     Command("replay", "probrt.runtime.commands.replay:replay", "repeat rows on another engine and compare"),
     Command("report", "probrt.runtime.commands.report:report", "make one HTML page of predictions"),

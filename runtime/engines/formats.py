@@ -5,7 +5,7 @@ which calls of a graph answer a request, and makes them. A new format needs a wr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar, Final
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, PosteriorRecord, Variant
+from probrt.runtime.bundle.manifest import FileRecord, Manifest, PosteriorRecord, Variant
 from probrt.runtime.engines.graph import Graph, Outputs
+from probrt.runtime.engines.outputs import expected_outputs
 
 FIRST_DRAWS = 8
 
@@ -77,6 +78,10 @@ class Source(ABC):
     def plan_trial(self, call: Call) -> Call:
         """Returns a cheap call that shows whether the graph of a call works."""
         return call
+
+    def expected_outputs(self, manifest: Manifest, call: Call) -> Mapping[str, Sequence[int | None]]:
+        """Returns the outputs that a call must answer by name: their shapes without the batch."""
+        return expected_outputs(manifest, call.files[0], self.variant)
 
     @abstractmethod
     def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
@@ -182,6 +187,19 @@ class SampleSignature(Source):
         assert draws is not None
         inputs = {"images": images, "num_samples": _int32(draws.count), "seed": _int32(draws.seed)}
         return graph(inputs, "sample")
+
+
+class DrawSignature(SampleSignature):
+    """The signature `draws` of a SavedModel: each head's mean under every draw, [batch, draws, …], uncombined."""
+
+    def expected_outputs(self, manifest: Manifest, call: Call) -> Mapping[str, Sequence[int | None]]:
+        assert call.draws is not None
+        return {f"{head.name}.mean": [call.draws.count, *head.outputs["mean"]] for head in manifest.heads}
+
+    def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
+        assert draws is not None
+        inputs = {"images": images, "num_samples": _int32(draws.count), "seed": _int32(draws.seed)}
+        return graph(inputs, "draws")
 
 
 Sources = Mapping[Variant, Source]

@@ -40,18 +40,12 @@ def expected_outputs(manifest: Manifest, file: FileRecord, variant: Variant) -> 
 
 
 def check_outputs(
-    name_of_graph: str,
-    manifest: Manifest,
-    file: FileRecord,
-    variant: Variant,
-    outputs: Mapping[str, Shaped],
-    batch: int,
+    name_of_graph: str, expected: Mapping[str, Sequence[int | None]], outputs: Mapping[str, Shaped], batch: int
 ) -> None:
     """Raises BundleError unless a graph answered a batch with the outputs that the manifest states.
 
-    file: the graph's first one.
+    expected: of `expected_outputs`.
     """
-    expected = expected_outputs(manifest, file, variant)
     for name in sorted(expected.keys() | outputs.keys()):
         if name not in outputs:
             raise BundleError(

@@ -51,6 +51,8 @@ class TensorFlow:
         self._sessions: dict[str, Any] = {}
 
     def __call__(self, inputs: Arrays, signature: str = "serving_default") -> Outputs:
+        if signature not in self._meta_graph.signature_def:
+            raise BundleError(f"{GRAPH}: has no signature {signature}; export the model again")
         record = self._meta_graph.signature_def[signature]
         if signature not in self._sessions:
             with hush():

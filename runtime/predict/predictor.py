@@ -74,7 +74,7 @@ class Predictor:
 
     def add(self, answer: RunningAnswer, images: Pixels, call: Call, last: bool = False) -> None:
         """Makes one call for a batch and adds its outputs to the answer."""
-        answer.add(self._run(images, call, last), call.draws.count if call.draws else 0)
+        answer.add(self.run(images, call, last), call.draws.count if call.draws else 0)
 
     def load(self) -> None:
         """Checks the files of all calls and loads the first graph, before any work is done.
@@ -98,7 +98,8 @@ class Predictor:
             self._graphs[key] = graph
         return graph
 
-    def _run(self, images: Pixels, call: Call, last: bool) -> Outputs:
+    def run(self, images: Pixels, call: Call, last: bool = False) -> Outputs:
+        """Returns the outputs of one call for a batch, checked against the manifest; Fault if the engine fails."""
         with self._turn:
             graph = self._load(call, keep=not (last and self.plan.has_many_graphs))
             try:
@@ -108,9 +109,8 @@ class Predictor:
             except Exception as error:  # every engine has exceptions of its own
                 path = call.files[0].path
                 raise Fault(f"{self.plan.engine.name}: {path} failed: {one_line(error)[:300]}") from error
-        check_outputs(
-            graph_name(call.files), self.bundle.manifest, call.files[0], self.plan.variant, outputs, len(images)
-        )
+        expected = self.plan.source.expected_outputs(self.bundle.manifest, call)
+        check_outputs(graph_name(call.files), expected, outputs, len(images))
         return outputs
 
 

@@ -120,7 +120,8 @@ def find_fault(bundle: Bundle, graph: TrialGraph, response: ProbeResponse) -> Bu
         verb = {"load": "cannot be loaded: ", "run": "cannot be run: "}.get(response.stage, "")
         return BundleError(f"{graph.name}: {verb}{response.fault}; export the bundle again")
     try:
-        check_outputs(graph.name, bundle.manifest, graph.call.files[0], graph.source.variant, response.outputs, 1)
+        expected = graph.source.expected_outputs(bundle.manifest, graph.source.plan_trial(graph.call))
+        check_outputs(graph.name, expected, response.outputs, 1)
     except BundleError as error:
         return error
     return None
@@ -180,7 +181,8 @@ def graph_name(files: Files) -> str:
 def _make_key(bundle: Bundle, engine: Engine, graph: TrialGraph) -> str:
     """Returns the key of a passed trial: the files, the engine as it is installed, and what the manifest promises."""
     manifest = bundle.manifest
-    circumstances = (engine.name, engine.installation, graph.source.variant, manifest.input, manifest.heads)
+    source = type(graph.source).__name__
+    circumstances = (engine.name, engine.installation, source, manifest.input, manifest.heads)
     return make_key(graph.call.files, *circumstances)
 
 

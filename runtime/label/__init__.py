@@ -1,0 +1,1 @@
+"""Chooses the images that a person should label next."""
