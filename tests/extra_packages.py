@@ -36,6 +36,13 @@ S3 = (
     "itsdangerous==2.2.0", "py-partiql-parser==0.6.3", *RAY,
 )  # fmt: skip
 
+BEAM = (
+    "apache-beam==2.77.0", "beartype==0.22.9", "fastavro==1.13.1", "fasteners==0.20", "grpcio==1.85.3",
+    "httplib2==0.32.1", "jsonpickle==4.1.4", "objsize==0.7.1", "proto-plus==1.29.0", "protobuf==6.33.6",
+    "pymongo==4.20.1", "dnspython==2.9.2", "pytz==2026.6", "PyYAML==6.0.4", "sortedcontainers==2.4.0",
+    "zstandard==0.25.0", "cloudpickle==3.1.3", "fsspec==2026.9.0",
+)  # fmt: skip
+
 
 def install(*pins: str) -> Path:
     """Returns a folder with the packages, which pip fills at the first call; their dependencies are among the pins."""

@@ -21,10 +21,11 @@ from probrt.runtime.cluster.stores import read_anywhere
 from probrt.runtime.errors import ImageError
 from probrt.runtime.files import write_whole
 from probrt.runtime.hush import hush_libraries
+from probrt.runtime.images.inputs import is_url
 from probrt.runtime.images.loader import LoadedImage, Reader, load_image
 from probrt.runtime.predict.choose import PredictRequest, choose
 from probrt.runtime.predict.draw_policy import AdaptiveDraws, DrawPolicy, FixedDraws, parse_tolerances
-from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.predict.predictor import Predictor, best_batch
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import MapFolder
 from probrt.runtime.rows.novelty import choose_novelty
@@ -34,6 +35,8 @@ from probrt.runtime.rows.review import choose_review
 from probrt.runtime.rows.writers import RowsFile, flat_columns, write_parquet
 
 _KEY = "probrt.shard"
+# Threads that read from a store, most of the time waiting for it.
+READERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +49,38 @@ class Job:
     rest is as `PredictOptions` has it.
     """
 
-    cwd: str
     bundle: Path
     manifest: str
-    request: PredictRequest
-    batch_size: int
-    threads: int
-    tolerance: str
-    unknown: str | None
-    max_risk: float | None
-    coverage: float | None
-    conformal: str | None
-    maps: str
-    overlay: bool
     out: str
     run: str
-    resume: bool
+    request: PredictRequest
+    batch_size: int
+    threads: int = 1
+    tolerance: str = ""
+    unknown: str | None = None
+    max_risk: float | None = None
+    coverage: float | None = None
+    conformal: str | None = None
+    maps: str = "none"
+    overlay: bool = False
+    resume: bool = False
+    cwd: str = "."
+
+
+def make_job(bundle: Bundle, out: str, run: str, request: PredictRequest = PredictRequest(), threads: int = 1) -> Job:
+    """Returns the job of a run without Ray, as in a pipeline of Beam or Spark.
+
+    run: what tells its settings from those of other runs, for `resume`.
+    """
+    return Job(
+        bundle=bundle.path.absolute(),
+        manifest=hashlib.sha256((bundle.path / NAME).read_bytes()).hexdigest(),
+        out=out,
+        run=run,
+        request=request,
+        batch_size=best_batch(bundle.manifest.input.shape),
+        threads=threads,
+    )
 
 
 class ShardWorker:
@@ -132,6 +151,7 @@ class ShardWorker:
                 on_rows=lambda rows: None,
                 open_reader=open_store_reader,
                 more=True,
+                readers=max(READERS, job.threads) if any(map(is_url, shard.names)) else None,
             )
         )
         counts = {"rows": tally.rows, "errors": tally.errors, "unknown": tally.unknown, "review": tally.review}

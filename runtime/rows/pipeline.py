@@ -99,7 +99,7 @@ class Run:
 
     names: of the files. open_reader: opens what decodes them, once per thread. write: takes the rows in order.
     on_rows: called with the rows that have just been written. more: whether the predictor has further runs, so that it
-    keeps its graphs.
+    keeps its graphs. readers: threads that read and decode; None is as many as the predictor has.
     """
 
     names: Iterator[str]
@@ -110,6 +110,7 @@ class Run:
     on_rows: Callable[[list[Row]], None]
     open_reader: Callable[[Input], AbstractContextManager[Reader]] = open_reader
     more: bool = False
+    readers: int | None = None
 
 
 def predict_files(run: Run) -> Tally:
@@ -121,7 +122,12 @@ def predict_files(run: Run) -> Tally:
     predictor = run.predictor
     input = predictor.bundle.manifest.input
     batches = load_batches(
-        run.names, input, predictor.batch_size, predictor.threads, run.answering.regroups, run.open_reader
+        run.names,
+        input,
+        predictor.batch_size,
+        run.readers or predictor.threads,
+        run.answering.regroups,
+        run.open_reader,
     )
     waiting: dict[int, Row] = {}
 
