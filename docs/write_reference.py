@@ -1,7 +1,7 @@
 """Writes the pages that the code determines: python docs/write_reference.py
 
-docs/commands.md has every command with its options, docs/configuration.md every key of a training config, and
-docs/api.md the Python names for use in programs, with their docstrings.
+docs/commands.md has every command with its options, docs/configuration.md every key of a training config,
+docs/bundle.md every key of a bundle's manifest, and docs/api.md the Python names for use in programs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 import typer
 from msgspec import inspect as schemas
 
+from probrt.runtime.bundle.manifest import Manifest
 from probrt.runtime.commands.table import COMMANDS
 from probrt.trainer.config.config import Config
 from probrt.trainer.config.explain import literals, records_of
@@ -103,7 +104,41 @@ def write_configuration() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _describe_records(schema: schemas.Type, path: str, title: str) -> list[str]:
+def write_bundle() -> str:
+    """Returns the page of the bundle format."""
+    lines = [
+        f"# Bundle format\n\n{NOTE}",
+        "A bundle is a folder `artifacts/<model>/<version>/`, the version being a whole number. TensorFlow Serving",
+        "takes `artifacts/<model>` as its base path.\n",
+        "| file | what |",
+        "|---|---|",
+        *(f"| {file} | {what} |" for file, what in _FILES.items()),
+        "\nA name is `<variant>[-NN][.fp16|.dynamic|.int8].<tflite|onnx>`. Any other file in the folder, a link, a",
+        "path that leaves it and a file whose digest differs are refused. [without_probrt.md](without_probrt.md) runs",
+        "each file by itself.\n",
+        "The manifest, `probrt.json`, is JSON of at most 1 MB with the keys below;",
+        "[manifest.schema.json](manifest.schema.json) is its schema. `format` is read before the rest, so that an",
+        "older probrt can name the version that it needs. Unknown keys are refused. Outputs are named",
+        "`<head>.<quantity>`; a quantity that a variant cannot know is absent, never zero.\n",
+    ]
+    lines += _describe_records(schemas.type_info(Manifest), "", "`probrt.json`", is_toml=False)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# What lies in a bundle.
+_FILES = {
+    "`probrt.json`": "the manifest",
+    "`saved_model.pb`, `variables/`, `assets.extra/`": "the SavedModel with its signatures ([serving.md](serving.md))",
+    "`mean.tflite`, `mean.onnx`": "one pass at the posterior mean: no epistemic part",
+    "`draws-NN.tflite`, `draws-NN.onnx`": "a chunk of the bank, 8 draws each",
+    "`sampled.tflite`, `sampled.onnx`": "8 draws that the graph makes from `seed` and `start`",
+    "`sbom.cdx.json`": "a CycloneDX bill of materials of the export",
+    "`answers.json`": "what each file answered to a few generated images at export",
+    "`probrt.sig`": "the signature, if it is signed",
+}
+
+
+def _describe_records(schema: schemas.Type, path: str, title: str, is_toml: bool = True) -> list[str]:
     """Returns a section for each record that a type may be, then those of their fields."""
     lines: list[str] = []
     nested: dict[str, schemas.Type] = {}
@@ -112,7 +147,7 @@ def _describe_records(schema: schemas.Type, path: str, title: str) -> list[str]:
         tag = f"{record.tag_field} = {record.tag!r}".replace("'", '"') if record.tag_field else ""
         heading = " ".join(filter(None, [title, f"`{tag}`" if tag else ""]))
         lines += [f"{'##' if len(records) == 1 else '###'} {heading}\n"]
-        if record.cls is not Config and record.cls.__doc__:
+        if path and record.cls.__doc__:
             lines += [_clean(record.cls.__doc__.split("\n\n")[0]) + "\n"]
         meanings, rows = read_meanings(record), []
         for field in record.fields:
@@ -131,10 +166,10 @@ def _describe_records(schema: schemas.Type, path: str, title: str) -> list[str]:
             and whole in _SEEN_ELSEWHERE
         ):
             continue
-        name = f"`[[{whole}]]`" if is_list else f"`[{whole}]`"
+        name = (f"`[[{whole}]]`" if is_list else f"`[{whole}]`") if is_toml else f"`{whole}`{', a list' * is_list}"
         if len(_item_records(kind)) > 1:
             lines += [f"## {name}\n"]
-        lines += _describe_records(item, f"{whole}.", name)
+        lines += _describe_records(item, f"{whole}.", name, is_toml)
     return lines
 
 
@@ -242,7 +277,12 @@ def _clean(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"commands.md": write_commands, "configuration.md": write_configuration, "api.md": write_api}
+PAGES = {
+    "commands.md": write_commands,
+    "configuration.md": write_configuration,
+    "bundle.md": write_bundle,
+    "api.md": write_api,
+}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

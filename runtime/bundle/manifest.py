@@ -92,7 +92,11 @@ class HeadRecord(Record, frozen=True, kw_only=True):
 
 
 class FileRecord(Record, frozen=True, kw_only=True):
-    """One file of the bundle; `draws`: the first position of the bank that it holds, and the number of draws."""
+    """One file of the bundle.
+
+    path: from the bundle's folder, with `/`. draws: the first position of the bank that it holds, and the number of
+    draws; null for other variants.
+    """
 
     path: str
     bytes: Natural
@@ -146,7 +150,8 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
     With this seed, position i means index `order[i]`, and after the bank the unused indices in ascending order. With
     any other seed the index equals the position.
 
-    chunk: draws per file of the bank. samples: draws per image unless the user asks for another number.
+    order: of the bank. chunk: draws per file of the bank. samples: draws per image unless the user asks for another
+    number. max_samples: the largest number that the user may ask for. selection: null for plain order.
     """
 
     seed: Seed
@@ -253,6 +258,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The content of `probrt.json`.
 
     sha256: the digest of the file itself, its bytes with these 64 digits replaced by zeros; older manifests have none.
+    probrt: the version that exported the bundle. input: what `images` hold. heads: what the model predicts.
+    files: those that engines read. posterior: the draws; null for a model that has one answer only.
+    novelty: null where the graphs compute none. parity: one row per file and output.
+    provenance: of the training and of the export: config, versions of libraries, digest of the data.
     ops: the operations that the SavedModel may hold, a subset of probrt's own list; null allows that whole list.
     documents: the files that no engine reads.
     """

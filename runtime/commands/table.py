@@ -59,6 +59,7 @@ COMMANDS = (
     Command("drift", "probrt.runtime.commands.drift:drift", "tell whether new rows look like a reference"),
     Command("replay", "probrt.runtime.commands.replay:replay", "repeat rows on another engine and compare"),
     Command("report", "probrt.runtime.commands.report:report", "make one HTML page of predictions"),
+    Command("completion", "probrt.runtime.commands.completion:completion", "print a script that completes in a shell"),
     Command("doctor", "probrt.runtime.commands.doctor:doctor", "list engines and devices, and what is missing"),
 )
 
