@@ -12,6 +12,7 @@ Interval = tuple[float, float, float]
 # A terminal has no room for the matrix of more classes; the page and evaluation.json have it.
 _PRINTED_CLASSES = 20
 _PRINTED_MATRIX = 8
+_LONGEST_LABEL = 14
 
 
 class Mistake(Struct, frozen=True, kw_only=True):
@@ -187,8 +188,10 @@ def _make_class_table(head: HeadReport) -> Table:
 
 
 def _make_confusion_table(head: HeadReport) -> Table:
-    labels = [score.label for score in head.classes]
-    table = _make_table(f"{head.name}: confusion, a row per true class", "is", *(label[:8] for label in labels))
+    labels = [score.label[:_LONGEST_LABEL] for score in head.classes]
+    # Each column has three characters around it; the rest of 80 is for the names, cut where they must be.
+    room = (80 - 1 - (max(map(len, labels)) + 3)) // len(labels) - 3
+    table = _make_table(f"{head.name}: confusion, a row per true class", "is", *(label[:room] for label in labels))
     for label, row in zip(labels, head.confusion, strict=True):
         table.add_row(label, *map(str, row))
     return table

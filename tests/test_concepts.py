@@ -1,0 +1,32 @@
+"""The script of docs/concepts.md draws its pictures from a model that it trains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.mark.stress
+def test_the_pictures_are_drawn(root: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
+    done = subprocess.run(
+        [sys.executable, root / "docs" / "draw_concepts.py", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    values = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+    drawn = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
+    kept = {path.name: Image.open(path).size for path in (root / "docs" / "concepts").glob("*.png")}
+    assert drawn == kept
+    assert float(values["test digits, accuracy"].rstrip("%")) > 85
+    assert float(values["unknown at 1 %: held-out digits"].rstrip("%")) < 5
+    assert float(values["unknown at 1 %: noise"].rstrip("%")) > 95
+    measured(
+        "the pictures of docs/concepts.md, drawn anew", "; ".join(f"{what} {value}" for what, value in values.items())
+    )
