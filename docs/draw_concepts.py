@@ -36,7 +36,7 @@ data = {{ folder = "photos", validation = 0.2, test = 0.3, shift = 1 }}
 input = {{ shape = [32, 32, 1], colour = "grey", resize = "none", range = [0, 255] }}
 heads = [{{ name = "digit", likelihood = "categorical", labels = {labels} }}]
 backbone = {{ name = "conv", widths = [16, 32] }}
-fit = {{ epochs = {epochs}, batch = 64, kl_weight = 0.01 }}
+fit = {{ epochs = {epochs}, batch = 64 }}
 """
 
 
@@ -204,7 +204,7 @@ def write_table(page: str, rows: dict[str, str]) -> str:
 def main() -> None:
     """Draws all pictures and writes the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--out", type=Path, default=DOCS / "concepts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
