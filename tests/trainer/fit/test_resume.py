@@ -44,7 +44,7 @@ def fit(folder: Path, *, resume: bool, copies: Path | None = None) -> list[np.nd
 
     run = FitRun(
         seed=0,
-        augmentation=Augmentation(shift=1),
+        augmentation=Augmentation(shift=1, photometric=0.5),
         checkpoints=checkpoints,
         resume=resume,
         on_step=copy_newest,
