@@ -32,7 +32,7 @@ from probrt.trainer.fit.display import TrainingDisplay, show_training
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
-from probrt.trainer.fit.mixup import resolve_mixup
+from probrt.trainer.fit.mixup import check_mixup
 from probrt.trainer.fit.objective import resolve_kl_weight
 from probrt.trainer.fit.step import StepResult
 from probrt.trainer.fit.validation import average_scores, make_scores
@@ -54,7 +54,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     if not chief:
         console = Console(file=io.StringIO())
     config = load_config(path, lambda line: console.print(f"note: {line}", soft_wrap=True, markup=False))
-    resolve_mixup(config.fit, config.heads, config.input)  # refuses before the data are read
+    check_mixup(config.fit, config.heads)
     checkpoints = Checkpoints(out / "checkpoints", lambda line: console.print(line, soft_wrap=True))
     if resume and (out / "model.json").exists() and not checkpoints.paths():
         console.print(f"{out}: is finished already; next: probrt export {out}", soft_wrap=True)

@@ -82,7 +82,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     average: fraction of the epochs, at the end, whose weights are averaged (Izmailov et al. 2018); 0 takes the last
         weights.
     mixup: the parameter of the Beta distribution from which the shares of two mixed images come (Zhang et al. 2018);
-        0 mixes none. "auto" is 0.2 where every head tells classes of whole pictures with a known range, else 0.
+        0 mixes none. Only for classes of whole images; 0.2 to 0.4 are usual.
     loss_weights: weights of the heads' losses besides each head's own `weight`: "fixed" adds none, "learned" learns
         one from each head's noise (Kendall et al. 2018).
     l1, l2: penalties on the deterministic kernels, for absolute values and for squares.
@@ -101,7 +101,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kl_warmup: Fraction = 0.3
     draws: PositiveInt = 1
     average: Fraction = 0.0
-    mixup: Annotated[float, Meta(ge=0)] | Literal["auto"] = "auto"
+    mixup: Annotated[float, Meta(ge=0)] = 0.0
     loss_weights: Literal["fixed", "learned"] = "fixed"
     l1: Annotated[float, Meta(ge=0)] = 0.0
     l2: Annotated[float, Meta(ge=0)] = 0.0

@@ -21,7 +21,7 @@ from probrt.trainer import data
 from probrt.trainer.config.settings import Augmentation, FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
-from probrt.trainer.fit.mixup import mix_batches, resolve_mixup
+from probrt.trainer.fit.mixup import check_mixup, mix_batches
 from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
 from probrt.trainer.fit.objective import Objective, resolve_kl_weight
 from probrt.trainer.fit.optimizers import make_optimizers
@@ -82,6 +82,7 @@ def fit_model(
     Raises Fault, with the step, the head and the layer, when the loss or the gradient is not finite, and after an epoch
     at whose end the loss is a hundred times that of the first step.
     """
+    check_mixup(settings, model.heads)
     settings = resolve_kl_weight(settings, model, len(train))
     steps_per_epoch = math.ceil(len(train) / settings.batch)
     steps = steps_per_epoch * settings.epochs
@@ -166,8 +167,7 @@ def _batches(model: Model, train: Examples, settings: FitSettings, run: FitRun, 
         heads=model.heads,
         input=model.input,
     )
-    mixup = resolve_mixup(settings, model.heads, model.input)
-    return mix_batches(batches, mixup, seed=run.seed, steps=steps) if mixup else batches
+    return mix_batches(batches, settings.mixup, seed=run.seed, steps=steps) if settings.mixup else batches
 
 
 def _refresh_batch_statistics(model: Model, train: Examples, settings: FitSettings, run: FitRun) -> None:

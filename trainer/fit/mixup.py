@@ -7,28 +7,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.config.settings import FitSettings
-from probrt.trainer.data.photometric import classifies_pictures
 from probrt.trainer.fit.objective import Objective
 from probrt.trainer.heads import AnyHead
 
-# The parameter of "auto": small, so that most images are mostly themselves.
-_CONCENTRATION = 0.2
 
-
-def resolve_mixup(settings: FitSettings, heads: Sequence[AnyHead], input: Input) -> float:
-    """Returns `settings.mixup` as a number; "auto" is 0.2 where every head tells classes of whole pictures, else 0.
-
-    Raises ConfigError for a number above 0 where a head has other targets: no image is half here and half there.
-    """
-    if settings.mixup == "auto":
-        return _CONCENTRATION if classifies_pictures(heads, input) else 0.0
+def check_mixup(settings: FitSettings, heads: Sequence[AnyHead]) -> None:
+    """Raises ConfigError for mixup where a head has other targets: no image is half here and half there."""
     for head in heads:
         if settings.mixup and (head.kind == "real" or head.per_position):
             raise ConfigError(f"fit.mixup: only for classes of whole images, and {head.name} is none; leave it out")
-    return float(settings.mixup)
 
 
 def mix_batches(batches: tf.data.Dataset, concentration: float, *, seed: int, steps: range) -> tf.data.Dataset:

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import heads
 from probrt.trainer.config.settings import FitSettings
-from probrt.trainer.fit.mixup import mix_batches, mixed_log_likelihoods, resolve_mixup
+from probrt.trainer.fit.mixup import check_mixup, mix_batches, mixed_log_likelihoods
 
-GREY = Input(shape=[4, 4, 1], colour="grey", resize="none", range=(0, 255))
 KIND = heads.Categorical(name="kind", labels=["a", "b", "c"])
 SLANT = heads.Normal(name="slant")
 INK = heads.Bernoulli(name="ink", per_position=True)
@@ -75,17 +73,9 @@ def test_the_log_likelihood_is_that_of_both_targets_by_their_shares() -> None:
     np.testing.assert_allclose(mixed_log_likelihoods(Fixed(), {}, batch)["kind"], [0.0, -1.0, -2.0])  # type: ignore[arg-type]
 
 
-def test_by_default_it_applies_where_every_head_tells_classes_of_whole_pictures() -> None:
-    signal = Input(shape=[30, 2], colour="none", resize="none", range=(0, 1))
-    assert resolve_mixup(FitSettings(), [KIND], GREY) == 0.2
-    assert resolve_mixup(FitSettings(mixup=0.0), [KIND], GREY) == 0.0
-    assert resolve_mixup(FitSettings(mixup=0.4), [KIND], signal) == 0.4
-    for chosen, input in (([KIND, SLANT], GREY), ([KIND, INK], GREY), ([KIND], signal)):
-        assert resolve_mixup(FitSettings(), chosen, input) == 0.0
-
-
 @pytest.mark.parametrize("head", [SLANT, INK], ids=["real", "map"])
 def test_other_targets_are_refused(head: heads.AnyHead) -> None:
     with pytest.raises(ConfigError, match=rf"fit\.mixup: only for classes of whole images, and {head.name} is none"):
-        resolve_mixup(FitSettings(mixup=0.2), [KIND, head], GREY)
-    assert resolve_mixup(FitSettings(mixup=0.0), [KIND, head], GREY) == 0.0
+        check_mixup(FitSettings(mixup=0.2), [KIND, head])
+    check_mixup(FitSettings(mixup=0.2), [KIND])
+    check_mixup(FitSettings(), [KIND, head])

@@ -20,7 +20,7 @@ from probrt.trainer.layers.weight_settings import WeightSettings
 
 # An epoch has batches of 32, 32 and 12. Smaller images would hide that TensorFlow sums in another order.
 COUNT, BATCH, STEPS_PER_EPOCH = 76, 32, 3
-SETTINGS = FitSettings(epochs=2, batch=BATCH, checkpoint=1)
+SETTINGS = FitSettings(epochs=2, batch=BATCH, checkpoint=1, mixup=0.2)
 
 
 def make_examples(count: int) -> Examples:
