@@ -67,7 +67,8 @@ def rewrite_links(text: str, folder: Path) -> str:
             return match[0]
         path = (folder / target).resolve()
         name = next((name for name, source in PAGES.items() if path == ROOT / source), None)
-        if name is None and path.is_relative_to(ROOT / "docs"):
+        # The site has no page of a folder, and no scripts.
+        if name is None and path.is_relative_to(ROOT / "docs") and path.is_file() and path.suffix != ".py":
             name = path.relative_to(ROOT / "docs").as_posix()
         return f"{image}[{label}]({name}{anchor})" if name else label
 
