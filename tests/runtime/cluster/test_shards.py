@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Called
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.cluster.shards import cut_shards, round_up
@@ -40,7 +40,7 @@ def test_addresses_in_a_list_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["ray", "fsspec"])
 def test_without_the_extra(
-    called: Callable[..., Called],
+    called: Callable[..., Any],
     bundle: Bundle,
     pictures: Path,
     tmp_path: Path,
@@ -67,7 +67,7 @@ def test_without_the_extra(
     ],
 )
 def test_refusals(
-    called: Callable[..., Called],
+    called: Callable[..., Any],
     bundle: Bundle,
     pictures: Path,
     tmp_path: Path,
