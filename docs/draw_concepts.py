@@ -150,7 +150,7 @@ def draw_pictures(model: Model, test: Examples, folder: Path) -> dict[str, str]:
         axis.plot(rows[:, 0], rows[:, 1], "o-", label=f"{name}: error {errors[name]:.3f}")
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     axis.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1.02), ylim=(0, 1.02))
-    axis.legend(frameon=False, loc="upper left")
+    axis.legend(frameon=False, loc="lower right")
     save(figure, "calibration")
 
     # Novelty: held-out digits and strangers.

@@ -6,10 +6,12 @@ import tomllib
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from probrt.trainer import layers
 from probrt.trainer.extensions import convert_record
+from probrt.trainer.heads.categorical import OrdinalHead
 from probrt.trainer.layers.weight_settings import WeightSettings
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -26,11 +28,22 @@ def test_tables_are_what_the_code_allows():
 def test_the_blocks_run_and_say_the_same():
     text = (DOCS / "layers.md").read_text()
     space: dict = {}
-    exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), space)
-    layer = keras.Model(space["images"], space["features"]).layers[-1]
+    build, call = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(build, space)
+    space["model"] = keras.Model(space["images"], space["features"])
+    layer = space["model"].layers[-1]
+    space["images"] = np.ones((2, 28, 28, 1), np.float32)
+    exec(call, space)
+    assert space["features"].shape == (2, 28, 28, 32)
     config = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.S).group(1))
     named = convert_record(config["weights"], WeightSettings).conv(2, 32, 3, layer.name, "relu")
     assert named.get_config() == {**layer.get_config(), "dtype": named.get_config()["dtype"]} | {"noise_ids": {}}
+
+
+def test_the_head_of_the_page_on_models_is_one():
+    text = (DOCS / "models.md").read_text()
+    (head,) = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.S).group(1))["heads"]
+    assert convert_record(head, OrdinalHead).own.widths == (32,)
 
 
 @pytest.mark.parametrize(
