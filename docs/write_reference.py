@@ -30,6 +30,7 @@ API: dict[str, tuple[str, ...]] = {
     "probrt.runtime": ("Bundle", "load_predictor", "Prediction", "Answer", "read_image", "Engine"),
     "probrt.runtime.predict.predictor": ("Predictor",),
     "probrt.runtime.predict.combine": ("Combiner",),
+    "probrt.trainer.keras_model": ("BayesianModel", "HeadLoss"),
     "probrt.trainer.config.config": ("load_config",),
     "probrt.trainer.build": ("build_model",),
     "probrt.trainer.model": ("Model",),

@@ -91,6 +91,9 @@ class ExportRequest:
     name: str | None = None
 
 
+_USUAL = ExportRequest()
+
+
 @dataclass(frozen=True)
 class ExportResult:
     """A published bundle, and how each of its files differs from the model."""
@@ -118,7 +121,7 @@ class ExportPlan:
 def export(
     folder: Path,
     artifacts: Path,
-    request: ExportRequest,
+    request: ExportRequest = _USUAL,
     on_step: Callable[[str, float], None] = lambda step, share: None,
     on_check: Callable[[Difference], None] = lambda difference: None,
 ) -> ExportResult:

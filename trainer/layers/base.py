@@ -22,7 +22,8 @@ Weight: TypeAlias = RandomWeight | keras.Variable
 class ProbabilisticLayer(keras.Layer):
     """A layer with a kernel and a bias, each random or deterministic.
 
-    kernel_posterior, bias_posterior: a family, its record `{"name": …}`, or None for a deterministic weight.
+    kernel_posterior, bias_posterior: a family, its name, its record `{"name": …}`, or None for a deterministic
+        weight.
     kernel_prior, bias_prior: likewise; None is Normal(0, 1) (for RankOne, Normal(1, 0.1)).
         Ignored for a deterministic weight.
     estimator: how the kernel is used while training; `auto` takes local_reparameterization where it is

@@ -93,7 +93,7 @@ def active_handler() -> Handler:
     except LookupError:
         raise RuntimeError(
             "no handler is active: call the model inside `with use_handler(MeanHandler())`, "
-            "DrawHandler(seed, index) or TrainingHandler(seed, step)"
+            "DrawHandler(seed, index) or TrainingHandler(seed, step), or use probrt.trainer.keras_model.BayesianModel"
         ) from None
 
 

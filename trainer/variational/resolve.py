@@ -11,8 +11,8 @@ from probrt.trainer.extensions import ExtensionPoint, UnknownTagError
 from probrt.trainer.variational.posteriors import POSTERIORS, Posterior
 from probrt.trainer.variational.priors import PRIORS, Prior
 
-PosteriorLike = Posterior | Mapping[str, Any] | None
-PriorLike = Prior | Mapping[str, Any] | None
+PosteriorLike = Posterior | Mapping[str, Any] | str | None
+PriorLike = Prior | Mapping[str, Any] | str | None
 
 
 def resolve_posterior(given: PosteriorLike, where: str) -> Posterior | None:
@@ -46,7 +46,8 @@ def to_record(family: msgspec.Struct | None) -> dict[str, Any] | None:
     return record
 
 
-def _convert(given: msgspec.Struct | Mapping[str, Any], point: ExtensionPoint, where: str) -> Any:
+def _convert(given: msgspec.Struct | Mapping[str, Any] | str, point: ExtensionPoint, where: str) -> Any:
+    given = {"name": given} if isinstance(given, str) else given
     if not isinstance(given, Mapping) and (fault := point.explain_fault(type(given))):
         raise ValueError(f"{where}: {fault}")
     # Instances are converted too: msgspec checks only what it converts.
