@@ -1,9 +1,8 @@
 """Decodes PNG and JPEG in graph operations: to the pixels of `probrt predict`, or to NaN.
 
-A file becomes NaN if it is another format, or of a form that the operations decode otherwise than Pillow does: more
-than 8 bits, CMYK, an orientation that cannot be found. What can be seen in the bytes is checked before a decoder gets
-them. Damage inside of the compressed data makes the decoder fail. A graph cannot catch that error, but a data set can
-leave out the element that raised it.
+Graphs cannot catch an error, so everything that can be seen in the bytes is checked before a decoder gets them. A file
+becomes NaN if it is another format, or of a form that the operations decode otherwise than Pillow does: more than 8
+bits, CMYK, an orientation that cannot be found. Damage that shows only inside of the compressed data still fails.
 """
 
 from __future__ import annotations
@@ -35,22 +34,8 @@ _MIXED_RGB_TO_GREY = (19595, 38470, 7471)  # of 65536: ITU-R 601
 
 def decode_pictures(contents: tf.Tensor, input: Input) -> tf.Tensor:
     """Decodes files, string [batch], to raw values, float32 [batch, *input.shape]; NaN for what it cannot decode."""
-    rows = tf.shape(contents)[0]
-    dataset = tf.data.Dataset.from_tensor_slices((tf.range(rows), contents))
-    dataset = dataset.map(lambda row, content: (row, decode_picture(content, input))).ignore_errors()
-    dataset = dataset.batch(tf.cast(tf.maximum(rows, 1), tf.int64)).with_options(_plain_options())
-    none = tf.zeros([0], tf.int32), tf.zeros([0, *input.shape], tf.float32)
-    decoded_rows, images = dataset.reduce(none, lambda _, batch: batch)  # the only batch
-    nan = tf.fill([rows, *input.shape], np.float32(np.nan))
-    return tf.tensor_scatter_nd_update(nan, decoded_rows[:, tf.newaxis], images)
-
-
-def _plain_options() -> tf.data.Options:
-    """Options without the rewriting of the data set at every call, which costs more than a picture."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
+    decode = functools.partial(decode_picture, input=input)
+    return tf.map_fn(decode, contents, fn_output_signature=tf.TensorSpec(input.shape, tf.float32))
 
 
 def decode_picture(content: tf.Tensor, input: Input) -> tf.Tensor:

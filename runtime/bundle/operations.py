@@ -35,10 +35,8 @@ _PICTURES = """
     CropAndResize DecodeJpeg DecodePng DecodeRaw ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate
     StringLength Substr
 """
-# A data set over the rows of a batch, which leaves out those that a decoder fails on; none of these repeats or reads.
-_ROWS = "BatchDatasetV2 IgnoreErrorsDataset MapDataset OptionsDataset ReduceDataset TensorSliceDataset"
 _VARIABLES = "DisableCopyOnRead ReadVariableOp VarHandleOp VarIsInitializedOp StringJoin StaticRegexFullMatch"
 _SAVING = "AssignVariableOp MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename"
 
 SAVING = frozenset(_SAVING.split())
-ALLOWED = frozenset(" ".join((_ELEMENTS, _LAYERS, _SHAPES, _CONTROL, _PICTURES, _ROWS, _VARIABLES, _SAVING)).split())
+ALLOWED = frozenset(" ".join((_ELEMENTS, _LAYERS, _SHAPES, _CONTROL, _PICTURES, _VARIABLES, _SAVING)).split())

@@ -110,16 +110,6 @@ def test_requests_that_a_server_merges_are_answered_as_alone(
             close(trim_draws(take_rows(merged, slice(place, place + 1)), alone[row]), alone[row])
 
 
-def test_a_damaged_picture_costs_its_row_alone(served: SavedModelSession, images: np.ndarray) -> None:
-    files = [encode_png(image.astype(np.uint8)) for image in images[:3]]
-    damaged = bytearray(files[1])
-    damaged[len(damaged) // 2] ^= 255
-    answer = served("encoded", {"image_bytes": np.array([files[0], bytes(damaged), files[2]], object)})
-    assert all(np.isnan(value[1]).all() for value in answer.values())
-    alone = served("encoded", {"image_bytes": np.array([files[0], files[2]], object)})
-    close({name: value[[0, 2]] for name, value in answer.items()}, alone)
-
-
 def trim_draws(answer: dict[str, np.ndarray], alone: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Removes the draws beyond a row's own number; all of them have to be NaN."""
     trimmed = dict(answer)
