@@ -5,7 +5,8 @@ outputs, their squares and its aleatoric uncertainty: if a set of draws has the 
 pool's mean and spread. Put the pool's average at the origin; then the squared distance of a set's average is the mean
 of the draws' inner products, so the matrix of these is all that the choice needs. Draws are chosen greedily, then
 improved by swaps (kernel herding: Chen, Welling and Smola 2010): the first chunk, then each later chunk together with
-all before it. The order is kept only if it beats plain order on other images, shifted in another way.
+all before it. The order is kept only if it beats plain order on other images, shifted in another way. What its first
+draws are worth is measured on images of neither (`effective.py`).
 """
 
 from __future__ import annotations
@@ -17,37 +18,38 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from probrt.exporter.bank_errors import compute_independent_error, summarize_draws, summarize_pool
+from probrt.exporter.draw_pool import Pool, draw_pool, size_of_pool
+from probrt.exporter.effective import Yardstick, make_yardstick
 from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import BankError, HeadRecord, Selection
-from probrt.runtime.predict.combine import ENTROPIES
-from probrt.trainer.variational.handlers import DrawHandler, use_handler
 
-POOL = 1024
 SECONDS = 20.0
 # A pool that is not this many times larger than the bank leaves nothing to choose.
 _MIN_POOL_RATIO = 4
-# Per set of images: how many values one pass holds, how many images, and how many entries of a map count.
+# Per set of images: how many values one pass holds, and how many images.
 _MAX_VALUES = 1 << 18
-_MAX_IMAGES = 40
-_MAX_ENTRIES = 16
+_MAX_IMAGES = 32
 # How many groups of independent draws the order is compared with.
 _GROUPS = 8
 # Of means, squares and aleatoric uncertainties: the spread is the hardest to match (seen on the digits example).
 _WEIGHTS = (1.0, 2.0, 0.5)
 
 Floats = npt.NDArray[np.float64]
-Pool = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""Per head: mean [draws, images, …] and aleatoric uncertainty [draws, images, …]."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """The order of a bank's draws, and how it compares with plain order; None if there was nothing to choose from."""
+    """The order of a bank's draws.
+
+    selection: how it compares with plain order. yardstick: measures what draws are worth. Both are None if there was
+    nothing to choose from.
+    """
 
     order: list[int]
     selection: Selection | None
+    yardstick: Yardstick | None = None
 
 
 def choose_bank(
@@ -65,14 +67,15 @@ def choose_bank(
     images: raw training images [count, *input.shape]. Takes about `seconds`: the pool has as many draws as fit.
     """
     plain = list(range(draws))
-    count = min(_MAX_IMAGES, len(images) // 2, max(4, _MAX_VALUES // int(np.prod(images.shape[1:]))))
+    count = min(_MAX_IMAGES, len(images) // 3, max(4, _MAX_VALUES // int(np.prod(images.shape[1:]))))
     if count < 2:
         return Bank(plain, None)
     low, high = model.input.range or (-np.inf, np.inf)
-    even, odd = images[0::2][:count], images[1::2][:count]
-    sets = [even, _add_noise(even), odd, _blur(odd)]
-    pool = _draw_pool(model, np.clip(np.concatenate(sets), low, high).astype(np.float32), seed, seconds, clock)
-    size = len(next(iter(pool.values()))[0])
+    chosen_on, kept_on, measured_on = (images[first::3][:count] for first in range(3))
+    sets = [chosen_on, _add_noise(chosen_on), kept_on, _blur(kept_on), measured_on, _mirror(measured_on)]
+    pool_images = np.clip(np.concatenate(sets), low, high).astype(np.float32)
+    pool = draw_pool(model, pool_images, seed, seconds, clock)
+    size = size_of_pool(pool)
     if size < _MIN_POOL_RATIO * draws:
         return Bank(plain, None)
     slices = [slice(position * count, (position + 1) * count) for position in range(len(sets))]
@@ -80,7 +83,9 @@ def choose_bank(
     order = order_draws(products, draws, chunk)
     errors = _measure_errors(heads, pool, {"training": slices[2], "shifted": slices[3]}, order, chunk)
     better = _is_better(errors, chunk)
-    return Bank(order if better else plain, Selection(pool=size, kept=better, errors=errors))
+    sides = {head.name: len(model.positions(head)) for head in model.heads}
+    yardstick = make_yardstick(heads, sides, pool, pool_images, (slices[4], slices[5]))
+    return Bank(order if better else plain, Selection(pool=size, kept=better, errors=errors), yardstick)
 
 
 def inner_products(blocks: Sequence[Floats]) -> Floats:
@@ -124,41 +129,6 @@ def order_draws(products: Floats, draws: int, chunk: int) -> list[int]:
     return order
 
 
-def _draw_pool(
-    model: Exportable, images: npt.NDArray[np.float32], seed: int, seconds: float, clock: Callable[[], float]
-) -> Pool:
-    """Evaluates as many draws as fit into the time; of maps only some entries."""
-    features = model.shared_features(tf.constant(images))
-
-    @tf.function(autograph=False)
-    def evaluate_draw(index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        with use_handler(DrawHandler(seed, index)):
-            moments = model.moments_from(features)
-        return {
-            head.name: tuple(_thin_positions(values, len(model.positions(head))) for values in moments[head.name][:2])
-            for head in model.heads
-        }
-
-    evaluate_draw(tf.constant(0))  # tracing does not count
-    end = clock() + seconds
-    arrays: dict[str, tuple[list[Any], list[Any]]] = {head.name: ([], []) for head in model.heads}
-    for index in range(POOL):
-        for name, (mean, aleatoric) in evaluate_draw(tf.constant(index)).items():
-            arrays[name][0].append(mean.numpy())
-            arrays[name][1].append(aleatoric.numpy())
-        if clock() > end:
-            break
-    return {name: (np.stack(means), np.stack(aleatorics)) for name, (means, aleatorics) in arrays.items()}
-
-
-def _thin_positions(values: tf.Tensor, sides: int) -> tf.Tensor:
-    """Returns evenly spread positions of a map, [batch, entries, …]; `sides` is the number of its sides."""
-    if not sides:
-        return values
-    flat = tf.reshape(values, [tf.shape(values)[0], -1, *values.shape[1 + sides :]])
-    return flat[:, :: tf.maximum(1, tf.shape(flat)[1] // _MAX_ENTRIES)]
-
-
 def _describe_draws(pool: Pool, images: slice) -> Floats:
     """Returns features [draws, features]: means, squares and aleatoric uncertainties; all heads weigh alike."""
     blocks = []
@@ -180,10 +150,14 @@ def _measure_errors(
 ) -> list[BankError]:
     """Compares the first chunks of an order, and as many independent draws, with the pool on each set of images."""
     errors = []
+    summaries = {name: summarize_pool(heads, pool, images) for name, images in sets.items()}
     for draws in range(chunk, len(order) + 1, chunk):
         for name, images in sets.items():
-            mean, spread = _compute_error(heads, pool, images, order[:draws])
-            independent_mean, independent_spread = _compute_independent_error(heads, pool, images, draws)
+            summary = summaries[name]
+            mean, spread = summary.compute_error(summarize_draws(heads, pool, images, order[:draws]))
+            independent_mean, independent_spread = compute_independent_error(
+                heads, pool, images, draws, _GROUPS, summary
+            )
             errors.append(
                 BankError(
                     draws=draws,
@@ -204,41 +178,6 @@ def _is_better(errors: Sequence[BankError], chunk: int) -> bool:
     return all(gain > 0 for gain in first_chunk) and sum(gains) > 0
 
 
-def _compute_error(heads: Sequence[HeadRecord], pool: Pool, images: slice, order: Sequence[int]) -> tuple[float, float]:
-    """Root mean square difference of mean and spread from the pool's, as parts of its spread, averaged over heads."""
-    means, spreads = [], []
-    for head in heads:
-        mean, aleatoric = (values[:, images].astype(np.float64) for values in pool[head.name])
-        deviation = np.sqrt(max(mean.var(0).mean(), 1e-30))
-        means.append(_root_mean_square(mean[order].mean(0) - mean.mean(0)) / deviation)
-        reference = _compute_spread(head, mean, aleatoric)
-        difference = _compute_spread(head, mean[order], aleatoric[order]) - reference
-        spreads.append(_root_mean_square(difference) / max(_root_mean_square(reference), 1e-30))
-    return float(np.mean(means)), float(np.mean(spreads))
-
-
-def _compute_independent_error(
-    heads: Sequence[HeadRecord], pool: Pool, images: slice, draws: int
-) -> tuple[float, float]:
-    """The same for independent draws: the root mean square over disjoint groups of the plain order."""
-    size = len(next(iter(pool.values()))[0])
-    groups = [list(range(first, first + draws)) for first in range(0, size - draws + 1, draws)][:_GROUPS]
-    errors = np.array([_compute_error(heads, pool, images, group) for group in groups])
-    mean, spread = np.sqrt(np.square(errors).mean(0))
-    return float(mean), float(spread)
-
-
-def _compute_spread(head: HeadRecord, mean: Floats, aleatoric: Floats) -> Floats:
-    """Epistemic uncertainty over the draws of the first axis."""
-    if head.kind == "real":
-        return np.asarray(mean.var(0))
-    return np.asarray(np.maximum(ENTROPIES[head.kind](mean.mean(0)) - aleatoric.mean(0), 0.0))
-
-
-def _root_mean_square(values: Floats) -> float:
-    return float(np.sqrt(np.square(values).mean()))
-
-
 def _add_noise(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Lowers the images' contrast and adds noise of a third of their standard deviation."""
     noise = np.random.default_rng(0).normal(0.0, images.std() / 3.0, images.shape)
@@ -248,3 +187,8 @@ def _add_noise(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _blur(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Averages the images with themselves a step further along their first side, then makes them brighter."""
     return np.asarray(0.5 * (images + np.roll(images, 1, axis=1)) + 0.2 * images.std())
+
+
+def _mirror(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Reverses the images along their first side and raises their contrast."""
+    return np.asarray(images.mean() + 1.3 * (images[:, ::-1] - images.mean()))

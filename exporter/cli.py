@@ -78,6 +78,7 @@ def export(
         make_bank_table,
         make_differences_table,
         make_files_table,
+        make_worth_table,
     )
 
     request = ExportRequest(
@@ -107,6 +108,8 @@ def export(
     posterior = result.bundle.manifest.posterior
     if posterior and posterior.selection:
         console.print(make_bank_table(posterior.selection))
+    if posterior and posterior.effective:
+        console.print(make_worth_table(posterior.effective))
     console.print(make_files_table(result.bundle, result.differences))
     if layout in ("triton", "openvino"):
         from probrt.exporter import openvino_models, triton

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from probrt.exporter.bank import Bank, choose_bank
 from probrt.exporter.bundle_writer import BundleWriter, estimate_bytes
+from probrt.exporter.effective import measure_effective_draws
 from probrt.exporter.ensemble import make_ensemble
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, GraphSpec, select_graphs
@@ -137,7 +138,8 @@ def export(
     steps = _plan_steps(plan, on_step)
     if _chooses_bank(plan):
         steps.begin(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write", "bank")
-    posterior = _choose_posterior(plan, images)
+    bank = _choose_bank(plan, images)
+    posterior = _make_posterior(plan, bank)
     with stage_version(home, request.version) as stage:
         expected_version = request.version or next_version(home)
         manifest = _write_files(plan, expected_version, posterior, images, stage.folder, steps)
@@ -151,9 +153,14 @@ def export(
         faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
+        if bank.yardstick is not None and posterior is not None:
+            effective = measure_effective_draws(bank.yardstick, Bundle.open(stage.folder), posterior)
+            posterior = msgspec.structs.replace(posterior, effective=effective)
         records = [record for difference in differences for record in (*difference.outputs, *difference.task)]
         stored = _write_answers(stage.folder, images.shape[1:], grids, differences)
-        manifest = msgspec.structs.replace(manifest, parity=records, documents=[*manifest.documents, stored])
+        manifest = msgspec.structs.replace(
+            manifest, posterior=posterior, parity=records, documents=[*manifest.documents, stored]
+        )
 
         def complete(version: int) -> None:
             model = msgspec.structs.replace(manifest.model, version=version)
@@ -260,16 +267,20 @@ def _chooses_bank(plan: ExportPlan) -> bool:
     return plan.request.select and has_bank and plan.model.max_draws is None
 
 
-def _choose_posterior(plan: ExportPlan, images: npt.NDArray[Any]) -> PosteriorRecord | None:
-    """Chooses the bank and states it; None for a model with one draw only."""
-    model, request = plan.model, plan.request
+def _choose_bank(plan: ExportPlan, images: npt.NDArray[Any]) -> Bank:
+    """Chooses the draws of the bank; those of the plain order where there is nothing to choose."""
+    if not _chooses_bank(plan):
+        return Bank(list(range(plan.draws)), None)
+    return choose_bank(plan.model, make_head_records(plan.model), images, plan.request.seed, plan.draws, CHUNK)
+
+
+def _make_posterior(plan: ExportPlan, bank: Bank) -> PosteriorRecord | None:
+    """Returns the manifest's record of the draws; None for a model with one draw only."""
+    model = plan.model
     if model.max_draws == 1:
         return None
-    bank = Bank(list(range(plan.draws)), None)
-    if _chooses_bank(plan):
-        bank = choose_bank(model, make_head_records(model), images, request.seed, plan.draws, CHUNK)
     return PosteriorRecord(
-        seed=request.seed,
+        seed=plan.request.seed,
         order=bank.order,
         chunk=model.max_draws or CHUNK,
         samples=plan.draws,

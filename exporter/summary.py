@@ -9,7 +9,7 @@ from rich.table import Table
 from probrt.exporter.parity import Difference
 from probrt.exporter.tf_serving import BATCHING, FOLDER
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import FileRecord, Selection
+from probrt.runtime.bundle.manifest import EffectiveDraws, FileRecord, Selection
 
 
 def make_differences_table(differences: Sequence[Difference]) -> Table:
@@ -76,6 +76,19 @@ def _make_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Tab
         table.add_column(column, overflow="fold")
     for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def make_worth_table(effective: Sequence[EffectiveDraws]) -> Table:
+    """Returns what the bank's first draws are worth, by precision, on images that it was not chosen on."""
+    table = Table(title="what the draws are worth, in independent ones", title_justify="left")
+    for column in ("precision", "draws", "like", "error of the mean", "shifted", "error of the spread", "shifted"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    for record in effective:
+        errors = (*record.mean, *record.spread)
+        table.add_row(
+            record.precision, str(record.draws), f"{record.effective:.3g}", *(f"{value:.3f}" for value in errors)
+        )
     return table
 
 

@@ -144,6 +144,21 @@ class Selection(Record, frozen=True, kw_only=True):
     errors: list[BankError]
 
 
+class EffectiveDraws(Record, frozen=True, kw_only=True):
+    """What the first draws of a bank are worth, measured on images that it was not chosen on.
+
+    precision: of the files, or of the engine's arithmetic.
+    mean, spread: errors as in BankError, on images like the training images and on shifted ones.
+    effective: the number of independent float32 draws whose four errors are as small.
+    """
+
+    precision: RunPrecision
+    draws: Positive
+    mean: tuple[float, float]
+    spread: tuple[float, float]
+    effective: Annotated[float, Meta(ge=0, le=1e6)]
+
+
 class PosteriorRecord(Record, frozen=True, kw_only=True):
     """The draws that the bundle gives.
 
@@ -152,6 +167,7 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
 
     order: of the bank. chunk: draws per file of the bank. samples: draws per image unless the user asks for another
     number. max_samples: the largest number that the user may ask for. selection: null for plain order.
+    effective: what the first chunks of the bank are worth; empty where it was not measured.
     """
 
     seed: Seed
@@ -160,6 +176,7 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
     samples: Positive
     max_samples: Positive
     selection: Selection | None = None
+    effective: list[EffectiveDraws] = []
 
 
 class Conformal(Record, frozen=True, kw_only=True):

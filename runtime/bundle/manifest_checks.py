@@ -58,6 +58,10 @@ def check_manifest(manifest: Manifest) -> None:
     _check_unique("file", [unicodedata.normalize("NFC", path).casefold() for path in paths])
     bank = manifest.posterior.order if manifest.posterior else []
     _check_unique("draw", [str(index) for index in bank])
+    effective = manifest.posterior.effective if manifest.posterior else []
+    _check_unique("worth of", [f"{record.draws} draws in {record.precision}" for record in effective])
+    if any(record.draws > len(bank) for record in effective):
+        raise BundleError(f"posterior: tells the worth of more draws than the {len(bank)} of its bank")
     for file in manifest.files:
         _check_file(file, len(bank))
     _check_chunks(manifest.files)

@@ -1,8 +1,8 @@
 """Rewrites the decoded JSON of an older manifest of format 1 into today's fields.
 
-Two fields came after the first bundles of this format: the `kind` of a head, and the separate fields of a parity
-row, which was one string `output` before. Values of unexpected types stay as they are: the strict conversion that
-follows names what is wrong with them.
+Three fields came after the first bundles of this format: the `kind` of a head, the separate fields of a parity
+row, which was one string `output` before, and what the draws of a bank are worth. Values of unexpected types stay as
+they are: the strict conversion that follows names what is wrong with them.
 """
 
 import re
@@ -21,6 +21,8 @@ def upgrade_manifest(raw: Any) -> Any:
         records = raw.get(key)
         if isinstance(records, list):
             upgraded[key] = [upgrade_record(record) if isinstance(record, dict) else record for record in records]
+    if isinstance(raw.get("posterior"), dict):
+        upgraded["posterior"] = _upgrade_posterior(raw["posterior"])
     return upgraded
 
 
@@ -44,3 +46,37 @@ def _upgrade_parity(row: dict[str, Any]) -> dict[str, Any]:
         return row
     others = {key: value for key, value in row.items() if key != "output"}
     return {name: value for name, value in match.groupdict().items() if value is not None} | others
+
+
+def _upgrade_posterior(posterior: dict[str, Any]) -> dict[str, Any]:
+    """Derives `effective` of a chosen bank from its errors and those of independent draws.
+
+    n draws whose error is r times that of independent ones are worth n / r². The pool, which they are compared with,
+    is itself off the truth by the error of its size.
+    """
+    selection = posterior.get("selection")
+    if "effective" in posterior or not isinstance(selection, dict) or selection.get("kept") is not True:
+        return posterior
+    try:
+        pool = float(selection["pool"])
+        by_draws: dict[int, dict[str, dict[str, Any]]] = {}
+        for error in selection["errors"]:
+            by_draws.setdefault(error["draws"], {})[error["images"]] = error
+        effective = []
+        for draws, sets in by_draws.items():
+            errors = [sets["training"], sets["shifted"]]
+            ratios = [
+                (error[name] / error[f"independent_{name}"]) ** 2 for error in errors for name in ("mean", "spread")
+            ]
+            effective.append(
+                {
+                    "precision": "float32",
+                    "draws": draws,
+                    "mean": [error["mean"] for error in errors],
+                    "spread": [error["spread"] for error in errors],
+                    "effective": float(f"{1 / (max(ratios) / draws + 1 / pool):.3g}"),
+                }
+            )
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
+        return posterior
+    return posterior | {"effective": effective}

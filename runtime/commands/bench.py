@@ -16,11 +16,12 @@ from probrt.runtime.commands.sample_images import sample_images
 from probrt.runtime.engines import Engine, engines
 from probrt.runtime.errors import ProbrtError, UsageError
 from probrt.runtime.predict.choose import VARIANTS, PredictRequest, choose
+from probrt.runtime.predict.effective import count_effective_draws
 from probrt.runtime.predict.predictor import cores, load_predictor
 
 SECONDS = 1.0
 MIN_CALLS = 5
-_HEADINGS = f"{'draws':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean"
+_HEADINGS = f"{'draws':>5} {'like':>5} {'batch':>5} {'median ms':>10} {'images/s':>9} {'MB':>5}  x mean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: the cores of this machine.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to time each.")] = SECONDS,
 ) -> int:
-    """Time a bundle: median latency, images/s, resident memory, and the ratio to the mean variant."""
+    """Time a bundle: median latency, images/s, memory, the ratio to the mean variant, and what its draws are worth."""
     opened = Bundle.open(bundle)
     sizes = _parse_sizes(batch)
     print(f"{opened.label}, {threads or cores()} threads")
@@ -113,7 +114,8 @@ def _format(row: dict[str, Any], mean_ms: dict[int, float]) -> str:
         return f"failed: {row['fault']}"
     ratio = f"{row['ms'] / mean_ms[row['batch']]:7.1f}" if row["batch"] in mean_ms else f"{'':7}"
     rate = row["batch"] / row["ms"] * 1000
-    return f"{row['draws']:5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} {row['mb']:5.0f} {ratio}"
+    worth = "" if row["effective"] is None else f"{row['effective']:.3g}"
+    return f"{row['draws']:5} {worth:>5} {row['batch']:5} {row['ms']:10.2f} {rate:9.0f} {row['mb']:5.0f} {ratio}"
 
 
 def measure(job: BenchJob) -> list[dict[str, Any]]:
@@ -137,7 +139,9 @@ def measure(job: BenchJob) -> list[dict[str, Any]]:
             predictor(images)
             times.append(time.perf_counter() - start)
         ms = statistics.median(times) * 1000
-        rows.append({"batch": size, "draws": predictor.plan.samples, "ms": ms, "mb": resident_megabytes()})
+        draws = predictor.plan.samples
+        effective = count_effective_draws(bundle.manifest, predictor.plan, draws)
+        rows.append({"batch": size, "draws": draws, "effective": effective, "ms": ms, "mb": resident_megabytes()})
     return rows
 
 

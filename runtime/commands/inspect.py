@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest
+from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest, PosteriorRecord
 from probrt.runtime.calibration.conformal import list_coverages
 from probrt.runtime.images.decode import format_shape
 
@@ -40,6 +40,7 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
     else:
         bank = f"bank of {len(posterior.order)} in chunks of {posterior.chunk}" if posterior.order else "no bank"
         yield f"draws    default {posterior.samples}, at most {posterior.max_samples}, seed {posterior.seed}, {bank}"
+        yield from _describe_worth(posterior)
     yield f"novelty  {_describe_novelty(manifest)}"
     for calibration in manifest.calibration:
         yield f"calib    {_describe_calibration(calibration)}"
@@ -59,6 +60,14 @@ def _describe_head(head: HeadRecord) -> str:
     unit = f" [{head.unit}]" if head.unit else ""
     labels = ", ".join(head.labels[:LABELS]) + more
     return f"{head.name}{unit}: {head.likelihood}, {positions}{UNCERTAINTIES[head.kind]}; {labels}"
+
+
+def _describe_worth(posterior: PosteriorRecord) -> Iterator[str]:
+    """Yields a line per precision: what the first draws of the bank are worth, in independent ones."""
+    for precision in dict.fromkeys(record.precision for record in posterior.effective):
+        records = [record for record in posterior.effective if record.precision == precision]
+        worth = ", ".join(f"{record.draws} like {record.effective:.3g}" for record in records)
+        yield f"worth    in {precision}: {worth} independent draws"
 
 
 def _describe_novelty(manifest: Manifest) -> str:

@@ -17,13 +17,23 @@ def predict(
         str, typer.Option(help="File of the rows: .jsonl, .csv or .parquet; - for standard output.")
     ] = "predictions.jsonl",
     samples: Annotated[int | None, typer.Option(help="Draws per image; default: the bundle's.")] = None,
+    effective_samples: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, help="In place of --samples: the cheapest draws that are worth so many independent ones."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws; default: the bundle's.")] = None,
     variant: Annotated[str | None, typer.Option(help="mean, draws or sampled; default: the fastest that fits.")] = None,
     engine: Annotated[str, typer.Option(help="auto, litert, onnxruntime, openvino or tensorflow.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, gpu, directml or coreml.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, float16, dynamic or int8 files; bfloat16: arithmetic of the engine.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            help="float32, float16, dynamic or int8 files; bfloat16: arithmetic of the engine. Default: float32, or "
+            "what is cheapest for --effective-samples."
+        ),
+    ] = None,
     maps: Annotated[
         str, typer.Option(help="Files for per-position heads: auto, png, npy, nifti, or none to leave them out.")
     ] = "auto",
@@ -92,6 +102,7 @@ def predict(
             bundle=bundle,
             out=out,
             samples=samples,
+            effective_samples=effective_samples,
             seed=seed,
             variant=variant,
             engine=engine,

@@ -13,11 +13,12 @@ class PredictOptions:
     bundle: str
     out: str
     samples: int | None
+    effective_samples: float | None
     seed: int | None
     variant: str | None
     engine: str
     device: str
-    precision: str
+    precision: str | None
     maps: str
     overlay: bool
     recursive: bool

@@ -54,7 +54,7 @@ def run_on_ray(options: PredictOptions, bundle: Bundle, images: ImageNames, plan
         bundle=bundle.path.absolute(),
         manifest=hashlib.sha256((bundle.path / NAME).read_bytes()).hexdigest(),
         request=PredictRequest(
-            samples=options.samples,
+            samples=plan.samples or None,
             seed=options.seed,
             variant=plan.variant,
             engine=plan.engine.name,

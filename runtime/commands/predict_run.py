@@ -16,6 +16,7 @@ from probrt.runtime.images.isolate import open_isolated_reader
 from probrt.runtime.images.loader import open_reader
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
 from probrt.runtime.predict.draw_policy import AdaptiveDraws, FixedDraws, parse_tolerances
+from probrt.runtime.predict.effective import choose_effective
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.coverage import choose_thresholds
 from probrt.runtime.rows.maps import FORMATS, MapFolder
@@ -142,18 +143,19 @@ def _open_bundle(options: PredictOptions) -> Bundle:
 
 
 def _choose_plan(bundle: Bundle, options: PredictOptions, images: ImageNames) -> Plan:
-    plan = choose(
-        bundle,
-        PredictRequest(
-            samples=options.samples,
-            seed=options.seed,
-            variant=options.variant,
-            engine=options.engine,
-            device=options.device,
-            precision=options.precision,
-            few=images.few is not None,
-        ),
+    request = PredictRequest(
+        samples=options.samples,
+        seed=options.seed,
+        variant=options.variant,
+        engine=options.engine,
+        device=options.device,
+        precision=options.precision or "float32",
+        few=images.few is not None,
     )
+    if options.effective_samples is None:
+        plan = choose(bundle, request)
+    else:
+        plan = choose_effective(bundle, request, options.effective_samples, options.precision)
     if options.tolerance and not plan.samples:
         raise UsageError(f"--tolerance {options.tolerance}: the posterior mean has no draws to add")
     return plan

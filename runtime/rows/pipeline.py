@@ -14,6 +14,7 @@ from probrt.runtime.images.loader import LoadedImage, Reader, open_reader
 from probrt.runtime.predict.answer import Prediction
 from probrt.runtime.predict.choose import Plan
 from probrt.runtime.predict.draw_policy import DrawPolicy
+from probrt.runtime.predict.effective import count_effective_draws
 from probrt.runtime.predict.predictor import Predictor
 from probrt.runtime.rows.kinds import KINDS
 from probrt.runtime.rows.maps import Maps
@@ -64,7 +65,9 @@ class RowMaker:
         novelty = None
         if self.novelty is not None and prediction.novelty is not None:
             novelty = self.novelty.make(prediction.novelty, index)
-        return self._complete(start | {"draws": int(prediction.draws[index])}, heads, quantities, novelty)
+        draws = int(prediction.draws[index])
+        effective = count_effective_draws(self.bundle.manifest, self.plan, draws)
+        return self._complete(start | {"draws": draws, "effective_draws": effective}, heads, quantities, novelty)
 
     def _make_heads(self, image: LoadedImage, quantities: Quantities) -> Row:
         manifest = self.bundle.manifest
@@ -81,7 +84,7 @@ class RowMaker:
     def make_error(self, image: LoadedImage, reason: str) -> Row:
         """The row of an image without an answer."""
         start: Row = {"file": image.name, "sha256": image.sha256, "status": "error", "error": reason}
-        return self._complete(start | {"draws": None}, None, None, None)
+        return self._complete(start | {"draws": None, "effective_draws": None}, None, None, None)
 
     def _complete(self, start: Row, heads: Row | None, quantities: Quantities | None, novelty: Row | None) -> Row:
         plan = self.plan

@@ -23,7 +23,7 @@ from probrt.runtime.rows.novelty import NoveltyRows
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.overlay import can_overlay
 
-FIELDS = ("file", "sha256", "status", "error", "draws", "engine", "precision", "bundle")
+FIELDS = ("file", "sha256", "status", "error", "draws", "effective_draws", "engine", "precision", "bundle")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_SUFFIXES, ".csv", ".parquet")
 PARQUET_GROUP = 4096
@@ -149,7 +149,8 @@ def flatten_row(row: Row) -> Row:
 
 def flat_columns(file: RowsFile) -> dict[str, Column]:
     """All flat columns that the rows of a file may have, by name."""
-    columns: dict[str, Column] = {name: ("count" if name == "draws" else "text", 0) for name in FIELDS}
+    numbers = {"draws": "count", "effective_draws": "number"}
+    columns: dict[str, Column] = {name: (numbers.get(name, "text"), 0) for name in FIELDS}
     if file.review:
         columns["review"] = ("flag", 0)
     if file.novelty is not None:

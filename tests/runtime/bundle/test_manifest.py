@@ -50,6 +50,57 @@ def test_an_older_manifest_gets_its_parity_split_into_fields(bundle: Bundle) -> 
     assert [row.label for row in decode_raw(raw).parity] == ["shape.mean", "slant.epistemic", "ink box IoU"]
 
 
+def test_an_older_manifest_tells_what_its_chosen_draws_are_worth(bundle: Bundle) -> None:
+    """n draws with a part r of the error of independent ones are worth n / r², less what the pool itself is off."""
+    raw = raw_manifest(bundle)
+    errors = [
+        {
+            "draws": draws,
+            "images": images,
+            "mean": 0.1,
+            "spread": spread,
+            "independent_mean": 0.2,
+            "independent_spread": 0.3,
+        }
+        for draws, images, spread in (
+            (4, "training", 0.1),
+            (4, "shifted", 0.2),
+            (8, "training", 0.3),
+            (8, "shifted", 0.1),
+        )
+    ]
+    selection = {"pool": 1024, "kept": True, "errors": errors}
+    del raw["posterior"]["effective"]
+    raw["posterior"]["selection"] = selection
+    posterior = decode_raw(raw).posterior
+    four, eight = posterior.effective
+    assert (four.precision, four.draws, four.mean, four.spread) == ("float32", 4, (0.1, 0.1), (0.1, 0.2))
+    assert four.effective == pytest.approx(1 / ((0.2 / 0.3) ** 2 / 4 + 1 / 1024), rel=1e-2)
+    assert eight.effective == pytest.approx(1 / (1 / 8 + 1 / 1024), rel=1e-2)
+    raw["posterior"]["selection"] = selection | {"kept": False}
+    assert decode_raw(raw).posterior.effective == []
+    for damaged in ([{}], [3], [{**errors[0], "independent_mean": 0}], [{**errors[0], "mean": "x"}]):
+        raw["posterior"]["selection"] = selection | {"errors": damaged}
+        assert "effective" not in upgrade_manifest(raw)["posterior"]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([("float32", 4), ("float32", 4)], "4 draws in float32 is listed twice"),
+        ([("int8", 9)], "more draws than the 8"),
+    ],
+)
+def test_a_worth_that_cannot_be_is_refused(bundle: Bundle, records: list[tuple[str, int]], message: str) -> None:
+    raw = raw_manifest(bundle)
+    raw["posterior"]["effective"] = [
+        {"precision": precision, "draws": draws, "mean": [0, 0], "spread": [0, 0], "effective": 3}
+        for precision, draws in records
+    ]
+    with pytest.raises(BundleError, match=message):
+        decode_raw(raw)
+
+
 def test_todays_manifest_stays_as_it_is(bundle: Bundle) -> None:
     raw = raw_manifest(bundle) | {"parity": [{"file": "f", "head": "ink", "quantity": "mean", **NUMBERS}]}
     assert upgrade_manifest(raw) == raw

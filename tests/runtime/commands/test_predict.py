@@ -40,7 +40,18 @@ def test_rows_say_what_the_model_says(bundle: Bundle, pictures: Path, tmp_path: 
     images = np.stack([read_image(row["file"], bundle.manifest.input) for row in written])
     prediction = load_predictor(bundle, engine="litert")(images)
     for i, row in enumerate(written):
-        assert list(row) == ["file", "sha256", "status", "error", "draws", "engine", "precision", "bundle", "heads"]
+        assert list(row) == [
+            "file",
+            "sha256",
+            "status",
+            "error",
+            "draws",
+            "effective_draws",
+            "engine",
+            "precision",
+            "bundle",
+            "heads",
+        ]
         assert (row["status"], row["error"], row["draws"]) == ("ok", None, 8)
         assert (row["engine"], row["precision"], row["bundle"]) == ("litert", "float32", "shapes/1")
         shape, slant, ink = row["heads"]["shape"], row["heads"]["slant"], row["heads"]["ink"]

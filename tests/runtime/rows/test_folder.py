@@ -14,7 +14,8 @@ from probrt.runtime.rows.writers import RowsFile, flat_columns, write_parquet
 def make_row(name: str) -> Row:
     heads = {"slant": {"mean": 0.5, "total": 1.0, "aleatoric": 0.5, "epistemic": 0.5}}
     start = {"file": name, "sha256": "0" * 64, "status": "ok", "error": None}
-    return start | {"draws": 8, "engine": "litert", "precision": "float32", "bundle": "shapes/1", "heads": heads}
+    answered_by = {"engine": "litert", "precision": "float32", "bundle": "shapes/1"}
+    return start | {"draws": 8, "effective_draws": 8.0} | answered_by | {"heads": heads}
 
 
 def test_shards_in_their_order(bundle: Bundle, tmp_path: Path) -> None:

@@ -29,7 +29,13 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 def make_row(name: str, numbers: list[float] | None) -> Row:
     start = {"file": name, "sha256": "0" * 64, "status": "error" if numbers is None else "ok"}
     if numbers is None:
-        fields = start | {"error": "cannot be decoded", "draws": None, "engine": "litert", "precision": "int8"}
+        fields = start | {
+            "error": "cannot be decoded",
+            "draws": None,
+            "effective_draws": None,
+            "engine": "litert",
+            "precision": "int8",
+        }
         return fields | {"bundle": "shapes/1", "review": True, "heads": None}
     a, b, c = numbers
     quantities = {"total": a, "aleatoric": b, "epistemic": c}
@@ -37,7 +43,7 @@ def make_row(name: str, numbers: list[float] | None) -> Row:
         "shape": {"mean": [a, b, c], **quantities, "label": "1e3", "probability": a, "set": [], "coverage": 0.9},
         "slant": {"mean": a, **quantities, "interval": [a, b], "coverage": 0.9},
     }
-    fields = start | {"error": None, "draws": 8, "engine": "litert", "precision": "int8"}
+    fields = start | {"error": None, "draws": 8, "effective_draws": 21.5, "engine": "litert", "precision": "int8"}
     return fields | {"bundle": "shapes/1", "review": False, "heads": heads}
 
 
