@@ -19,14 +19,15 @@ from probrt.trainer.variational.resolve import resolve_prior
 Activation = Literal["relu", "gelu", "elu", "tanh", "swish"]
 
 
-# What a config without a posterior begins with: a wider start takes most of a short fit to narrow (docs/quality.md).
-_NARROW_START = NormalPosterior(initial_scale=0.02)
+# What a config without a posterior begins with. A wider start takes most of a short fit to narrow; from a narrower one
+# the draws hardly differ, and nothing is left of the epistemic uncertainty (docs/quality.md).
+_NARROW_START = NormalPosterior(initial_scale=0.05)
 
 
 class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the layers of a network get their weights.
 
-    posterior: of kernels; left out, normal, with an initial scale of 0.02, or of 0.1 if an estimator is stated.
+    posterior: of kernels; left out, normal, with an initial scale of 0.05, or of 0.1 if an estimator is stated.
     prior: of kernels; left out, the usual one of that posterior. estimator: while fitting.
     bias_posterior, bias_prior: left out, biases are deterministic.
     bayesian: "all" layers, "none", or a regular expression: layers whose name it matches are Bayesian, the

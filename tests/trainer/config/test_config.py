@@ -78,7 +78,7 @@ def test_the_default_prior_is_the_usual_prior_of_the_posterior(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("weights", "scale"),
     [
-        ("", 0.02),
+        ("", 0.05),
         ('[weights]\nestimator = "ivon"', 0.1),
         ('[weights]\nposterior = { name = "normal" }', 0.1),
         ('[weights]\nposterior = { name = "normal", initial_scale = 0.02 }\nestimator = "flipout"', 0.02),
