@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -286,5 +287,6 @@ PAGES = {
 }
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
     for page, write in PAGES.items():
-        (DOCS / page).write_text(write(), encoding="utf-8")
+        (folder / page).write_text(write(), encoding="utf-8")

@@ -93,6 +93,7 @@ def make_mlmodel(bundle: Bundle, python: str) -> dict[str, Any]:
 def list_outputs(manifest: Manifest) -> list[dict[str, Any]]:
     """Returns the columns of the answer, as the schema of MLflow has them. What an error row leaves out is optional."""
     columns = [_column("status", "string", required=True), _column("error", "string"), _column("draws", "long")]
+    columns.append(_column("effective_draws", "double"))
     columns += [_column(name, "string", required=True) for name in ("engine", "precision", "bundle")]
     if manifest.novelty is not None:
         columns += [_column(f"{NOVELTY}.{name}", "double") for name in NOVELTY_QUANTITIES]

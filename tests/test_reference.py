@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-WRITER = runpy.run_path(str(Path(__file__).parent.parent / "docs" / "write_reference.py"))
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of today, written by a process of their own: other tests define heads of theirs in this one."""
+    folder = tmp_path_factory.mktemp("reference")
+    script = Path(__file__).parent.parent / "docs" / "write_reference.py"
+    subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
+    return folder
 
 
-@pytest.mark.parametrize("page", WRITER["PAGES"])
-def test_the_page_is_current(root: Path, page: str) -> None:
+@pytest.mark.parametrize("page", ["commands.md", "configuration.md", "bundle.md", "api.md"])
+def test_the_page_is_current(root: Path, written: Path, page: str) -> None:
     text = (root / "docs" / page).read_text(encoding="utf-8")
-    assert WRITER["PAGES"][page]() == text, f"docs/{page} is out of date: python docs/write_reference.py"
+    assert (written / page).read_text(encoding="utf-8") == text, f"docs/{page} is old: python docs/write_reference.py"
 
 
 def test_the_site_has_no_words_of_other_libraries_docstrings(root: Path) -> None:

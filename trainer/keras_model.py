@@ -97,6 +97,8 @@ class BayesianModel(keras.Model):
         settings = resolve_kl_weight(FitSettings(kl_weight=kl_weight), self.model, count)
         self._kl_factor = settings.kl_factor / count
         self.train_function = None  # the factor is a constant of its graph
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # a data set has its own order, and Keras warns of its default
         return super().fit(x, y, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_a_list_of_odd_files_is_answered_row_by_row(
         assert row["status"] == ("error" if name in expected else "ok")
     log = capsys.readouterr().err
     assert log.count("2 files hold several frames or pages: the first was taken") == 1
-    assert "shapes/1: litert on cpu, draws, 8 draws" in log
+    assert "shapes/1: litert on cpu, float32, draws, 8 draws" in log
     assert "11 rows, 8 errors" in log
     assert "most uncertain by shape.epistemic:" in log
 
@@ -112,13 +112,16 @@ def test_auto_explains_its_choice_in_one_line(
     bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, line in (
-        ((), "litert on cpu, draws, 8 draws (starts soonest, for few images)"),
+        ((), "litert on cpu, float32, draws, 8 draws (starts soonest, for few images)"),
         (
             ("--samples", 5),
-            "tensorflow on cpu, sampled, 5 draws (starts soonest, for few images; litert: its bank gives",
+            "tensorflow on cpu, float32, sampled, 5 draws (starts soonest, for few images; litert: its bank gives",
         ),
-        (("--engine", "onnxruntime"), "onnxruntime on cpu, draws, 8 draws (as asked)"),
-        (("--variant", "mean"), "litert on cpu, mean, posterior mean, no epistemic uncertainty (starts soonest"),
+        (("--engine", "onnxruntime"), "onnxruntime on cpu, float32, draws, 8 draws (as asked)"),
+        (
+            ("--variant", "mean"),
+            "litert on cpu, float32, mean, posterior mean, no epistemic uncertainty (starts soonest",
+        ),
     ):
         fixed = ["predict", pictures, "--bundle", bundle.path, "--out", tmp_path / "p.jsonl", "--overwrite", *words]
         assert cli.call([str(word) for word in fixed]) == 0

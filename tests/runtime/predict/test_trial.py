@@ -220,7 +220,10 @@ def test_a_signal_ends_a_run_inside_a_native_call(
         wait_until_busy(process.pid, 4.0)
         process.send_signal(number)
         start = time.monotonic()
-        _, error = process.communicate(timeout=60)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert error == f"probrt: {word} inside a call that does not come to an end\n"
     assert process.returncode == (130 if number == signal.SIGINT else 143)
