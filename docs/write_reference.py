@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
