@@ -8,7 +8,7 @@ WORKERS := -n 2 --dist loadgroup --max-worker-restart=0
 # pip's own lines; shown only where it fails.
 LOG := $(VENV)/setup.log
 
-.PHONY: setup demo check quick test stress fuzz bench sbom clean
+.PHONY: setup demo check quick test stress walk fuzz bench sbom clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -45,7 +45,11 @@ test: check
 
 # Ends with a table of what was tried; `make stress TABLE=docs/reliability.md` writes it into that page.
 stress: setup
-	$(BIN)/python -m pytest -m stress $(WORKERS) $(if $(TABLE),--stress-table=$(TABLE))
+	$(BIN)/python -m pytest -m "stress and not walk" $(WORKERS) $(if $(TABLE),--stress-table=$(TABLE))
+
+# Long ways of a person: every example trained in full, the walk of the README, the commands of the pages.
+walk: setup
+	$(BIN)/python -m pytest -m walk $(WORKERS)
 
 # Searches for files that the runtime neither reads nor refuses; `make fuzz MINUTES=60` takes longer.
 MINUTES ?= 10

@@ -12,6 +12,7 @@ from PIL import Image
 
 
 @pytest.mark.stress
+@pytest.mark.walk
 def test_the_pictures_are_drawn(root: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
     done = subprocess.run(
         [sys.executable, root / "docs" / "draw_concepts.py", "--out", tmp_path],

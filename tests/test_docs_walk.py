@@ -53,6 +53,7 @@ def shorten(command: str) -> str:
 
 
 @pytest.mark.stress
+@pytest.mark.walk
 def test_the_commands_of_the_docs_run(root: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
     write_class_folders(tmp_path / "photos", 600)
     write_class_folders(tmp_path / "examples" / "digits" / "data", 600)

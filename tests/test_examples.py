@@ -68,6 +68,7 @@ def test_trains_on_a_few_rows(root: Path, tmp_path: Path, name: str, config: str
 
 
 @pytest.mark.stress
+@pytest.mark.walk
 @every_example
 def test_reaches_the_score_of_its_config(root: Path, tmp_path: Path, name: str, config: str) -> None:
     """The tolerance is 0.03, because another processor sums in another order."""

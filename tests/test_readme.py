@@ -46,6 +46,7 @@ def processor_seconds() -> float:
 
 
 @pytest.mark.stress
+@pytest.mark.walk
 def test_a_newcomer_installs_and_walks(root: Path, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
     page = (root / "README.md").read_text(encoding="utf-8")
     clone, environment_folder = tmp_path / "clone", tmp_path / "environment"
