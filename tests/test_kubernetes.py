@@ -23,7 +23,8 @@ from extra_packages import KUBERNETES, RAY, environment, install
 from PIL import Image
 from shapes import GOLDEN
 
-pytestmark = pytest.mark.stress
+# With those of Ray on one worker: `--ray auto` finds any Ray of the machine.
+pytestmark = [pytest.mark.stress, pytest.mark.xdist_group("ray")]
 FOLDER = Path(__file__).parent.parent / "docs" / "kubernetes"
 VERSIONS = ("1.33", "1.35", "1.37")
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -111,7 +111,7 @@ def test_the_tests_of_images_pass_without_a_network(root: Path, measured: Callab
     if probe.returncode:
         pytest.skip("namespaces cannot be made here")
     tests = ["tests/runtime/images", "tests/runtime/bundle", "tests/runtime/rows", "tests/runtime/predict"]
-    command = ["unshare", "-rn", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not stress"]
+    command = ["unshare", "-rn", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not stress"]
     done = subprocess.run([*command, *tests], cwd=root, capture_output=True, text=True, check=False)
     measured("tests of the runtime without a network", done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-2000:]

@@ -22,7 +22,8 @@ from stopping import PROGRAM
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.rows.readers import read_rows
 
-pytestmark = pytest.mark.stress
+# One worker: `--ray auto` finds any Ray of the machine.
+pytestmark = [pytest.mark.stress, pytest.mark.xdist_group("ray")]
 COUNT, SHARD, BROKEN = 20_000, 1024, (3, 7_000)
 
 

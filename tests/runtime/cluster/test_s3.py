@@ -19,7 +19,7 @@ from stopping import PROGRAM
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.xdist_group("ray")]
 
 LIST = """
 import json, s3fs, sys

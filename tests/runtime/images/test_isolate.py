@@ -54,7 +54,8 @@ def test_volumes_keep_their_affine(tmp_path: Path) -> None:
 
 def test_a_killed_decoder_costs_its_image_alone(tmp_path: Path) -> None:
     """SIGKILL arrives while a picture is decoded; the reader starts a new process for the next one."""
-    Image.fromarray(np.zeros((6000, 6000), np.uint8)).save(tmp_path / "large.png", compress_level=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (6000, 6000), np.uint8)  # noise takes long to decode
+    Image.fromarray(pixels).save(tmp_path / "large.png", compress_level=1)
     make_photo().save(tmp_path / "small.png")
     small, large = str(tmp_path / "small.png"), str(tmp_path / "large.png")
     killed = []
