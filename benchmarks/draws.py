@@ -42,7 +42,8 @@ def export_network(folder: Path) -> None:
 
     import keras
 
-    from probrt.exporter.export import ExportRequest, export
+    from probrt.exporter.export import export
+    from probrt.exporter.plan import ExportRequest
     from probrt.runtime.bundle.manifest import Input
     from probrt.trainer import heads, layers, store
     from probrt.trainer.calibration.novelty import add_novelty

@@ -41,7 +41,8 @@ API: dict[str, tuple[str, ...]] = {
     "probrt.trainer.store": ("save_model", "load_model"),
     "probrt.trainer.evaluate.evaluate": ("evaluate_model",),
     "probrt.trainer.variational.handlers": ("use_handler", "MeanHandler", "DrawHandler"),
-    "probrt.exporter.export": ("export", "ExportRequest", "ExportResult"),
+    "probrt.exporter.export": ("export", "ExportResult"),
+    "probrt.exporter.plan": ("ExportRequest",),
 }
 
 

@@ -68,10 +68,10 @@ def export(
     from probrt.runtime.time_left import show_progress
 
     with console.status("loading TensorFlow"), hush():
-        from probrt.exporter.export import ExportRequest
         from probrt.exporter.export import export as export_model
         from probrt.exporter.formats import BY_PRECISION, FORMATS, VARIANTS, parse_names
         from probrt.exporter.parity import Difference
+        from probrt.exporter.plan import ExportRequest
     from probrt.exporter.summary import (
         format_next_commands,
         list_faults,

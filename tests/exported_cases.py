@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from cases import DIGIT, DRAWS, REPRESENTATIVE, Case, sides_of
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
 from probrt.exporter.formats import BY_PRECISION
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.reference import Reference
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.predict.trial import trust_files

@@ -12,7 +12,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from golden.write import REQUESTS
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
+from probrt.exporter.plan import ExportRequest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import FORMAT
 from probrt.runtime.errors import UsageError

@@ -9,7 +9,7 @@ import pytest
 from cases import BY_NAME
 
 from probrt.exporter import bank
-from probrt.exporter.export import make_head_records
+from probrt.exporter.records import make_head_records
 from probrt.trainer.model import Model
 
 CHUNK = 4

@@ -14,7 +14,8 @@ import pytest
 from cases import BY_NAME, DIGIT, SLANT, layered
 from processes import probrt
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, Conformal, FileRecord

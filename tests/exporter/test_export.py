@@ -20,12 +20,13 @@ from cases import BY_NAME
 from processes import probrt
 
 from probrt.exporter import bundle_writer, formats
-from probrt.exporter import export as export_module
+from probrt.exporter import plan as plan_module
 from probrt.exporter.constants import freeze_variables
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
 from probrt.exporter.graphs import compile_function
 from probrt.exporter.onnx_convert import convert_to_onnx
 from probrt.exporter.parity import Difference
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.ranking import compute_ranking
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.vetting import vet
@@ -253,7 +254,7 @@ def test_50_killed_exports_under_a_watcher(model: Path, tmp_path: Path, measured
 
 def test_a_gigabyte_needs_named_formats(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimated size counts every weight of every draw; beyond the limit the user must name formats."""
-    monkeypatch.setattr(export_module, "_MAX_BYTES", 1e3)
+    monkeypatch.setattr(plan_module, "_MAX_BYTES", 1e3)
     with pytest.raises(UsageError, match=r"about 0\.0 GB with 8 draws in every format; name those .* --formats"):
         export(model, tmp_path, REQUEST)
     loaded, _ = store.load_model(model)

@@ -11,9 +11,10 @@ from ai_edge_litert.interpreter import Interpreter
 from cases import DIGIT, SLANT, layered
 
 from probrt.exporter.constants import freeze_variables
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
 from probrt.exporter.formats import FORMATS, PRECISIONS, VARIANTS, PrecisionSpec, parse_names, select_graphs
 from probrt.exporter.graphs import compile_function
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.exporter.tflite_convert import convert_to_tflite

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from exported_cases import ExportedCase
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
 from probrt.exporter.join_chunks import choose_files, join_chunks
 from probrt.exporter.onnx_merge import GraphMerger
+from probrt.exporter.plan import ExportRequest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.engines.onnxruntime import OnnxRuntime
 from probrt.runtime.errors import ParityError, UsageError

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
 from probrt.exporter.formats import Format
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.steps import COSTS, Steps
 
 

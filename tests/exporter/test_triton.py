@@ -21,7 +21,8 @@ from exported_cases import ExportedCase
 from model_servers import ROOT, Server, find_free_port, install_packages, serve
 
 from probrt.exporter import triton
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
+from probrt.exporter.plan import ExportRequest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.images.png import encode_png

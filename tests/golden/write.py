@@ -20,7 +20,8 @@ import numpy as np
 from cases import BY_NAME
 from shapes import write_graphs, write_manifest
 
-from probrt.exporter.export import ExportRequest, export
+from probrt.exporter.export import export
+from probrt.exporter.plan import ExportRequest
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, Conformal, RiskPoint
 from probrt.runtime.predict.predictor import load_predictor

@@ -71,8 +71,7 @@ def test_a_copy_is_worth_less_than_another_image() -> None:
 def test_sampled_joint_labels_agree_with_all() -> None:
     """Eight images of three classes have 6,561 joint labels.
 
-    The estimate is a mean of 2,000 log probabilities; their standard deviation here is below 3 nats, so its standard
-    error is below 0.07. Both are compared after the sampling began.
+    Over 60 seeds the estimates of this gain from 2,000 samples deviate by 0.0022 nats; 0.011 is five times that.
     """
     labels = make_labels(8, 12, 3, seed=5, sharpness=1.0)
     joint = JointLabels(12, np.random.default_rng(0), most=2000)
@@ -81,7 +80,7 @@ def test_sampled_joint_labels_agree_with_all() -> None:
         joint.add(image)
         exact.add(image)
     assert len(joint.weights) == 2000
-    assert joint.gain(labels[7]) == pytest.approx(exact.gain(labels[7]), abs=0.02)
+    assert joint.gain(labels[7]) == pytest.approx(exact.gain(labels[7]), abs=0.011)
     # Importance weights: the mean probability ratio of all joint labels is one.
     assert (joint.weights * joint.under_draws.mean(1)).sum() == pytest.approx(1, rel=1e-9)
 
