@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from probrt.runtime.errors import StorageError
+
 _WINDOWS = os.name == "nt"
 
 
@@ -39,6 +41,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Writes a whole file, or leaves `path` as it was and raises OSError."""
     with open_atomic(path) as stream:
         stream.write(data)
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Writes a file that the user asked for, or leaves `path` as it was and raises StorageError."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

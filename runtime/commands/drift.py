@@ -9,8 +9,8 @@ import typer
 
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.commands.progress import say
-from probrt.runtime.errors import StorageError, UsageError, printable
-from probrt.runtime.files import write_atomic
+from probrt.runtime.errors import UsageError, printable
+from probrt.runtime.files import write_result
 from probrt.runtime.monitor.drift import Comparison, compare_with_bundle, compare_with_rows
 from probrt.runtime.monitor.row_values import RowValues, collect_values
 from probrt.runtime.rows.readers import read_rows
@@ -61,9 +61,9 @@ def drift(
     if plot:
         from probrt.runtime.monitor.drift_plot import draw_drift
 
-        _write(plot, draw_drift(comparisons, level))
+        write_result(Path(plot), draw_drift(comparisons, level))
     if out:
-        _write(out, _encode(comparisons, level, size, values.rows, bool(drifted)))
+        write_result(Path(out), _encode(comparisons, level, size, values.rows, bool(drifted)))
     names = ", ".join(comparison.name for comparison in drifted)
     tests = "1 test" if len(comparisons) == 1 else f"{len(comparisons)} tests"
     print(f"drift at level {level:g} in {names}" if drifted else f"no drift at level {level:g} ({tests})")
@@ -115,10 +115,3 @@ def _encode(comparisons: Sequence[Comparison], level: float, usual: int, new: in
     ]
     content = {"level": level, "drift": drifted, "reference_rows": usual, "new_rows": new, "tests": tests}
     return json.dumps(content, indent=2).encode("ascii") + b"\n"
-
-
-def _write(name: str, data: bytes) -> None:
-    try:
-        write_atomic(Path(name), data)
-    except OSError as error:
-        raise StorageError(f"{name}: cannot be written: {error.strerror or error}") from None

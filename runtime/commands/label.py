@@ -14,8 +14,8 @@ from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
 from probrt.runtime.commands.predict_images import ImageNames
 from probrt.runtime.commands.progress import open_progress, say
 from probrt.runtime.commands.report_page import make_item, render_page
-from probrt.runtime.errors import InputError, MissingError, StorageError, UsageError
-from probrt.runtime.files import write_atomic
+from probrt.runtime.errors import InputError, MissingError, UsageError
+from probrt.runtime.files import write_result
 from probrt.runtime.hush import hush_libraries
 from probrt.runtime.label.choose import Chosen, choose_images, make_tasks
 from probrt.runtime.label.pool import Pool, choose_head, read_pool
@@ -63,13 +63,15 @@ def label(
     if not read.informative:
         raise InputError(f"{', '.join(pool)}: none of its {read.images} images can be read")
     chosen = choose_images(read, take, count)
-    _write(out, _make_table(chosen, chosen_head.name))
+    write_result(Path(out), _make_table(chosen, chosen_head.name))
     if page:
         items = [make_item(item.row, {}) for item in chosen]
-        _write(page, render_page(f"{len(chosen)} images to label", items).encode("utf-8", errors="backslashreplace"))
+        write_result(
+            Path(page), render_page(f"{len(chosen)} images to label", items).encode("utf-8", errors="backslashreplace")
+        )
     if label_studio:
         tasks = make_tasks(chosen, chosen_head.name, image_prefix, opened.label)
-        _write(label_studio, json.dumps(tasks, indent=1).encode("ascii") + b"\n")
+        write_result(Path(label_studio), json.dumps(tasks, indent=1).encode("ascii") + b"\n")
     _print_summary(read, chosen, out, quiet)
     return 1 if read.faults else 0
 
@@ -96,13 +98,6 @@ def _make_table(chosen: Sequence[Chosen], head: str) -> bytes:
             [rank, item.row["file"], item.reason, told, item.group, labels, probability, answer["epistemic"], p_value]
         )
     return stream.getvalue().encode("utf-8", errors="backslashreplace")
-
-
-def _write(name: str, data: bytes) -> None:
-    try:
-        write_atomic(Path(name), data)
-    except OSError as error:
-        raise StorageError(f"{name}: cannot be written: {error.strerror or error}") from None
 
 
 def _print_summary(pool: Pool, chosen: Sequence[Chosen], out: str, quiet: bool) -> None:

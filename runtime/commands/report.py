@@ -8,8 +8,8 @@ import typer
 
 from probrt.runtime.commands.report_page import make_item, render_page
 from probrt.runtime.commands.true_labels import read_true_labels
-from probrt.runtime.errors import InputError, MissingError, StorageError, UsageError
-from probrt.runtime.files import write_atomic
+from probrt.runtime.errors import InputError, MissingError, UsageError
+from probrt.runtime.files import write_result
 from probrt.runtime.rows.readers import read_rows
 
 
@@ -43,10 +43,7 @@ def report(
             f"({items[0]['file']})"
         )
     html = render_page(f"{source.name}: {len(items)} images", items)
-    try:
-        write_atomic(page, html.encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise StorageError(f"{page}: cannot be written: {error.strerror or error}") from None
+    write_result(page, html.encode("utf-8", errors="backslashreplace"))
     with_labels = f", {labelled} with true labels{_describe_scores(items)}" if labels else ""
     print(f"{page}: {len(items)} images{with_labels}, {page.stat().st_size / 1e6:.1f} MB")
     return 0

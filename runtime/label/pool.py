@@ -108,10 +108,10 @@ def read_pool(
             if not np.isfinite(labels[index]).all():
                 pool.faults += 1
                 continue
-            found = _make_image(bundle, head, image.name, labels[index], novelty, novelties, index)
-            pool.informative.append(found)
-            if "novelty" in found.row:
-                pool.novel.append(found.row)
+            pool_image = _make_image(bundle, head, image.name, labels[index], novelty, novelties, index)
+            pool.informative.append(pool_image)
+            if "novelty" in pool_image.row:
+                pool.novel.append(pool_image.row)
         _prune(pool, novel)
         on_images(len(item.images))
     _prune(pool, novel, finished=True)

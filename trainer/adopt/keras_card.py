@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import keras
-import msgspec
 from msgspec import Meta, Struct
 
 from probrt.runtime.bundle.manifest import MODEL_NAME, Input
-from probrt.runtime.errors import ConfigError, one_line
+from probrt.runtime.errors import ConfigError
+from probrt.trainer.adopt.card import read_card
 from probrt.trainer.adopt.pixel_values import Values
 from probrt.trainer.config.settings import DataSettings, FractionBelowOne
-from probrt.trainer.extensions import convert_record
 from probrt.trainer.heads import AnyHead
 
 Colour = Literal["grey", "rgb", "none"]
@@ -64,12 +63,7 @@ class KerasCard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def load_keras_card(path: Path) -> KerasCard:
     """Reads the file; raises ConfigError with what is wrong in it."""
-    try:
-        return convert_record(msgspec.toml.decode(path.read_bytes()), KerasCard)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from None
+    return read_card(path, KerasCard)
 
 
 def describe_input(card: InputCard, model: keras.Model) -> Input:
