@@ -69,7 +69,9 @@ class Bundle:
         try:
             stream = path.open("rb")
         except FileNotFoundError:
-            raise BundleError(f"{path}: missing; export the bundle again") from None
+            draws = file.draws if isinstance(file, FileRecord) else None
+            fewer = "ask for the draws that are there with --samples, or " if draws and draws[0] else ""
+            raise BundleError(f"{path}: missing; {fewer}export the bundle again") from None
         size = os.fstat(stream.fileno()).st_size
         if size != file.bytes:
             stream.close()

@@ -7,11 +7,11 @@ import typer
 
 def predict(
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Images: folders, files, globs, lists (.txt, .csv, .parquet), or - for a list on standard input."
         ),
-    ],
+    ] = None,
     bundle: Annotated[str, typer.Option(help="Bundle folder; default: the only model in artifacts/.")] = "",
     out: Annotated[
         str, typer.Option(help="File of the rows: .jsonl, .csv or .parquet; - for standard output.")
@@ -48,6 +48,15 @@ def predict(
         str,
         typer.Option(
             help="Add draws only while the standard error of an image is above this: 0.01, or HEAD=0.01,... by head."
+        ),
+    ] = "",
+    continue_rows: Annotated[
+        str,
+        typer.Option(
+            "--continue",
+            metavar="ROWS",
+            help="In place of images: add draws to rows of an earlier run that are flagged for review or above "
+            "--tolerance, up to --samples.",
         ),
     ] = "",
     unknown: Annotated[
@@ -98,7 +107,7 @@ def predict(
 
     return run(
         PredictOptions(
-            images=images,
+            images=images or [],
             bundle=bundle,
             out=out,
             samples=samples,
@@ -114,6 +123,7 @@ def predict(
             batch_size=batch_size,
             threads=threads,
             tolerance=tolerance,
+            continue_rows=continue_rows,
             unknown=unknown,
             max_risk=max_risk,
             coverage=coverage,

@@ -25,6 +25,7 @@ class PredictOptions:
     batch_size: int | None
     threads: int | None
     tolerance: str
+    continue_rows: str
     unknown: str | None
     max_risk: float | None
     coverage: float | None

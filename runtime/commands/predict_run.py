@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
+from probrt.runtime.commands.predict_continue import continue_rows
 from probrt.runtime.commands.predict_display import RunDisplay
 from probrt.runtime.commands.predict_images import ImageNames
 from probrt.runtime.commands.predict_options import PredictOptions
@@ -38,6 +39,10 @@ def run(options: PredictOptions) -> int:
 
 
 def _run(options: PredictOptions) -> int:
+    if options.continue_rows:
+        return continue_rows(options)
+    if not options.images:
+        raise UsageError("Missing argument 'IMAGES...': name images, or the rows of an earlier run with --continue")
     bundle = _open_bundle(options)
     if options.ray:
         return _run_on_ray(options, bundle)

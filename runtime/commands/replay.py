@@ -1,20 +1,15 @@
 """`probrt replay`: repeats rows of predictions from their bundle, seed and draws, and says which differ."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import NAME
 from probrt.runtime.commands.progress import say
-from probrt.runtime.errors import InputError, UsageError, printable
+from probrt.runtime.errors import printable
 from probrt.runtime.hush import hush_libraries
 from probrt.runtime.monitor.replay import Replay, replay_rows
-from probrt.runtime.rows.numbers import Row
-from probrt.runtime.rows.readers import read_rows
-from probrt.runtime.rows.run_record import RunRecord, read_record, record_path
+from probrt.runtime.rows.earlier import open_earlier_bundle, read_earlier_rows
 
 MOST_LINES = 10
 
@@ -29,21 +24,15 @@ def replay(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,
 ) -> int:
     """Repeat rows from their bundle, seed and draws on another engine; exit code 1 if any row differs."""
-    path = Path(rows)
-    written = list(read_rows(path))
-    if not written:
-        raise InputError(f"{path}: holds no rows")
-    opened = Bundle.open(bundle or _find_bundle(written, path))
-    record = read_record(record_path(path))
-    if record is None:
-        say(f"{record_path(path).name} is missing or damaged: the bundle's seed and float32 files are taken")
-    else:
-        _check_bundle(opened, record, path)
-    settings = record.settings if record else {}
+    earlier = read_earlier_rows(Path(rows))
+    opened = open_earlier_bundle(earlier, bundle)
+    if earlier.warning:
+        say(earlier.warning)
+    settings = earlier.settings or {}
     with hush_libraries():
         result = replay_rows(
             opened,
-            written,
+            earlier.rows,
             seed=settings.get("seed") if seed is None else seed,
             precision=settings.get("precision", "float32"),
             engine=engine,
@@ -54,26 +43,6 @@ def replay(
     where = f" on {', '.join(result.engines)}" if result.engines else ""
     print(f"{result.rows} rows repeated{where}: {wrong or 'none'} differ{'s' if wrong == 1 else ''}")
     return 1 if wrong else 0
-
-
-def _find_bundle(rows: list[Row], path: Path) -> str:
-    """Returns the folder in artifacts/ of the bundle that the rows name."""
-    labels = sorted({row["bundle"] for row in rows if isinstance(row.get("bundle"), str)})
-    if len(labels) != 1:
-        raise UsageError(f"{path}: its rows name {', '.join(labels) or 'no bundle'}; repeat those of one bundle")
-    folder = Path("artifacts", labels[0])
-    if ".." in folder.parts or not folder.is_dir():
-        raise UsageError(f"{folder}: no such bundle; name that of the rows with --bundle")
-    return str(folder)
-
-
-def _check_bundle(bundle: Bundle, record: RunRecord, path: Path) -> None:
-    digest = hashlib.sha256((bundle.path / NAME).read_bytes()).hexdigest()
-    if record.settings.get("manifest") != digest:
-        raise UsageError(
-            f"{bundle.path}: is another bundle than the one that wrote {path}: its manifest has the digest "
-            f"{digest[:12]}, that of the rows {str(record.settings.get('manifest'))[:12]}; restore it, or use --bundle"
-        )
 
 
 def _print(result: Replay) -> None:

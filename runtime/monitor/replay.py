@@ -1,7 +1,6 @@
 """Repeats rows of predictions on an engine, and tells which differ by more than the export's parity allows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -15,11 +14,11 @@ from probrt.runtime.engines.table import BUILT_IN
 from probrt.runtime.errors import InputError, MissingError, UsageError
 from probrt.runtime.predict.choose import Plan, PredictRequest, choose
 from probrt.runtime.predict.draw_policy import FixedDraws
-from probrt.runtime.predict.predictor import Predictor, cores
+from probrt.runtime.predict.predictor import Predictor
+from probrt.runtime.rows.earlier import check_labels, count_draws, find_changed_images
 from probrt.runtime.rows.novelty import NoveltyRows
 from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.pipeline import RowMaker, Run, predict_files
-from probrt.runtime.rows.resume import compute_digest
 
 # Of a value, for a quantity that the export did not compare with the model; and what seven digits of a row leave out.
 _UNCOMPARED, _ROUNDING = 1e-4, 1e-6
@@ -64,13 +63,12 @@ def replay_rows(
     good = [row for row in rows if row.get("status") == "ok"]
     if not good:
         raise InputError("no good rows to repeat")
-    others = {str(row.get("bundle")) for row in good} - {bundle.label}
-    if others:
-        raise UsageError(f"rows of {', '.join(sorted(others))}, not of {bundle.label}; give their bundle with --bundle")
-    replay = Replay()
-    unchanged = list(_check_images(good, replay))
+    check_labels(good, bundle)
+    changed = find_changed_images(good)
+    replay = Replay(faults={good[index]["file"]: reason for index, reason in changed.items()})
+    unchanged = [row for index, row in enumerate(good) if index not in changed]
     limits = _Limits(bundle.manifest, precision)
-    for draws, group in groupby(sorted(unchanged, key=_count_draws), _count_draws):
+    for draws, group in groupby(sorted(unchanged, key=count_draws), count_draws):
         repeated = list(group)
         writers = {str(row.get("engine")) for row in repeated}
         plan = choose_replay(bundle, draws, seed=seed, precision=precision, engine=engine, avoid=writers)
@@ -122,22 +120,6 @@ def predict_again(predictor: Predictor, names: Sequence[str]) -> list[Row]:
         )
     )
     return rows
-
-
-def _count_draws(row: Row) -> int:
-    return int(row.get("draws") or 0)
-
-
-def _check_images(rows: Sequence[Row], replay: Replay) -> Iterator[Row]:
-    """Yields the rows whose image still has the digest in the row; the others become faults."""
-    with ThreadPoolExecutor(cores()) as pool:
-        for row, digest in zip(rows, pool.map(compute_digest, [row["file"] for row in rows]), strict=True):
-            if digest is None:
-                replay.faults[row["file"]] = "the image cannot be read any more"
-            elif digest != row.get("sha256"):
-                replay.faults[row["file"]] = "the image has changed since the row was written"
-            else:
-                yield row
 
 
 class _Limits:

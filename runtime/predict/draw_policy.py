@@ -1,6 +1,6 @@
 """Decides how many draws each image of a run takes: all of them, or more only while an image needs them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -48,6 +48,43 @@ class FixedDraws:
     def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
         prediction = self._predictor.answer(stack_pixels(images), last)
         yield from ((image, prediction, index) for index, image in enumerate(images))
+
+    def flush(self) -> Iterator[AnsweredImage]:
+        return iter(())
+
+
+class ContinuedDraws:
+    """Takes the plan's number of draws, of which some images have the first ones already.
+
+    answers: of each image by its position in the input, the answer over the draws of the plan's first calls; None of
+    an image that has none. The number of draws of an answer is that of some of these calls.
+    """
+
+    regroups: ClassVar[bool] = False
+
+    def __init__(self, predictor: Predictor, answers: Sequence[RunningAnswer | None]) -> None:
+        self._predictor = predictor
+        self._answers = answers
+
+    def push(self, images: list[LoadedImage], last: bool) -> Iterator[AnsweredImage]:
+        del last  # the images of a batch may need other calls: keep the graphs loaded
+        by_draws: dict[int, list[LoadedImage]] = {}
+        for image in images:
+            answer = self._answers[image.index]
+            by_draws.setdefault(answer.draws if answer else 0, []).append(image)
+        for draws, group in by_draws.items():
+            prediction = self._continue(group, draws)
+            yield from ((image, prediction, index) for index, image in enumerate(group))
+
+    def _continue(self, images: list[LoadedImage], draws: int) -> Prediction:
+        answers = [answer for image in images if (answer := self._answers[image.index]) is not None]
+        running = stack_answers(answers) if answers else self._predictor.start()
+        pixels, done = stack_pixels(images), 0
+        for call in self._predictor.plan.calls:
+            if done >= draws:
+                self._predictor.add(running, pixels, call)
+            done += call.draws.count if call.draws else 0
+        return running.make_prediction(running.combine(), len(images))
 
     def flush(self) -> Iterator[AnsweredImage]:
         return iter(())

@@ -9,7 +9,7 @@ from probrt.runtime.bundle.manifest import NOVELTY
 from probrt.runtime.errors import InputError, UsageError
 from probrt.runtime.rows.kinds import Column
 from probrt.runtime.rows.numbers import Row
-from probrt.runtime.rows.writers import FIELDS
+from probrt.runtime.rows.writers import COUNTED_FIELDS, FIELDS
 from probrt.runtime.tables import UnreadableTable, open_csv, open_parquet, read_json_lines
 
 # Of a folder of `predict --ray`; the second is there once it is complete.
@@ -125,7 +125,7 @@ def _typed_csv_rows(path: Path, columns: Mapping[str, Column]) -> Iterator[Row]:
 
 def _parse_cell(name: str, text: str) -> Any:
     """A cell of CSV: a list or a number in JSON, or text. A label stays text though it may look like a number."""
-    if name in FIELDS or (name.endswith(".label") and not text.startswith("[")):
+    if (name in FIELDS and name not in COUNTED_FIELDS) or (name.endswith(".label") and not text.startswith("[")):
         return text
     try:
         return json.loads(text)

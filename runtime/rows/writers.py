@@ -24,6 +24,7 @@ from probrt.runtime.rows.numbers import Row
 from probrt.runtime.rows.overlay import can_overlay
 
 FIELDS = ("file", "sha256", "status", "error", "draws", "effective_draws", "engine", "precision", "bundle")
+COUNTED_FIELDS: Mapping[str, str] = {"draws": "count", "effective_draws": "number"}
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_SUFFIXES, ".csv", ".parquet")
 PARQUET_GROUP = 4096
@@ -149,8 +150,7 @@ def flatten_row(row: Row) -> Row:
 
 def flat_columns(file: RowsFile) -> dict[str, Column]:
     """All flat columns that the rows of a file may have, by name."""
-    numbers = {"draws": "count", "effective_draws": "number"}
-    columns: dict[str, Column] = {name: (numbers.get(name, "text"), 0) for name in FIELDS}
+    columns: dict[str, Column] = {name: (COUNTED_FIELDS.get(name, "text"), 0) for name in FIELDS}
     if file.review:
         columns["review"] = ("flag", 0)
     if file.novelty is not None:
