@@ -8,7 +8,7 @@ WORKERS := -n 2 --dist loadgroup --max-worker-restart=0
 # pip's own lines; shown only where it fails.
 LOG := $(VENV)/setup.log
 
-.PHONY: setup demo check quick test stress walk fuzz bench sbom clean
+.PHONY: setup demo check quick test stress walk fuzz bench web sbom clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -59,6 +59,10 @@ fuzz: setup
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
+
+# The page that runs a bundle in a browser, with its library from npm, in build/web.
+web: setup
+	$(BIN)/python docs/build_web.py
 
 # A bill of materials of the pinned packages, for a release.
 sbom: setup

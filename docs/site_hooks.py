@@ -5,7 +5,9 @@ mkdocs calls these functions by their names (mkdocs.yml, `hooks`).
 
 from __future__ import annotations
 
+import logging
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,19 @@ def _keep_existing(entry: dict[str, Any], listed: set[str]) -> dict[str, Any]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages of the root."""
+    """Adds the pages of the root, and ONNX Runtime Web beside the page of docs/web."""
     from mkdocs.structure.files import File
 
     for name, source in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
+    build = runpy.run_path(str(ROOT / "docs" / "build_web.py"))
+    try:
+        library = build["get_library"]()
+    except (OSError, RuntimeError) as error:  # the page tells its user what is missing
+        logging.getLogger("mkdocs").info("web/ comes without ONNX Runtime Web: %s", error)
+        return files
+    for path in library.iterdir():
+        files.append(File.generated(config, f"web/{build['NAME']}/{path.name}", abs_src_path=str(path)))
     return files
 
 

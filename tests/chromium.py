@@ -41,10 +41,11 @@ class Page:
         for domain in ("Page", "Runtime", "Network"):
             self._send(f"{domain}.enable")
 
-    def open(self, path: Path) -> None:
-        """Loads a file and waits until its scripts ran."""
-        self._send("Page.navigate", url=path.resolve().as_uri())
-        while self.run("document.readyState") != "complete" or "file:" not in str(self.run("location.href")):
+    def open(self, page: Path | str) -> None:
+        """Loads a file or an address and waits until its scripts ran."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self._send("Page.navigate", url=url)
+        while self.run("document.readyState") != "complete" or "about:" in str(self.run("location.href")):
             pass
 
     def run(self, expression: str) -> Any:
@@ -66,6 +67,27 @@ class Page:
         x, y = self.run(f"{middle}(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self._send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def draw(self, selector: str, points: list[tuple[float, float]]) -> None:
+        """Draws a line through points of the first element that matches, as parts of its width and height."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        left, top, width, height = self.run(f"(r => [r.x, r.y, r.width, r.height])({box})")
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 2), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, points, strict=True):
+            place = {"x": left + x * width, "y": top + y * height}
+            self._send("Input.dispatchMouseEvent", type=kind, **place, button="left", buttons=1, clickCount=1)
+
+    def choose(self, selector: str, *paths: Path) -> None:
+        """Chooses files, or a folder, in the file input that matches."""
+        document = self._send("DOM.getDocument")["root"]["nodeId"]
+        node = self._send("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self._send("DOM.setFileInputFiles", nodeId=node, files=[str(path.resolve()) for path in paths])
+
+    def drop(self, path: Path) -> None:
+        """Drops a file on the page."""
+        data = {"items": [], "files": [str(path.resolve())], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self._send("Input.dispatchDragEvent", type=kind, x=50, y=50, data=data)
 
     def screenshot(self, path: Path) -> None:
         """Saves a PNG of the page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,9 @@ def test_the_site_builds_without_a_warning(root: Path, tmp_path: Path, measured:
     pages = {page.stem: page.read_text(encoding="utf-8") for page in site.glob("*.html")}
     assert {path.stem for path in (root / "docs").glob("*.md")} <= pages.keys()
     assert {"index", "CHANGELOG", "SECURITY", "CONTRIBUTING"} <= pages.keys()
+    assert {path.name for path in (root / "docs" / "web").iterdir()} <= {path.name for path in (site / "web").iterdir()}
+    if shutil.which("npm"):
+        assert (site / "web" / "onnxruntime-web" / "ort-wasm-simd-threaded.wasm").stat().st_size > 10**7
     for name, page in pages.items():
         for target in re.findall(r'(?:href|src)="([^"#:?]+)"', page):
             # 404.html names its files from the root, because it stands for any page.

@@ -1,0 +1,2 @@
+/** What a person can mend; the page shows its message as one line. */
+export class Fault extends Error {}
