@@ -62,15 +62,16 @@ def summarize_draws(heads: Sequence[HeadRecord], pool: Pool, images: slice, draw
 def compute_independent_error(
     heads: Sequence[HeadRecord], pool: Pool, images: slice, draws: int, groups: int, summary: PoolSummary
 ) -> tuple[float, float]:
-    """Returns the errors of independent draws: the root mean square over disjoint groups of the plain order."""
-    size = size_of_pool(pool)
-    starts = range(0, size - draws + 1, draws)[:groups]
-    errors = np.array(
-        [
-            summary.compute_error(summarize_draws(heads, pool, images, list(range(first, first + draws))))
-            for first in starts
-        ]
-    )
+    """Returns the errors of independent draws: the root mean square over groups of the pool in random orders.
+
+    In each order every draw is in one group, so that rare draws count as often as the others.
+    """
+    random, size = np.random.default_rng(0), size_of_pool(pool)
+    chosen: list[list[int]] = []
+    while len(chosen) < groups:
+        shuffled = random.permutation(size)
+        chosen += [shuffled[first : first + draws].tolist() for first in range(0, size - draws + 1, draws)]
+    errors = np.array([summary.compute_error(summarize_draws(heads, pool, images, group)) for group in chosen[:groups]])
     mean, spread = np.sqrt(np.square(errors).mean(0))
     return float(mean), float(spread)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,26 @@ _MAX_ENTRIES = 16
 Pool = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 """Per head: mean [draws, images, …] and aleatoric uncertainty [draws, images, …]."""
 
+EvaluateDraws = Callable[[npt.NDArray[np.float32], Iterable[int]], Pool]
+"""Evaluates the draws of some indices on some images."""
+
 
 def size_of_pool(pool: Pool) -> int:
     """Returns the number of draws in a pool."""
     return len(next(iter(pool.values()))[0])
 
 
-def draw_pool(
-    model: Exportable, images: npt.NDArray[np.float32], seed: int, seconds: float, clock: Callable[[], float]
-) -> Pool:
-    """Evaluates as many draws as fit into the time; of maps only some entries."""
-    features = model.shared_features(tf.constant(images))
+def compile_draws(model: Exportable, images: npt.NDArray[np.float32], seed: int) -> EvaluateDraws:
+    """Returns a function of images and indices that evaluates draws (seed, index); of maps only some entries.
 
-    @tf.function(autograph=False)
-    def evaluate_draw(index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+    images: any, [count, *input.shape]; the function takes any number of this shape, and is traced once.
+    """
+    specs = tf.nest.map_structure(
+        lambda feature: tf.TensorSpec([None, *feature.shape[1:]], feature.dtype), model.shared_features(images[:1])
+    )
+
+    @tf.function(autograph=False, input_signature=[specs, tf.TensorSpec([], tf.int32)])
+    def evaluate(features: Any, index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         with use_handler(DrawHandler(seed, index)):
             moments = model.moments_from(features)
         return {
@@ -40,16 +46,25 @@ def draw_pool(
             for head in model.heads
         }
 
-    evaluate_draw(tf.constant(0))  # tracing does not count
+    def evaluate_draws(images: npt.NDArray[np.float32], indices: Iterable[int]) -> Pool:
+        features = model.shared_features(tf.constant(images))
+        arrays: dict[str, tuple[list[Any], list[Any]]] = {head.name: ([], []) for head in model.heads}
+        for index in indices:
+            for name, (mean, aleatoric) in evaluate(features, tf.constant(index)).items():
+                arrays[name][0].append(mean.numpy())
+                arrays[name][1].append(aleatoric.numpy())
+        return {name: (np.stack(means), np.stack(aleatorics)) for name, (means, aleatorics) in arrays.items()}
+
+    return evaluate_draws
+
+
+def count_within(seconds: float, clock: Callable[[], float]) -> Iterator[int]:
+    """Yields the indices of a pool, as many as are used within the time, and at least one."""
     end = clock() + seconds
-    arrays: dict[str, tuple[list[Any], list[Any]]] = {head.name: ([], []) for head in model.heads}
     for index in range(POOL):
-        for name, (mean, aleatoric) in evaluate_draw(tf.constant(index)).items():
-            arrays[name][0].append(mean.numpy())
-            arrays[name][1].append(aleatoric.numpy())
+        yield index
         if clock() > end:
-            break
-    return {name: (np.stack(means), np.stack(aleatorics)) for name, (means, aleatorics) in arrays.items()}
+            return
 
 
 def thin_positions(values: Any, sides: int) -> Any:

@@ -31,7 +31,7 @@ from probrt.runtime.engines import BUILT_IN, Engine
 from probrt.runtime.predict.combine import combine_chunks
 
 # Sizes of the groups that give a and b, and how many groups.
-_FEW, _MANY, _GROUPS = 8, 64, 32
+_FEW, _MANY, _GROUPS = 8, 64, 128
 _THREADS = 2
 
 

@@ -7,9 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 from cases import BY_NAME
+from scipy.stats import entropy
 
 from probrt.exporter import bank
+from probrt.exporter.bank_features import measure_contributions
+from probrt.exporter.bank_images import make_bank_images
 from probrt.exporter.records import make_head_records
+from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.trainer.model import Model
 
 CHUNK = 4
@@ -77,3 +81,40 @@ def test_plain_order_without_time_or_images(model: Model, images: np.ndarray) ->
     heads = make_head_records(model)
     assert bank.choose_bank(model, heads, images, 3, 8, CHUNK, seconds=0.0) == bank.Bank(list(range(8)), None)
     assert bank.choose_bank(model, heads, images[:3], 3, 8, CHUNK).selection is None
+
+
+@pytest.mark.parametrize("kind", ["class", "binary", "real"])
+def test_the_contributions_of_all_draws_average_to_their_epistemic_uncertainty(kind: str) -> None:
+    random = np.random.default_rng(2)
+    head = HeadRecord(name="head", likelihood="any", kind=kind, combine="entropy", labels=[], outputs={})
+    p = random.dirichlet([0.3, 0.3, 0.3], (40, 5))
+    if kind == "class":
+        mean, aleatoric = p, entropy(p, axis=-1)
+    elif kind == "binary":
+        mean = p[..., :1]
+        aleatoric = entropy(np.stack([mean, 1 - mean]), axis=0)
+    else:
+        mean, aleatoric = random.normal(size=(40, 5, 1)), np.ones((40, 5, 1))
+    expected = {
+        "class": lambda: entropy(mean.mean(0), axis=-1) - aleatoric.mean(0),
+        "binary": lambda: entropy(np.stack([mean.mean(0), 1 - mean.mean(0)]), axis=0) - aleatoric.mean(0),
+        "real": lambda: mean.var(0),
+    }[kind]()
+    np.testing.assert_allclose(measure_contributions(head, mean, aleatoric).mean(0), expected, atol=1e-9)
+
+
+def test_the_choice_sees_the_images_on_which_draws_differ_most() -> None:
+    """The number on each image tells how much; no image serves two purposes, and none leaves the range."""
+    images = np.zeros((300, 4, 4, 1), np.uint8) + np.arange(300, dtype=np.uint16).reshape(-1, 1, 1, 1).astype(np.uint8)
+    sets = make_bank_images(images, 0.0, 255.0, lambda candidates: candidates.mean((1, 2, 3)))
+    like, mixed, noisy = (chosen.mean((1, 2, 3)) for chosen in sets.chosen_on)
+    candidates = images[0::3].mean((1, 2, 3))
+    assert like.tolist() == sorted(like.tolist(), key=candidates.tolist().index)
+    np.testing.assert_array_equal(np.sort(like), np.sort(candidates)[-40:])
+    assert noisy.mean() > candidates.mean()
+    assert len(set(mixed) - set(candidates)) > 10
+    assert {len(kind) for kind in sets.chosen_on} == {40}
+    assert [len(kind) for kind in (*sets.kept_on, *sets.measured_on)] == [20, 20, 40, 40]
+    np.testing.assert_array_equal(sets.kept_on[0], images[1::3][:20])
+    np.testing.assert_array_equal(sets.measured_on[0], images[2::3][:40])
+    assert all(kind.dtype == np.float32 and kind.min() >= 0 and kind.max() <= 255 for kind in sets.list_sets())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from probrt.exporter.bank import inner_products, order_draws
+from probrt.exporter.bank_features import describe_draws
 from probrt.exporter.effective import ErrorLaw, Yardstick, fit_law, make_yardstick
 from probrt.runtime.bundle.manifest import HeadRecord
 
@@ -64,11 +65,9 @@ def test_independent_draws_are_worth_their_number(yardstick: Yardstick, draws: i
 
 
 def test_chosen_draws_are_worth_more_and_never_more_than_the_pool(yardstick: Yardstick) -> None:
-    means = [mean.reshape(SIZE, -1) for mean, _ in yardstick.pool.values()]
-    features = np.concatenate([mean - mean.mean(0) for mean in means], axis=1)
-    order = order_draws(inner_products([features, np.square(features)]), 16, 8)
+    order = order_draws(inner_products(describe_draws(yardstick.heads, yardstick.pool, slice(None))), 16, 8)
     eight, sixteen = yardstick.measure_order(order[:8]), yardstick.measure_order(order)
-    assert eight.effective > 10
+    assert eight.effective > 24
     assert sixteen.effective > eight.effective
     assert yardstick.measure_order(range(SIZE)).effective == pytest.approx(SIZE, rel=0.01)
 
