@@ -27,7 +27,7 @@ from probrt.exporter.effective import Yardstick, make_yardstick
 from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import BankError, HeadRecord, Selection
 
-SECONDS = 20.0
+SECONDS = 12.0
 # A pool that is not this many times larger than the bank leaves nothing to choose.
 _MIN_POOL_RATIO = 4
 # How many groups of independent draws the order is compared with.

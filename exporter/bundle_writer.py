@@ -57,16 +57,23 @@ class GraphPart:
 
 @dataclass
 class FrozenFunction:
-    """A frozen function and, once converted, its ONNX model, from which every precision starts."""
+    """A frozen function and, once converted, its float32 models, from which every precision starts."""
 
     function: graphs.GraphFunction
     onnx_model: Any = None
+    tflite_model: bytes | None = None
 
     def copy_onnx(self, name: str) -> Any:
         """Returns a copy of the ONNX model; `name` is that of the file, for messages."""
         if self.onnx_model is None:
             self.onnx_model = convert_to_onnx(self.function, name)
         return copy.deepcopy(self.onnx_model)
+
+    def convert_to_tflite(self, name: str) -> bytes:
+        """Returns the TFLite model; `name` is that of the file, for messages."""
+        if self.tflite_model is None:
+            self.tflite_model = convert_to_tflite(self.function, name)
+        return self.tflite_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,8 @@ class BundleWriter:
     def _convert_to_tflite(self, graph: GraphSpec, function: FrozenFunction, name: str) -> bytes:
         precision = graph.precision.name
         if graph.precision.whole_graph:
-            return convert_to_tflite(function.function, name, precision)
+            content = function.convert_to_tflite(name)
+            return tflite_quantize.store_weights_in_float16(content) if precision == "float16" else content
         body = convert_to_tflite(self._split.body, name, precision, self.images)
         return tflite_quantize.join_models(body, convert_to_tflite(self._split.tail, name))
 

@@ -99,13 +99,19 @@ def compare_files(
             return _make_sampled_calls(reference, posterior, images)
         return [{"images": images}], _evaluate_reference(reference, posterior, images, draws)
 
+    @functools.lru_cache(maxsize=1)  # the files of one graph follow each other, and maps take much memory
+    def expect_task(draws: tuple[int, int] | None) -> NamedArrays:
+        """Returns the model's answer to the images of the task."""
+        return _concatenate([_evaluate_reference(reference, posterior, batch, draws) for batch in task.batches()])
+
     for file in bundle.manifest.files:
         if file.format == "savedmodel":
             continue
         calls, expected = expect(file.variant, file.draws)
         run = functools.partial(_run_calls, bundle, file, calls, stored_images)
         difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference)
-        yield difference if file.precision == "float32" else _add_task(difference, bundle, file, reference, task)
+        has_task = file.precision != "float32" and task.targets and not difference.faults
+        yield _add_task(difference, bundle, file, reference, task, expect_task) if has_task else difference
     files = bundle.files("savedmodel")
     if files:
         graph = _load_graph(bundle, files)
@@ -155,23 +161,18 @@ def _store_answer(graph: Graph, file: str, signature: str, call: Inputs, images:
 
 
 def _add_task(
-    difference: Difference, bundle: Bundle, file: FileRecord, reference: Reference, task: TaskExamples
+    difference: Difference,
+    bundle: Bundle,
+    file: FileRecord,
+    reference: Reference,
+    task: TaskExamples,
+    expect: Callable[[tuple[int, int] | None], NamedArrays],
 ) -> Difference:
-    """Adds the metrics of the task; a file that already has faults gets none."""
-    if difference.faults or not task.targets:
-        return difference
+    """Adds the metrics of the task. expect: returns the model's answer to the task's images over draws of the bank."""
     graph = _load_graph(bundle, [file])
-    answers, expected = [], []
-    for images in task.batches():
-        answers.append(graph({"images": images}))
-        expected.append(_evaluate_reference(reference, bundle.manifest.posterior, images, file.draws))
-    records, faults = task.compare_metrics(
-        reference.model.heads,
-        file.path,
-        _concatenate(answers),
-        _concatenate(expected),
-        BY_PRECISION[file.precision].task_loss,
-    )
+    answer = _concatenate([graph({"images": images}) for images in task.batches()])
+    allowed = BY_PRECISION[file.precision].task_loss
+    records, faults = task.compare_metrics(reference.model.heads, file.path, answer, expect(file.draws), allowed)
     return dataclasses.replace(difference, task=tuple(records), faults=tuple(faults))
 
 

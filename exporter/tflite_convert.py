@@ -13,7 +13,7 @@ import tensorflow as tf
 from probrt.exporter.constants import save_function
 from probrt.exporter.graphs import GraphFunction
 from probrt.exporter.tflite_file import pack_model, unpack_model
-from probrt.exporter.tflite_quantize import configure_int8, store_weights_in_float16
+from probrt.exporter.tflite_quantize import configure_int8
 from probrt.runtime.bundle.manifest import Precision
 from probrt.runtime.errors import ParityError, one_line
 from probrt.runtime.hush import hush
@@ -40,7 +40,7 @@ def convert_to_tflite(
                 content: bytes = converter.convert()
         except Exception as error:  # the converter raises its own private classes
             raise ParityError(f"{name}: does not convert to TFLite: {one_line(error)[:300]}") from None
-    return store_weights_in_float16(content) if precision == "float16" else content
+    return content
 
 
 def add_metadata(content: bytes, name: str, value: bytes) -> bytes:
