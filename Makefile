@@ -56,13 +56,17 @@ MINUTES ?= 10
 fuzz: setup
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
+# Speed and memory beside peers, about 20 minutes; `make bench QUICK=1` takes a few. TORCH names the Python of an
+# environment with bayesian-torch (docs/performance.md).
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit; done
+	$(BIN)/python benchmarks/performance.py $(if $(QUICK),--quick,--write) $(if $(TORCH),--torch $(TORCH))
+	$(BIN)/python benchmarks/scaling.py $(if $(QUICK),--quick --out dist/scaling.png)
+	@test -n "$(QUICK)" || $(BIN)/python benchmarks/batch_sizes.py artifacts/digits
 
-# The page that runs a bundle in a browser, with its library from npm, in build/web.
-web: setup
-	$(BIN)/python docs/build_web.py
+# Scores of what the command line gives, in parts that resume; a few hours. `make bench-quality QUICK=1` shows the way.
+bench-quality: setup
+	$(BIN)/python benchmarks/recipe.py $(if $(QUICK),--quick)
 
 # A bill of materials of the pinned packages, for a release.
 sbom: setup

@@ -1,6 +1,6 @@
 """Measures what `probrt train` gives on three data sets, each with one config that states nothing but its data.
 
-    python benchmarks/recipe.py [--part mnist|fashion|emoji|corruptions …] [--quick] [--fashion FOLDER] [--out FOLDER]
+    python benchmarks/recipe.py [--part mnist|fashion|emoji|corruptions|novelty …] [--quick] [--out FOLDER]
 
 | part | data | compared |
 |---|---|---|
@@ -8,6 +8,7 @@
 | fashion | Fashion-MNIST, 54,000 + 6,000 for training, 10,000 for the test | the same |
 | emoji | 64 x 64 in colour, nine groups, on which nothing was tuned | the same |
 | corruptions | the first fold's digits, changed in 15 ways | probrt, deterministic, five deterministic nets |
+| novelty | pictures of no class against the test images of those of the first three that are trained | probrt |
 
 The deterministic networks have the same config with `bayesian = "none"`, so the same trunk, schedule and augmentation.
 The plain CNN has as many weights as the deterministic network and trains for as many CPU seconds as probrt's model:
@@ -33,10 +34,12 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from compared import folders
-from compared.corruptions import CORRUPTIONS, corrupt
+from compared.corruptions import corrupt
+from compared.strangers import make_strangers
+from compared.tables import print_corruptions, print_novelty, print_scores
 
 RECIPES = Path(__file__).parent / "recipes"
-PARTS = ("mnist", "fashion", "emoji", "corruptions")
+PARTS = ("mnist", "fashion", "emoji", "corruptions", "novelty")
 DRAWS, MEMBERS = 32, 5
 METHODS = ("probrt", "deterministic", "five deterministic nets", "plain Keras CNN")
 
@@ -76,7 +79,7 @@ def write_config(run: Run, folder: Path) -> Path:
     return path
 
 
-def train(run: Run, data: Path, out: Path) -> Path:
+def train(run: Run, data: Path, out: Path, fashion: Path) -> Path:
     """Trains a run by `probrt train` unless it is trained already; returns the file of its probabilities."""
     file = out / f"{run.name}.npz"
     if not file.exists():
@@ -92,7 +95,8 @@ def train(run: Run, data: Path, out: Path) -> Path:
             subprocess.run([probrt, "train", config, "--out", model, resume], check=True, stdout=subprocess.DEVNULL)
         finally:
             used.write_text(str(child_seconds() - before))
-        subprocess.run([sys.executable, __file__, "--answer", model, config, file, used], check=True)
+        words = [model, config, file, used, fashion]
+        subprocess.run([sys.executable, __file__, "--answer", *words], check=True)
     return file
 
 
@@ -102,15 +106,16 @@ def child_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def answer(model_folder: Path, config: Path, file: Path, used: Path) -> None:
-    """Stores the probabilities of a trained model for the test images and, of digits, for their corruptions.
+def answer(model_folder: Path, config: Path, file: Path, used: Path, fashion: Path) -> None:
+    """Stores a trained model's novelty and its probabilities of the test images and, of digits, of their corruptions.
 
-    used: a file with the CPU seconds of the training.
+    used: a file with the CPU seconds of the training. fashion: a folder with Fashion-MNIST, for strangers.
     """
     from probrt.trainer import data, store
     from probrt.trainer.calibration.calibrate import predict_examples
     from probrt.trainer.config.config import load_config
     from probrt.trainer.data import Examples
+    from probrt.trainer.evaluate.answers import compute_novelty
 
     model, _ = store.load_model(model_folder)
     settings = load_config(config)
@@ -124,6 +129,13 @@ def answer(model_folder: Path, config: Path, file: Path, used: Path) -> None:
         name: predict_examples(model, Examples(test.files, images, test.targets), 7, draws)[head.name]["mean"]
         for name, images in sets.items()
     }
+    novelty: dict[str, np.ndarray] = {}
+    if model.weights:
+        strangers = make_strangers(config.name.split(".")[0], fashion)
+        for name, images in {"test": test.images, **strangers}.items():
+            values = compute_novelty(model, Examples(test.files[: len(images)], images, {}))
+            assert values is not None, "the recipe's data sets are large enough for novelty"
+            novelty |= {f"novelty score {name}": values.score, f"novelty p {name}": values.p_value}
     weights = sum(int(np.prod(variable.shape)) for variable in model.network.trainable_variables)
     weights -= sum(int(np.prod(weight.shape)) for weight in model.weights)  # each has a mean and a scale
     write_npz(
@@ -132,6 +144,7 @@ def answer(model_folder: Path, config: Path, file: Path, used: Path) -> None:
         seconds=float(used.read_text()),
         weights=weights,
         **probabilities,
+        **novelty,
     )
 
 
@@ -155,21 +168,6 @@ def write_npz(file: Path, **arrays: object) -> None:
     part.replace(file)
 
 
-def read_answers(files: Sequence[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels and the mean probabilities of some networks on one set of images."""
-    arrays = [np.load(file) for file in files]
-    return arrays[0]["labels"], np.mean([array[name] for array in arrays], axis=0)
-
-
-def score(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float, float]:
-    """Returns accuracy in percent, NLL in nats, and ECE of 15 bins."""
-    from probrt.trainer.evaluate.scores import expected_calibration_error
-
-    right = probabilities.argmax(1) == labels
-    nll = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-30)).mean()
-    return 100 * float(right.mean()), float(nll), expected_calibration_error(probabilities.max(1), right)
-
-
 def prepare(part: str, out: Path, fashion: Path) -> Path:
     """Writes a data set unless it is there; returns its folder."""
     folder = out / "data" / part
@@ -191,11 +189,12 @@ def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -
     epochs = 3 if options.quick else None
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in folds:
-        ours = train(Run(part, fold, "probrt", 1, epochs), data, options.out)
+        ours = train(Run(part, fold, "probrt", 1, epochs), data, options.out, options.fashion)
         wanted = {"deterministic": 1, "five deterministic nets": MEMBERS}
         count = max((wanted.get(method, 0) for method in methods), default=0)
         members = [
-            train(Run(part, fold, "deterministic", seed, epochs), data, options.out) for seed in range(1, 1 + count)
+            train(Run(part, fold, "deterministic", seed, epochs), data, options.out, options.fashion)
+            for seed in range(1, 1 + count)
         ]
         for method in methods:
             if method == "plain Keras CNN":
@@ -213,33 +212,6 @@ def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -
     return files
 
 
-def print_part(part: str, files: dict[str, list[list[Path]]]) -> None:
-    """Prints the scores of the test images, pooled over folds."""
-    titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "CPU minutes"]
-    print(f"\n{part}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    for method, folds in files.items():
-        parts = [read_answers(networks, "test") for networks in folds]
-        labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        accuracy, nll, ece = score(labels, probabilities)
-        seconds = np.mean([sum(float(np.load(file)["seconds"]) for file in networks) for networks in folds])
-        weights = sum(int(np.load(file)["weights"]) for file in folds[0])
-        cells = [method, f"{accuracy:.2f}", f"{nll:.4f}", f"{ece:.4f}", f"{weights:,}", f"{seconds / 60:.1f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def print_corruptions(files: dict[str, list[list[Path]]]) -> None:
-    """Prints accuracy and NLL of the first fold's networks on every corruption, and their means."""
-    methods = [method for method in files if method != "plain Keras CNN"]
-    print(f"\ncorruptions, accuracy in % / NLL\n\n| corruption | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
-    scores = {
-        method: np.array([score(*read_answers(files[method][0], f"corrupted {name}"))[:2] for name in CORRUPTIONS])
-        for method in methods
-    }
-    for row, name in enumerate([*CORRUPTIONS, "mean"]):
-        pairs = [values[row] if row < len(values) else values.mean(0) for values in scores.values()]
-        print(f"| {name} | {' | '.join(f'{accuracy:.1f} / {nll:.3f}' for accuracy, nll in pairs)} |", flush=True)
-
-
 def main() -> None:
     """Trains the networks that are missing and prints the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -249,7 +221,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
-    parser.add_argument("--answer", nargs=4, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", nargs=5, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plain", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:
@@ -264,6 +236,9 @@ def main() -> None:
     methods = [method for method in options.methods if not (options.quick and method == "five deterministic nets")]
     start = time.monotonic()
     for part in options.part:
+        if part == "novelty":
+            print_novelty(options.out)
+            continue
         try:
             files = train_part("mnist" if part == "corruptions" else part, methods, options)
         except folders.MissingData as error:
@@ -272,7 +247,7 @@ def main() -> None:
         if part == "corruptions":
             print_corruptions(files)
         else:
-            print_part(part, files)
+            print_scores(part, files)
     print(f"\n{time.monotonic() - start:.0f} s")
 
 

@@ -93,6 +93,33 @@ def measure(predictor: Predictor, names: list[str], folder: Path, maps: MapFolde
     return {"decode": 1 / decode, "model": 1 / model, "predict": len(names) / measure_seconds(predict)}
 
 
+def measure_kinds(predictor: Predictor, small: int, large: int) -> Iterator[tuple[str, int, dict[str, float]]]:
+    """Measures small images, large images and small images with maps; yields the kind, the number and the rates."""
+    per_position = any(head.per_position for head in predictor.bundle.manifest.heads)
+    for label, write_images, count, with_maps in (
+        ("PNG 28 x 28", write_small_images, small, False),
+        ("JPEG 4000 x 3000", write_large_images, large, False),
+        ("PNG 28 x 28, maps", write_small_images, small if per_position else 0, True),
+    ):
+        if count:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / "images"
+                folder.mkdir()
+                maps = MapFolder(Path(scratch) / "maps", "png") if with_maps else None
+                yield label, count, measure(predictor, write_images(folder, count), Path(scratch), maps)
+
+
+def find_bound(rate: dict[str, float]) -> float:
+    """Returns the images per second without any overlap of decoding and computing."""
+    return 1 / (1 / rate["decode"] + 1 / rate["model"])
+
+
+def measure_overlap(bundle: Path, small: int, large: int) -> dict[str, float]:
+    """Returns the rate of whole runs over that bound, by the kind of image, on the engine of `--engine auto`."""
+    kinds = measure_kinds(load_predictor(Bundle.open(bundle)), small, large)
+    return {label: rate["predict"] / find_bound(rate) for label, _, rate in kinds}
+
+
 def main() -> None:
     """Measures small images, large images and small images with maps, and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -106,27 +133,12 @@ def main() -> None:
     predictor = load_predictor(bundle, engine=options.engine, samples=options.samples)
     print(f"{bundle.label}: {predictor.plan.line}, batch {predictor.batch_size}, {predictor.threads} threads")
     print(f"{'images':24} {'decode/s':>9} {'model/s':>9} {'bound/s':>9} {'predict/s':>9} {'ratio':>6}")
-    per_position = any(head.per_position for head in bundle.manifest.heads)
-    for label, write_images, count, with_maps in (
-        ("PNG 28 x 28", write_small_images, options.small, False),
-        ("JPEG 4000 x 3000", write_large_images, options.large, False),
-        ("PNG 28 x 28, maps", write_small_images, options.small if per_position else 0, True),
-    ):
-        if count:
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch) / "images"
-                folder.mkdir()
-                rate = measure(
-                    predictor,
-                    write_images(folder, count),
-                    Path(scratch),
-                    MapFolder(Path(scratch) / "maps", "png") if with_maps else None,
-                )
-            bound = 1 / (1 / rate["decode"] + 1 / rate["model"])
-            print(
-                f"{f'{count} {label}':24} {rate['decode']:9.0f} {rate['model']:9.0f} {bound:9.0f} "
-                f"{rate['predict']:9.0f} {rate['predict'] / bound:6.2f}"
-            )
+    for label, count, rate in measure_kinds(predictor, options.small, options.large):
+        bound = find_bound(rate)
+        print(
+            f"{f'{count} {label}':24} {rate['decode']:9.0f} {rate['model']:9.0f} {bound:9.0f} "
+            f"{rate['predict']:9.0f} {rate['predict'] / bound:6.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -121,18 +121,9 @@ def run_worker(side: str, batch: int, steps: int) -> None:
         print((time.perf_counter() - start) / steps * 1e3, flush=True)
 
 
-def main() -> None:
-    """Runs both sides and prints the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--worker", choices=SIDES)
-    options = parser.parse_args()
-    if options.worker:
-        run_worker(options.worker, options.batch, options.steps)
-        return
-    command = [sys.executable, __file__, "--batch", str(options.batch), "--steps", str(options.steps), "--worker"]
+def measure_steps(batch: int, rounds: int, steps: int) -> dict[str, float]:
+    """Returns the milliseconds of a training step on each side: the median over rounds of so many steps."""
+    command = [sys.executable, __file__, "--batch", str(batch), "--steps", str(steps), "--worker"]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     sides = {
         side: subprocess.Popen(
@@ -148,7 +139,7 @@ def main() -> None:
     times: dict[str, list[float]] = {side: [] for side in sides}
     for process in sides.values():
         process.stdout.readline()
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for side, process in sides.items():
             process.stdin.write("\n")
             process.stdin.flush()
@@ -156,7 +147,21 @@ def main() -> None:
     for process in sides.values():
         process.stdin.close()
         process.wait()
-    median = {side: statistics.median(values) for side, values in times.items()}
+    return {side: statistics.median(values) for side, values in times.items()}
+
+
+def main() -> None:
+    """Runs both sides and prints the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--worker", choices=SIDES)
+    options = parser.parse_args()
+    if options.worker:
+        run_worker(options.worker, options.batch, options.steps)
+        return
+    median = measure_steps(options.batch, options.rounds, options.steps)
     for side in SIDES:
         ratio = median[side] / median["tfp"]
         print(f"batch {options.batch}, {side}: {median[side]:.1f} ms per training step, ratio {ratio:.3f}")

@@ -1,0 +1,216 @@
+"""Measures what docs/performance.md states of speed and memory, each beside a peer in the same run.
+
+    python benchmarks/performance.py [--quick] [--torch PYTHON] [--write]
+
+Every figure is a ratio. The sides run in processes of their own, in turn, and their medians are compared, so that other
+programs on the machine slow all of them alike. The network has convolutions 32-64-128 on pictures of 28 x 28; the
+command line trains and exports it. --torch names the Python of an environment with bayesian-torch, which probrt does
+not install (docs/performance.md says how). --quick takes fewer rounds and leaves the longest rows out. --write puts the
+table into docs/performance.md.
+
+D is one pass at the posterior mean on the same engine, in float32. N1 is TFP's Flipout layers, a call per draw; N3 is
+TFP's reparameterization layers with all draws in one function.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from compared.digits_network import export_digits_network, run_probrt
+from compared.sides import Sides
+from PIL import Image
+from train_step import measure_steps
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- measured by benchmarks/performance.py -->", "<!-- end of what it measured -->"
+ENGINES = ("openvino", "litert", "onnxruntime")
+DEMO = Path("demo/model")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what was measured, the figure, and the aim."""
+
+    name: str
+    figure: str
+    aim: str
+
+
+def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float) -> Iterator[Row]:
+    """Times draws of the bundle against TFP and bayesian-torch; yields a row per comparison."""
+    python, folder = sys.executable, HERE / "compared"
+    probrt = [python, folder / "probrt_side.py", bundle]
+    commands: dict[str, list[str | Path]] = {engine: [*probrt, engine, "float32", f"{seconds}"] for engine in ENGINES}
+    bfloat16 = has_bfloat16()
+    if bfloat16:
+        commands["openvino bfloat16"] = [*probrt, "openvino", "bfloat16", f"{seconds}"]
+    commands["serving"] = [*probrt, "serving", "float32", f"{seconds}"]
+    commands["N1"] = [python, folder / "tfp_side.py", "Convolution2DFlipout", "calls", f"{seconds}"]
+    commands["N3"] = [python, folder / "tfp_side.py", "Convolution2DReparameterization", "unrolled", f"{seconds}"]
+    if torch:
+        for layer in ("Conv2dFlipout", "Conv2dReparameterization"):
+            commands[layer] = [torch, folder / "torch_side.py", layer, f"{seconds}"]
+    ours = [side for side in commands if side.startswith(ENGINES)]
+    requests = {(side, "draws-32", size): (side, "draws-32", size) for side in (*ours, "N1", "N3") for size in (64, 1)}
+    requests |= {(side, "mean", size): (side, "mean", size) for side in ours for size in (64, 1)}
+    requests["serving", "serving", 64] = ("serving", "serving", 64)
+    requests |= {(side, "draws-32", 64): (side, "draws-32", 64) for side in commands if side.startswith("Conv2d")}
+    with Sides(commands) as sides:
+        times = sides.measure({" ".join(map(str, key)): value for key, value in requests.items()}, rounds)
+        effective = {}
+        for side in ours:
+            try:
+                effective |= sides.measure({side: (side, "effective", 64)}, rounds)
+            except ValueError:  # the side has no draws that are worth as many, and ended
+                continue
+    time_of = {key: times[" ".join(map(str, key))] for key in requests}
+    best = min(ours, key=lambda side: time_of[side, "draws-32", 64])
+    draws = time_of[best, "draws-32", 64]
+    float32 = best.split()[0]
+    passes = f"{draws / time_of[float32, 'mean', 64]:.1f} D"
+    if best != float32:
+        plain = time_of[float32, "draws-32", 64] / time_of[float32, "mean", 64]
+        passes += f"; {plain:.1f} in float32"
+    yield Row(f"32 draws, batch 64, {best}", passes, "12 D")
+    yield Row("the same, to N1", f"{time_of['N1', 'draws-32', 64] / draws:.1f} times as fast", "8")
+    yield Row("the same, to N3", f"{time_of['N3', 'draws-32', 64] / draws:.1f} times as fast", "2.5")
+    for layer in ("Conv2dFlipout", "Conv2dReparameterization"):
+        figure = f"{time_of[layer, 'draws-32', 64] / draws:.1f} times as fast" if torch else "not measured"
+        yield Row(f"the same, to bayesian-torch's {layer}", figure, "25" if layer == "Conv2dFlipout" else "")
+    fastest = min(ours, key=lambda side: time_of[side, "draws-32", 1])
+    ratio = time_of["N1", "draws-32", 1] / time_of[fastest, "draws-32", 1]
+    yield Row(f"32 draws of one image, {fastest}, to N1", f"{ratio:.0f} times as fast", "40")
+    if effective:
+        best = min(effective, key=lambda side: effective[side])
+        ratio = time_of["N1", "draws-32", 64] / effective[best]
+        yield Row(f"as good as 32 independent draws, batch 64, {best}, to N1", f"{ratio:.1f} times as fast", "30")
+        passes = effective[best] / time_of[best.split()[0], "mean", 64]
+        yield Row("the same, in passes", f"{passes:.1f} D", "3 D")
+    ratio = time_of["N3", "draws-32", 64] / time_of["serving", "serving", 64]
+    yield Row("`serving_default` by TensorFlow's C++ loader, batch 64, to N3", f"{ratio:.2f} times as fast", "1.6")
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16."""
+    from probrt.runtime.engines.openvino import has_bfloat16 as can_multiply
+
+    return can_multiply("cpu")
+
+
+def compare_start(bundle: Path, rounds: int) -> Iterator[Row]:
+    """Times a whole `predict` of one picture, and its memory, against the same with the TensorFlow engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.png"
+        Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(picture)
+        words = ["predict", "--bundle", bundle, "--samples", "32", picture]
+        measured: dict[str, list[tuple[float, float]]] = {"auto": [], "litert": [], "tensorflow": []}
+        for _ in range(rounds):
+            for engine, values in measured.items():
+                out = Path(folder) / "rows.jsonl"
+                values.append(run_and_watch([*map(str, words), "--engine", engine, "--out", str(out), "--overwrite"]))
+    medians = {engine: np.median(np.array(values), axis=0) for engine, values in measured.items()}
+    for place, (what, aim) in enumerate(
+        (("start of `predict` to the row of one image", "1/20"), ("its memory", "1/12"))
+    ):
+        for engine in ("litert", "auto"):
+            ratio = medians["tensorflow"][place] / medians[engine][place]
+            yield Row(f"{what}, `--engine {engine}`, to the TensorFlow engine", f"1/{ratio:.1f}", aim)
+
+
+def run_and_watch(words: list[str]) -> tuple[float, float]:
+    """Runs a command of probrt; returns its seconds and its peak resident memory in MB."""
+    program = Path(sys.executable).parent / "probrt"
+    start = time.perf_counter()
+    process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"probrt {' '.join(words)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def compare_training(rounds: int) -> Iterator[Row]:
+    """Times training steps against TFP's Flipout."""
+    times = measure_steps(batch=64, rounds=rounds, steps=20)
+    yield Row("training step with Flipout, to TFP's", f"{times['flipout'] / times['tfp']:.2f}", "0.9")
+    yield Row("training step with IVON, to TFP's Flipout", f"{times['ivon'] / times['tfp']:.2f}", "0.65")
+
+
+def compare_pipeline(bundle: Path, small: int, large: int) -> Iterator[Row]:
+    """Compares whole runs of `predict` with decoding and computing one after the other."""
+    from throughput import measure_overlap
+
+    for label, ratio in measure_overlap(bundle, small, large).items():
+        yield Row(
+            f"whole runs, {label}, to 1 / (1/decode + 1/model)", f"{ratio:.2f}", "1.5" if "JPEG" in label else "1.0"
+        )
+
+
+def time_export(folder: Path) -> Iterator[Row]:
+    """Times the export of the demo's model in every variant, format and precision."""
+    if not DEMO.exists():
+        yield Row("export of the demo, everything", "not measured: run `make demo` first", "60 s")
+        return
+    start = time.perf_counter()
+    run_probrt("export", DEMO, "--artifacts", folder / "demo", "--precisions", "float32,float16,dynamic,int8")
+    yield Row("export of the demo, everything", f"{time.perf_counter() - start:.0f} s", "60 s")
+
+
+def write_table(rows: list[Row], page: Path = PAGE) -> None:
+    """Puts the table between the two marks of the page."""
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{page}: the marks of the table are missing")
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{format_table(rows)}\n{END}", text), encoding="utf-8")
+
+
+def format_table(rows: list[Row]) -> str:
+    """Formats the table as Markdown."""
+    lines = [f"| {row.name} | {row.figure} | {row.aim} |" for row in rows]
+    return "\n".join(["| what | measured | aim |", "|---|---|---|", *lines])
+
+
+def main() -> None:
+    """Measures all rows and prints them as they come."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--torch", type=Path, metavar="PYTHON")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    start, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        bundle = export_digits_network(folder, epochs=2 if options.quick else 10)
+        rounds, seconds = (3, 0.3) if options.quick else (7, 1.0)
+        steps: list[Callable[[], Iterator[Row]]] = [
+            lambda: compare_draws(bundle, options.torch, rounds, seconds),
+            lambda: compare_start(bundle, 2 if options.quick else 5),
+        ]
+        if not options.quick:
+            steps += [
+                lambda: compare_training(rounds),
+                lambda: compare_pipeline(bundle, 10_000, 400),
+                lambda: time_export(folder),
+            ]
+        for step in steps:
+            for row in step():
+                print(f"{row.name}: {row.figure}" + (f" (aim {row.aim})" if row.aim else ""), flush=True)
+                rows.append(row)
+    print(f"{time.monotonic() - start:.0f} s")
+    if options.write:
+        write_table(rows)
+
+
+if __name__ == "__main__":
+    main()
