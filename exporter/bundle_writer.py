@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter import graphs, onnx_quantize, tflite_quantize
+from probrt.exporter import graphs, onnx_quantize, tflite_metadata, tflite_quantize
 from probrt.exporter.constants import freeze_variables
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import GraphSpec
@@ -134,7 +134,16 @@ class BundleWriter:
         """Returns the bytes of one graph file."""
         metadata = self._metadata(graph, draws)
         if graph.format == "tflite":
-            return add_metadata(self._convert_to_tflite(graph, function, name), METADATA, metadata)
+            content = self._convert_to_tflite(graph, function, name)
+            standard = tflite_metadata.write_metadata(
+                content,
+                name=self.model.name,
+                description=_describe_variant(graph.variant, draws),
+                input=self.model.input,
+                heads=self.heads,
+            )
+            content = add_metadata(content, {METADATA: metadata, tflite_metadata.NAME: standard})
+            return tflite_metadata.append_labels(content, self.heads)
         return serialize_with_metadata(self._convert_to_onnx(graph, function, name), METADATA, metadata)
 
     def _convert_to_tflite(self, graph: GraphSpec, function: FrozenFunction, name: str) -> bytes:
@@ -196,6 +205,15 @@ class BundleWriter:
             precision=precision,
             draws=draws,
         )
+
+
+def _describe_variant(variant: Variant, draws: tuple[int, int] | None) -> str:
+    """Says what a file's answers are over."""
+    if variant == "mean":
+        return "one pass at the posterior mean"
+    if draws is None:
+        return "draws that the graph makes from seed and start"
+    return f"{draws[1]} draws of the bank from position {draws[0]}, to be combined with those of the other files"
 
 
 def _describe_head(head: HeadRecord) -> dict[str, Any]:

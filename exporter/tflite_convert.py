@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,15 @@ def convert_to_tflite(
     return content
 
 
-def add_metadata(content: bytes, name: str, value: bytes) -> bytes:
-    """Returns the file with a metadata entry, which any TFLite reader can look up by its name."""
+def add_metadata(content: bytes, entries: Mapping[str, bytes]) -> bytes:
+    """Returns the file with metadata entries, which any TFLite reader can look up by their names."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = unpack_model(content)
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(value, np.uint8)
-    entry.name, entry.buffer = name, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
+    for name, value in entries.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(value, np.uint8)
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
     return pack_model(model)

@@ -27,6 +27,10 @@ HUB = (
 
 KUBERNETES = ("kubernetes-validate==1.37.0", "PyYAML==6.0.4", "importlib_resources==7.1.0")
 
+# The readers of the metadata of TFLite files; the newest MediaPipe lacks a module that its reader imports.
+TFLITE_SUPPORT = ("tflite-support==0.4.4",)
+MEDIAPIPE = ("mediapipe==0.10.21", "opencv-python-headless==5.0.0.93")
+
 # fsspec's driver for S3, and a server that stands in for it.
 S3 = (
     "s3fs==2026.9.0", "aiobotocore==3.10.0", "aiohttp==3.14.5", "aiohappyeyeballs==2.7.1", "aioitertools==0.13.0",
