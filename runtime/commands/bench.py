@@ -18,6 +18,7 @@ from probrt.runtime.errors import ProbrtError, UsageError
 from probrt.runtime.predict.choose import VARIANTS, PredictRequest, choose
 from probrt.runtime.predict.effective import count_effective_draws
 from probrt.runtime.predict.predictor import cores, load_predictor
+from probrt.runtime.predict.timings import Timing, save_timings
 
 SECONDS = 1.0
 MIN_CALLS = 5
@@ -43,6 +44,7 @@ def bench(
     engine: Annotated[str, typer.Option(help="One engine; default: all that are installed.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: the cores of this machine.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to time each.")] = SECONDS,
+    save: Annotated[bool, typer.Option("--save", help="Keep what is measured; `predict` chooses by it.")] = False,
 ) -> int:
     """Time a bundle: median latency, images/s, memory, the ratio to the mean variant, and what its draws are worth."""
     opened = Bundle.open(bundle)
@@ -52,6 +54,7 @@ def bench(
     chosen = [known for known in engines() if engine in ("", known.name)]
     if not chosen:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(known.name for known in engines())}")
+    timings: list[Timing] = []
     for timed_engine, precision in itertools.product(chosen, ("float32", "bfloat16")):
         mean_ms: dict[int, float] = {}  # by batch size
         for variant in VARIANTS:
@@ -66,10 +69,15 @@ def bench(
                 threads=threads,
                 seconds=seconds,
             )
-            for row in _measure_apart(job):
+            rows = _measure_apart(job)
+            rates = [row["batch"] / row["ms"] * 1000 for row in rows if "ms" in row]
+            timings += [Timing(timed_engine.name, precision, variant, max(rates))] if rates else []
+            for row in rows:
                 if variant == "mean" and "batch" in row:
                     mean_ms[row["batch"]] = row["ms"]
                 print(f"{timed_engine.name:12} {precision:9} {variant:8} {_format(row, mean_ms)}")
+    if save:
+        print(f"saved {save_timings(opened, timings)}; `probrt predict` goes by it for many images")
     return 0
 
 

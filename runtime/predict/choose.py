@@ -10,6 +10,7 @@ from probrt.runtime.bundle.manifest import PosteriorRecord, RunPrecision, Varian
 from probrt.runtime.engines.formats import FORMATS, Call, CannotAnswer, Draws, Source
 from probrt.runtime.engines.table import BUILT_IN, Engine, engines
 from probrt.runtime.errors import MissingError, UsageError
+from probrt.runtime.predict.timings import rank_engines
 
 FEW = 256
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -82,7 +83,8 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
     _check_request(bundle, request)
     reasons: list[str] = []
     missing: list[Engine] = []
-    for engine in _list_candidates(request):
+    measured = _rank_measured(bundle, request)
+    for engine in sorted(_list_candidates(request), key=lambda engine: _place(engine, measured)):
         try:
             source, calls = _find_calls(bundle, engine, request)
         except CannotAnswer as error:
@@ -98,7 +100,9 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
             reasons.append(f"{engine.name}: the {device} of this machine does not compute in bfloat16")
         else:
             (precision,) = (name for name in PRECISIONS if name == request.precision)
-            return Plan(engine, device, source, calls, _explain(request, reasons, missing), precision)
+            return Plan(
+                engine, device, source, calls, _explain(request, reasons, missing, engine.name in measured), precision
+            )
     if missing:
         raise MissingError(
             f"{bundle.label}: needs {' or '.join(engine.name for engine in missing)}, not installed; "
@@ -109,11 +113,37 @@ def choose(bundle: Bundle, request: PredictRequest) -> Plan:
     raise UsageError(f"{bundle.label}: nothing can do this: {'; '.join(reasons)}")
 
 
-def _explain(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engine]) -> str:
+def _explain(request: PredictRequest, reasons: Sequence[str], missing: Sequence[Engine], was_measured: bool) -> str:
     if request.engine != "auto":
         return "as asked"
     first = "starts soonest, for few images" if request.few else "the fastest that can"
+    if was_measured:
+        first = "the fastest by `probrt bench --save`"
     return "; ".join([first, *reasons, *(f"{engine.name}: not installed" for engine in missing)])
+
+
+def _rank_measured(bundle: Bundle, request: PredictRequest) -> list[str]:
+    """Returns the engines that this machine has measured for such a request, the fastest first.
+
+    Empty where the choice is not open, where an engine's start takes longer than the images, and where another device
+    than the CPU may answer, on which nothing is measured.
+    """
+    on_cpu = request.device == "cpu" or (request.device == "auto" and not _has_nvidia_gpu())
+    if request.engine != "auto" or request.few or not on_cpu:
+        return []
+    posterior = _posterior(bundle)
+    if posterior is None or request.variant == "mean":
+        variants: Sequence[str] = ("mean",)
+    elif request.variant is not None:
+        variants = (request.variant,)
+    else:
+        variants = ("draws", "sampled") if request.seed in (None, posterior.seed) else ("sampled",)
+    return rank_engines(bundle, request.precision, variants)
+
+
+def _place(engine: Engine, measured: Sequence[str]) -> int:
+    """Returns where an engine comes among the candidates; those that were not measured keep their order."""
+    return measured.index(engine.name) if engine.name in measured else len(measured)
 
 
 def _posterior(bundle: Bundle) -> PosteriorRecord | None:
