@@ -55,6 +55,8 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
     split: the column that holds train, validation or test. By default `split` if there is one, else a seeded
         split in which validation and test have the fractions below.
     group: a column (patient, site, video …); rows with the same value are never in two splits.
+    stratify: a column (classes); a seeded split has each of its values in every split, in the shares below as far as
+        their rows allow: of two rows one trains, of three each is in another split.
     validation, test: fractions of the examples.
     """
 
@@ -63,6 +65,7 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
     features: list[str] = []
     split: str = ""
     group: str = ""
+    stratify: str = ""
     validation: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     test: FractionBelowOne = 0.1
     photometric: Fraction | Literal["auto"] = "auto"

@@ -1,9 +1,10 @@
-"""Assigns rows to splits: by a column, or seeded; never a group to two."""
+"""Assigns rows to splits: by a column, or seeded; never a group to two, and each class to all if asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from probrt.runtime.errors import DataError
 from probrt.trainer.config.settings import DataSettings
@@ -23,14 +24,15 @@ def assign_splits(
     rows and no validation rows, a seeded part of the training rows validates.
     Raises DataError for a column that is not there, or for settings that leave nothing to train on.
     """
-    if settings.group:
-        table.check_columns([settings.group])
+    table.check_columns([column for column in (settings.group, settings.stratify) if column])
     group_column = settings.group or identity
     column = settings.split or ("split" if "split" in table.columns else "")
     if not column:
         if settings.validation + settings.test >= 1:
             raise DataError(f"{table.where}: data.validation and data.test leave nothing to train on")
         shares = {"test": settings.test, "validation": settings.validation}
+        if settings.stratify:
+            return _assign_by_class(table.rows, shares, seed, group_column, settings.stratify), []
         return _assign_at_random(table.rows, shares, seed, group_column), []
     table.check_columns([column])
     splits = []
@@ -60,11 +62,9 @@ def assign_splits(
 
 def _assign_at_random(rows: Sequence[Row], shares: Mapping[str, float], seed: int, group_column: str) -> list[str]:
     """Takes groups in the order of a keyed hash, so that a group's place does not depend on the other rows."""
-    sizes: dict[str, int] = {}
-    for row in rows:
-        group = row.cells.get(group_column, "") or str(row)
-        sizes[group] = sizes.get(group, 0) + 1
-    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    groups = [_group(row, group_column) for row in rows]
+    sizes = Counter(groups)
+    order = _shuffle(sizes, seed)
     split_of: dict[str, str] = {}
     assigned = dict.fromkeys(shares, 0)
     for group in order:
@@ -77,4 +77,43 @@ def _assign_at_random(rows: Sequence[Row], shares: Mapping[str, float], seed: in
                 break
         else:
             split_of[group] = "train"
-    return [split_of[row.cells.get(group_column, "") or str(row)] for row in rows]
+    return [split_of[group] for group in groups]
+
+
+def _assign_by_class(
+    rows: Sequence[Row], shares: Mapping[str, float], seed: int, group_column: str, class_column: str
+) -> list[str]:
+    """Assigns the groups of each class on their own, the rarest class first; a group belongs to the rarest of its rows.
+
+    Of a class with one group it trains; with two, one validates; with three or more each split has one at least.
+    """
+    classes = [row.cells.get(class_column, "").strip() for row in rows]
+    counts = Counter(classes)
+    groups = [_group(row, group_column) for row in rows]
+    sizes = Counter(groups)
+    class_of: dict[str, str] = {}
+    for group, name in zip(groups, classes, strict=True):
+        class_of[group] = min(class_of.get(group, name), name, key=lambda label: (counts[label], label))
+    split_of: dict[str, str] = {}
+    for name in sorted(counts, key=lambda label: (counts[label], label)):
+        order = _shuffle((group for group, own in class_of.items() if own == name), seed)
+        total = sum(sizes[group] for group in order)
+        wanted = [(split, share * total) for split, share in shares.items() if share]
+        if len(order) <= len(wanted):  # too few for all: train has the first claim, then validation
+            wanted = [(split, rows_wanted) for split, rows_wanted in wanted if split != "test"] if order[1:] else []
+        place = 0
+        for index, (split, rows_wanted) in enumerate(wanted):
+            taken, end = 0, len(order) - len(wanted) + index  # a group stays for each split that follows and for train
+            while place < end and (not taken or taken + sizes[order[place]] / 2 <= rows_wanted):
+                split_of[order[place]] = split
+                taken, place = taken + sizes[order[place]], place + 1
+        split_of |= dict.fromkeys(order[place:], "train")
+    return [split_of[group] for group in groups]
+
+
+def _group(row: Row, column: str) -> str:
+    return row.cells.get(column, "") or str(row)
+
+
+def _shuffle(groups: Iterable[str], seed: int) -> list[str]:
+    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())

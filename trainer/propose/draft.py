@@ -11,10 +11,14 @@ from typing import Any
 
 from probrt.trainer.backbones.base import choose_widths
 from probrt.trainer.data.table import FILE
+from probrt.trainer.propose.classes import RareClasses, find_rare_classes
 from probrt.trainer.propose.columns import GROUPS, HeadChoice, choose_heads
+from probrt.trainer.propose.copies import find_copies, find_series, join_by, number_sets
 from probrt.trainer.propose.pictures import InputChoice, choose_input
 from probrt.trainer.propose.source import CLASS_COLUMN, Source, find_source
 
+# The column that init adds for images that are copies of others.
+COPIES = "copies"
 # As many steps as let the recipe of a silent config settle on small data.
 _STEPS, _EPOCHS = 3000, (20, 150)
 
@@ -66,11 +70,14 @@ def draft_config(folder: Path, out: Path) -> Draft:
     else:
         heads, notes = choose_heads(source, split, group)
     chosen = choose_input(folder, source.cells(FILE))
+    if not split and chosen.is_picture:
+        source, group, reason = _keep_copies_together(source, group)
+        notes = [*notes, *([reason] if reason else [])]
     in_train = source.cells("split").count("train") if split else 0
     train_count = in_train or max(1, round(0.8 * len(source.rows)))
     settings = [
         Setting("", "name", _name_model(folder), "of the model and its bundles, after the folder"),
-        *_data_settings(source, out, split, group),
+        *_data_settings(source, out, split, group, find_rare_classes(source, heads)),
         *_augmentation(chosen, heads, train_count),
         *(
             Setting("input", key, value, chosen.reasons.get(key, "") or "as the files are")
@@ -87,7 +94,29 @@ def _name_model(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-._") or "model"
 
 
-def _data_settings(source: Source, out: Path, split: str, group: str) -> list[Setting]:
+def _keep_copies_together(source: Source, group: str) -> tuple[Source, str, str]:
+    """Returns the source with a column that joins copies, the column to group by, and a note if there are copies.
+
+    The column replaces that of the groups, and joins them too.
+    """
+    first = find_copies(source.root, source.cells(FILE))
+    copies = len(first) - len(set(first))
+    if not copies:
+        return source, group, ""
+    if series := find_series(first):
+        note = (
+            f"{series} of {len(first)} images are nearly the same picture, too many to keep in one split; if they are "
+            "a series, name its column in data.group"
+        )
+        return source, group, note
+    cells = number_sets(join_by(first, source.cells(group)) if group else first)
+    rows = [{**row, COPIES: cell} for row, cell in zip(source.rows, cells, strict=True)]
+    joined = f"; rows of the same {group} too" if group else ""
+    note = f"{copies} images are copies of others, or nearly so: column {COPIES} keeps them in one split{joined}"
+    return replace(source, rows=rows, table="", written=True), COPIES, note
+
+
+def _data_settings(source: Source, out: Path, split: str, group: str, rare: RareClasses | None) -> list[Setting]:
     folder = os.path.relpath(source.root.resolve(), out.resolve().parent).replace(os.sep, "/")
     settings = [Setting("data", "folder", folder, source.kind)]
     if source.table:
@@ -96,7 +125,8 @@ def _data_settings(source: Source, out: Path, split: str, group: str) -> list[Se
         table = os.path.relpath(out.resolve().with_suffix(".csv"), source.root.resolve()).replace(os.sep, "/")
         settings.append(Setting("data", "table", table, "written beside the config: the folder has no table"))
     if group:
-        settings.append(Setting("data", "group", group, "rows of the same value are never in two splits"))
+        reason = "rows of the same value are never in two splits"
+        settings.append(Setting("data", "group", group, f"copies: {reason}" if group == COPIES else reason))
     if split:
         if not source.labels:
             settings.append(Setting("data", "split", split, "the folder's own splits"))
@@ -104,6 +134,8 @@ def _data_settings(source: Source, out: Path, split: str, group: str) -> list[Se
         share = 0.15 if len(source.rows) < 2000 else 0.1
         settings.append(Setting("data", "validation", share, "calibrates the model; more of few images"))
         settings.append(Setting("data", "test", share, "measures the model, for probrt evaluate"))
+        if rare:
+            settings.append(Setting("data", "stratify", rare.column, f"every class in every split: {rare}"))
     return settings
 
 

@@ -35,6 +35,10 @@ class InputChoice:
         return list(self.settings["shape"][:-1])
 
     @property
+    def is_picture(self) -> bool:
+        return len(self.sides) == 2 and self.settings["colour"] != "none"
+
+    @property
     def coloured(self) -> bool:
         return bool(self.settings["colour"] == "rgb")
 

@@ -12,6 +12,7 @@ from probrt.runtime.errors import DataError
 from probrt.trainer.config.config import load_config
 from probrt.trainer.data.read import read_dataset
 from probrt.trainer.propose.columns import choose_values
+from probrt.trainer.propose.copies import find_copies
 from probrt.trainer.propose.source import find_source
 
 
@@ -110,3 +111,70 @@ def test_a_folder_that_cannot_be_trained_on_is_refused_in_a_line(tmp_path: Path)
     ):
         with pytest.raises(DataError, match=reason):
             find_source(tmp_path / name, tmp_path / "masks")
+
+
+def save_scenes(folder: Path, count: int, seed: int) -> None:
+    """Saves pictures that differ in their large shapes, as PNG of 32 x 32."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+
+
+def test_init_puts_every_class_into_every_split_and_copies_into_one(called: Callable, tmp_path: Path) -> None:
+    for seed, (label, count) in enumerate((("elm", 40), ("fir", 5), ("oak", 30))):
+        save_scenes(tmp_path / "trees" / label, count, seed)
+    oak = tmp_path / "trees" / "oak"
+    Image.open(oak / "03.png").save(oak / "copy.jpg", quality=80)
+    Image.open(oak / "04.png").resize((64, 64)).save(oak / "large.png")
+    (oak / "same.png").write_bytes((oak / "05.png").read_bytes())
+    result = called("init", "trees", "--out", "trees.toml", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "3 images are copies of others" in " ".join(result.out.split())
+    config = load_config(tmp_path / "trees.toml")
+    assert (config.data.stratify, config.data.group) == ("label", "copies")
+    splits = read_dataset(config, tmp_path).splits
+    assert set(splits) == {"train", "validation", "test"}
+    assert all(set(examples.targets["label"].tolist()) == {0, 1, 2} for examples in splits.values())
+    split_of = {name: split for split, examples in splits.items() for name in examples.files}
+    for pair in (("03.png", "copy.jpg"), ("04.png", "large.png"), ("05.png", "same.png")):
+        assert len({split_of[f"oak/{name}"] for name in pair}) == 1
+    assert len(splits["test"]) == pytest.approx(0.15 * 78, abs=2)
+
+
+def test_copies_and_groups_are_kept_together(called: Callable, tmp_path: Path) -> None:
+    """Rows 0 and 1 are copies, rows 1 and 2 of one patient: all three are in one split."""
+    save_scenes(tmp_path / "scans", 24, 9)
+    (tmp_path / "scans" / "01.png").write_bytes((tmp_path / "scans" / "00.png").read_bytes())
+    rows = [f"{index:02d}.png,{'ill' if index % 3 else 'well'},p{max(index, 2)}" for index in range(24)]
+    rows[1] = "01.png,well,p2"
+    rows[0] = "00.png,well,p0"
+    (tmp_path / "scans" / "metadata.csv").write_text("file_name,state,patient\n" + "\n".join(rows) + "\n")
+    assert called("init", "scans", "--out", "scans.toml", cwd=tmp_path).code == 0
+    config = load_config(tmp_path / "scans.toml")
+    assert config.data.group == "copies"
+    assert [head.name for head in config.heads] == ["state"]
+    splits = read_dataset(config, tmp_path).splits
+    split_of = {name: split for split, examples in splits.items() for name in examples.files}
+    assert split_of["00.png"] == split_of["01.png"] == split_of["02.png"]
+
+
+def test_different_pictures_and_plain_ones_are_no_copies(tmp_path: Path) -> None:
+    save_scenes(tmp_path / "scenes", 60, 3)
+    save_pictures(tmp_path / "plain", 20)
+    names = [str(path) for folder in ("scenes", "plain") for path in sorted((tmp_path / folder).iterdir())]
+    assert find_copies(tmp_path, names) == list(range(80))
+    assert find_copies(tmp_path, [names[0], "gone.png", names[0], "gone.png"]) == [0, 1, 0, 3]
+
+
+def test_a_series_of_one_picture_is_not_kept_in_one_split(called: Callable, tmp_path: Path) -> None:
+    save_scenes(tmp_path / "rooms" / "empty", 15, 4)
+    save_scenes(tmp_path / "rooms" / "full", 1, 5)
+    for index in range(1, 15):
+        picture = Image.open(tmp_path / "rooms" / "full" / "00.png")
+        picture.save(tmp_path / "rooms" / "full" / f"{index:02d}.jpg", quality=70 + index)
+    result = called("init", "rooms", "--out", "rooms.toml", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "15 of 30 images are nearly the same picture" in " ".join(result.out.split())
+    assert load_config(tmp_path / "rooms.toml").data.group == ""
