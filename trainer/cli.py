@@ -21,6 +21,7 @@ class AdoptionMethod(StrEnum):
 
     laplace = "laplace"
     moped = "moped"
+    swag = "swag"
 
 
 _MINUTES = "Minutes of training: a few trial steps on this machine choose the epochs."
@@ -88,7 +89,9 @@ def train(
 
 
 def adopt(
-    model: Annotated[str, typer.Argument(help="A .keras file, or module:function that returns a Keras model.")],
+    model: Annotated[
+        str, typer.Argument(help="A .keras file, a Hub folder, or module:function that returns a Keras model.")
+    ],
     weights: Annotated[Path | None, typer.Argument(help="Of a tfp.layers model: its save_weights file.")] = None,
     card: Annotated[
         Path | None, typer.Argument(help="Of a tfp.layers model: a TOML file with name, [input] and [[heads]].")
@@ -98,9 +101,11 @@ def adopt(
     method: Annotated[
         AdoptionMethod, typer.Option(help="How its weights become random; laplace needs a final Dense layer.")
     ] = AdoptionMethod.laplace,
-    last: Annotated[int | None, typer.Option(min=1, help="moped: only the last layers; default: all.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="moped, swag: only the last layers; default: all.")] = None,
     delta: Annotated[float, typer.Option(min=1e-4, help="moped: standard deviation, of each weight.")] = 0.1,
     steps: Annotated[int, typer.Option(min=0, help="moped: steps of fitting.")] = 80,
+    epochs: Annotated[int, typer.Option(min=1, help="swag: epochs of SGD.")] = 5,
+    rate: Annotated[float, typer.Option(min=1e-8, help="swag: learning rate of SGD.")] = 1e-3,
     images: Annotated[
         Path | None, typer.Option(help="Of a tfp.layers model: raw inputs for checks at export, as a .npy array.")
     ] = None,
@@ -120,7 +125,14 @@ def adopt(
     _check_writable(out)
     _prepare_tensorflow()
     if heads is not None and data is not None:
-        settings = {"method": method.value, "last": last, "delta": delta, "steps": steps}
+        settings = {
+            "method": method.value,
+            "last": last,
+            "delta": delta,
+            "steps": steps,
+            "epochs": epochs,
+            "rate": rate,
+        }
         _adopt_finished(model, heads, data, out, settings)
     elif weights is not None and card is not None and images is not None:
         _adopt_legacy(model, weights, card, images, out)

@@ -177,7 +177,7 @@ class HeadLoss(keras.losses.Loss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         targets = tf.cast(y_true, tf.int32) if self.head.kind == "class" else tf.cast(y_true, tf.float32)
-        return -self.head.log_prob(tf.cast(y_pred, tf.float32), targets)
+        return -self.head.fit_log_prob(tf.cast(y_pred, tf.float32), targets)
 
 
 @dataclasses.dataclass

@@ -30,6 +30,7 @@ from probrt.trainer.adopt.keras_card import KerasCard, describe_data, describe_i
 from probrt.trainer.adopt.keras_file import read_keras_file
 from probrt.trainer.adopt.laplace import make_laplace
 from probrt.trainer.adopt.moped import fit_steps, spread_kernels
+from probrt.trainer.adopt.swag import fit_swag
 from probrt.trainer.calibration.calibrate import calibrate_model
 from probrt.trainer.calibration.novelty import add_novelty
 from probrt.trainer.card import describe_calibration, make_adopted_card
@@ -42,7 +43,7 @@ from probrt.trainer.model import Model
 from probrt.trainer.novelty.fit import NoNovelty
 from probrt.trainer.store import save_model
 
-Method = Literal["moped", "laplace"]
+Method = Literal["moped", "laplace", "swag"]
 # Training images that the model directory holds, for checks at export.
 _KEPT_IMAGES = 512
 _PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy")
@@ -53,19 +54,22 @@ class Adoption:
     """How a model becomes Bayesian.
 
     method: "laplace" gives the final dense layer its posterior in closed form; "moped" spreads kernels around their
-    weights and fits a few steps. last: the number of last layers that moped makes random; all if None. delta: their
-    standard deviation as a share of each weight. steps: of moped's fit.
+    weights and fits a few steps; "swag" takes the path of SGD around them. last: the number of last layers that moped
+    and swag make random; all if None. delta, steps: of moped, the standard deviation as a share of each weight and
+    the steps of its fit. epochs, rate: of swag's SGD.
     """
 
     method: Method = "laplace"
     last: int | None = None
     delta: float = 0.1
     steps: int = 80
+    epochs: int = 5
+    rate: float = 1e-3
     seed: int = 0
 
 
 def load_source(source: str) -> tuple[keras.Model, str]:
-    """Returns the Keras model of a `.keras` file, or the one that `module:function` returns, and a name for it.
+    """Returns the Keras model of a `.keras` file, a Hub folder or a function `module:function`, and a name for it.
 
     Raises DataError for a file that cannot be adopted, ConfigError for a function that is not there or returns
     something else.
@@ -73,7 +77,8 @@ def load_source(source: str) -> tuple[keras.Model, str]:
     module, colon, function = source.partition(":")
     if source.endswith(".keras") or not (colon and module and function.isidentifier()):
         path = Path(source)
-        return read_keras_file(path), re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem).lstrip("_.-") or "model"
+        stem = path.resolve().name if path.is_dir() else path.stem
+        return read_keras_file(path), re.sub(r"[^A-Za-z0-9_.-]", "-", stem).lstrip("_.-") or "model"
     try:
         network = load_function(source, Path.cwd())()
     except (ImportError, AttributeError, ValueError) as error:
@@ -163,6 +168,9 @@ def _make_bayesian(plain: Assembly, adoption: Adoption, dataset: Dataset, consol
     network = spread_kernels(plain.network, last=adoption.last, delta=adoption.delta)
     outputs = tuple(network.outputs)
     model = dataclasses.replace(plain, images=network.inputs[0], outputs=outputs).model()
+    if adoption.method == "swag":
+        _run_swag(model, adoption, dataset, console)
+        return model
     console.print(f"{len(model.weights)} random kernels, standard deviation {adoption.delta:g} of each weight")
     with console.status("fitting") as status:
 
@@ -171,6 +179,19 @@ def _make_bayesian(plain: Assembly, adoption: Adoption, dataset: Dataset, consol
 
         fit_steps(model, train, validation, steps=adoption.steps, seed=adoption.seed, on_step=on_step)
     return model
+
+
+def _run_swag(model: Model, adoption: Adoption, dataset: Dataset, console: Console) -> None:
+    train, validation = dataset.splits["train"], dataset.splits["validation"]
+    with console.status("running SGD") as status:
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            status.update(f"running SGD, step {step} of {steps}, loss {loss:.3f}")
+
+        fit = fit_swag(
+            model, train, validation, epochs=adoption.epochs, rate=adoption.rate, seed=adoption.seed, on_step=on_step
+        )
+    console.print(f"{fit.kernels} random kernels, by {fit.steps} steps of SGD, their deviations times {fit.factor:.3g}")
 
 
 def _add_novelty(model: Model, train: Examples, validation: Examples, seed: int, console: Console) -> tuple[Model, str]:

@@ -38,8 +38,11 @@ class Objective:
             self.variables = [keras.Variable(tf.zeros(len(model.heads)), name="log_loss_weights")]
 
     def log_likelihoods(self, channels: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns each head's log-likelihood in nats per example, [batch]; 0 where the target is missing."""
-        return {head.name: head.log_prob(channels[head.name], targets[head.name]) for head in self.model.heads}
+        """Returns each head's log-likelihood in nats per example, [batch]; 0 where the target is missing.
+
+        It is weighted by class where the head says so.
+        """
+        return {head.name: head.fit_log_prob(channels[head.name], targets[head.name]) for head in self.model.heads}
 
     def loss(self, log_likelihoods: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns the weighted negative log-likelihood per example, [batch]."""

@@ -145,6 +145,10 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         per_position = self.log_prob_per_position(channels, target)
         return tf.reduce_sum(per_position, axis=list(range(1, len(per_position.shape))))
 
+    def fit_log_prob(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        """What a fit maximises for each example, [batch]: the log-likelihood, unless the head weighs its examples."""
+        return self.log_prob(channels, target)
+
     def log_prob_per_position(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Log-likelihood in nats, [batch, *positions]; 0 where the target is missing."""
         known = self.is_known(target)

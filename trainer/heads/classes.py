@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 from msgspec import Meta
 
 from probrt.runtime.bundle.manifest import Kind
 from probrt.runtime.calibration.conformal import score_improbability, score_rank
-from probrt.trainer.heads.base import Answer, Head
+from probrt.trainer.heads.base import Answer, Head, Positive
 from probrt.trainer.heads.formulas import Shapes, Sides, mean_over_known, quantity_shapes, split_entropy, x_log_x
 
 # The value of a label picture that means "not labelled".
@@ -24,6 +25,9 @@ class ClassHead(Head, frozen=True, kw_only=True):
 
     `mean` is [batch, classes], uncertainties are [batch], in nats. Per position the target is a file of class
     numbers, 0 the first label; 255 in a picture and -1 or NaN in an array mean that a position has no label.
+
+    class_weights: of the classes in the loss, in the order of the labels. "balanced" is examples / (classes x examples
+        of the class). Probabilities are then those of data with as many examples as weights say.
     """
 
     kind: ClassVar[Kind] = "class"
@@ -33,6 +37,11 @@ class ClassHead(Head, frozen=True, kw_only=True):
     accepts_class_folders: ClassVar[bool] = True
 
     labels: Annotated[list[str], Meta(min_length=2)]
+    class_weights: Literal["balanced"] | list[Positive] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.labels):
+            raise ValueError(f"class_weights: {len(self.class_weights)} for {len(self.labels)} labels; give one each")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +89,23 @@ class ClassHead(Head, frozen=True, kw_only=True):
     def count_classes(self, targets: np.ndarray) -> dict[str, int]:
         counts = np.bincount(targets[targets >= 0].ravel(), minlength=len(self.labels))
         return dict(zip(self.labels, counts.tolist(), strict=True))
+
+    def standardise(self, targets: np.ndarray) -> Self:
+        """Returns the head with a number for each class in place of "balanced"; a class without examples has 1."""
+        if self.class_weights != "balanced":
+            return self
+        counts = np.array(list(self.count_classes(targets).values()))
+        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return msgspec.structs.replace(self, class_weights=np.where(counts > 0, weights, 1.0).tolist())
+
+    def fit_log_prob(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        if self.class_weights is None:
+            return self.log_prob(channels, target)
+        if self.class_weights == "balanced":
+            raise ValueError(f"{self.name}: class_weights are not known before `standardise` has seen the targets")
+        weights = tf.gather(tf.constant(self.class_weights), self.fill_missing(target, self.is_known(target)))
+        weighted = weights * self.log_prob_per_position(channels, target)
+        return tf.reduce_sum(weighted, axis=list(range(1, len(weighted.shape))))
 
     def metric(self, mean: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         right = tf.cast(tf.argmax(mean, axis=-1, output_type=target.dtype) == target, tf.float32)

@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["laplace", "moped"])
+@pytest.mark.parametrize("method", ["laplace", "moped", "swag"])
 def test_a_classifier_becomes_bayesian(
     place: tuple[Path, keras.Model], called: Callable[..., Any], method: str, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from finished_models import load_digits, make_classifier, train
 
 from probrt.runtime.errors import DataError
+from probrt.trainer.adopt.keras_command import load_source
 from probrt.trainer.adopt.keras_file import AUGMENTATIONS, read_keras_file
 
 
@@ -41,6 +42,40 @@ def test_a_file_comes_back_with_its_weights(saved: tuple[Path, keras.Model]) -> 
     images = load_digits()[0][:8] / 255.0
     expected = saved[1](images, training=False)  # by default a layer of augmentation acts
     np.testing.assert_array_equal(read_keras_file(saved[0])(images, training=False), expected)
+
+
+def test_a_hub_folder_is_read_and_nothing_else_in_it(saved: tuple[Path, keras.Model], tmp_path: Path) -> None:
+    """What `keras.saving` writes for the Hub, beside code that nobody runs; and a folder that holds the file."""
+    folder = tmp_path / "digits-v1.0"
+    keras.saving.save_model(saved[1], folder, zipped=False)
+    assert {"config.json", "metadata.json", "model.weights.h5"} <= {path.name for path in folder.iterdir()}
+    (folder / "README.md").write_text("---\nlibrary_name: keras\n---\n")
+    (folder / "modeling.py").write_text("raise SystemExit('was run')\n")
+    images = load_digits()[0][:8] / 255.0
+    expected = saved[1](images, training=False)
+    np.testing.assert_array_equal(read_keras_file(folder)(images, training=False), expected)
+    assert load_source(str(folder))[1] == "digits-v1.0"
+    (folder / "model.weights.h5").unlink()
+    with pytest.raises(DataError, match=r"it has no model.weights.h5"):
+        read_keras_file(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(DataError, match=r"neither a .keras file nor config.json"):
+        read_keras_file(other)
+    shutil.copy(saved[0], other / "digits.keras")
+    np.testing.assert_array_equal(read_keras_file(other)(images, training=False), expected)
+    shutil.copy(saved[0], other / "more.keras")
+    with pytest.raises(DataError, match=r"holds digits.keras, more.keras; name one"):
+        read_keras_file(other)
+
+
+def test_folders_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(DataError, match="a SavedModel, which holds graphs"):
+        read_keras_file(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViT"]}')  # of transformers
+    with pytest.raises(DataError, match=r"config.json is not that of a Keras model"):
+        read_keras_file(tmp_path)
 
 
 def test_networks_of_keras_applications_come_back(tmp_path: Path) -> None:
