@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from probrt.trainer.propose.columns import HeadChoice
 from probrt.trainer.propose.source import Source
 
+_FAR_APART = 10
+
 
 @dataclass(frozen=True)
 class RareClasses:
@@ -19,6 +21,16 @@ class RareClasses:
     rarest_count: int
     largest: str
     largest_count: int
+
+    @property
+    def note(self) -> str:
+        """What to know where the shares are far apart; else empty."""
+        if self.largest_count < _FAR_APART * self.rarest_count:
+            return ""
+        return (
+            f'{self}: class_weights = "balanced" in the head finds more of the rare classes, with a lower likelihood '
+            "(docs/train.md)"
+        )
 
     def __str__(self) -> str:
         return f"{self.rarest} has {self.rarest_count} images, {self.largest} {self.largest_count}"

@@ -73,11 +73,14 @@ def draft_config(folder: Path, out: Path) -> Draft:
     if not split and chosen.is_picture:
         source, group, reason = _keep_copies_together(source, group)
         notes = [*notes, *([reason] if reason else [])]
+    rare = find_rare_classes(source, heads)
+    if rare and rare.note:
+        notes = [*notes, rare.note]
     in_train = source.cells("split").count("train") if split else 0
     train_count = in_train or max(1, round(0.8 * len(source.rows)))
     settings = [
         Setting("", "name", _name_model(folder), "of the model and its bundles, after the folder"),
-        *_data_settings(source, out, split, group, find_rare_classes(source, heads)),
+        *_data_settings(source, out, split, group, rare),
         *_augmentation(chosen, heads, train_count),
         *(
             Setting("input", key, value, chosen.reasons.get(key, "") or "as the files are")
