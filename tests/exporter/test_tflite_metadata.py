@@ -136,7 +136,9 @@ def test_inputs_are_described(tmp_path: Path) -> None:
     }
     for name, raw in (("grey", 255.0), ("deep", 65535.0), ("unit", 1.0)):
         (step,) = images[name]["process_units"]
-        assert (255.0 - step["options"]["mean"][0]) / step["options"]["std"][0] == pytest.approx(raw, rel=1e-4)  # of six digits
+        assert (255.0 - step["options"]["mean"][0]) / step["options"]["std"][0] == pytest.approx(
+            raw, rel=1e-4
+        )  # of six digits
         assert images[name]["stats"] == {"max": [raw], "min": [0.0]}
         colour = "GRAYSCALE" if name == "grey" else "RGB"
         assert images[name]["content"]["content_properties"]["color_space"] == colour
