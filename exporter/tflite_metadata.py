@@ -1,6 +1,6 @@
 """The standard metadata of TFLite files, which the readers of LiteRT, TFLite Support and MediaPipe show.
 
-It is a FlatBuffer of the schema `metadata_schema.fbs` (TFLite Support) in the metadata entry TFLITE_METADATA of a file. It
+It is a FlatBuffer of the schema `metadata_schema.fbs` (TFLite Support), in a file's metadata entry TFLITE_METADATA. It
 names and describes each input and output, and says how pixels become the input and which file holds the labels. The
 files of labels lie in a zip behind the model. The numbers below are the places of the fields in the schema.
 """
