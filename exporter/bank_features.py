@@ -11,7 +11,7 @@ from probrt.exporter.draw_pool import Pool
 from probrt.runtime.bundle.manifest import HeadRecord
 
 # Of the mean and of the spread. The spread's error falls faster on the images of the choice than on others.
-_WEIGHTS = (1.0, 2.5)
+_WEIGHTS = (1.0, 1.5)
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 # Per kind of image: how many values one pass holds, and how many images.
 _MAX_VALUES = 1 << 18
-_MAX_IMAGES = 64
+_MAX_IMAGES = 40
 # Out of how many times as many images the choice takes those on which the draws differ most.
 _CANDIDATES = 4
 
@@ -51,7 +51,7 @@ def make_bank_images(
     """
     count = count_images(images)
     candidates = images[0::3][: _CANDIDATES * count]
-    kept_on, measured_on = images[1::3][: max(2, count // 3)], images[2::3][: max(2, 2 * count // 3)]
+    kept_on, measured_on = images[1::3][: max(2, count // 2)], images[2::3][:count]
 
     def clip(values: Images) -> Images:
         return np.clip(values, low, high).astype(np.float32)
