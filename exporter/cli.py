@@ -46,6 +46,12 @@ def export(
     sign: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the bundle with.")] = None,
     version: Annotated[int | None, typer.Option(help="Version number; default: the next.")] = None,
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Keep the auxiliary heads.")] = False,
+    novelty_map: Annotated[
+        bool,
+        typer.Option(
+            "--novelty-map", help="Also give the novelty of each position, for models with 2-D per-position heads."
+        ),
+    ] = False,
 ) -> int:
     """Turn a trained model into a bundle, after checking every file against the model."""
     if draws is not None and (draws < 8 or draws % 8 or draws > 1024):
@@ -93,6 +99,7 @@ def export(
         key=sign,
         members=tuple(models[1:]),
         name=name,
+        novelty_map=novelty_map,
     )
     differences: list[Difference] = []
     try:

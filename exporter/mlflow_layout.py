@@ -17,7 +17,15 @@ from typing import Any
 from probrt.exporter.hub_card import make_hub_card
 from probrt.exporter.yaml_text import format_yaml
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import NAME, NOVELTY, NOVELTY_QUANTITIES, QUANTITIES, HeadRecord, Manifest
+from probrt.runtime.bundle.manifest import (
+    NAME,
+    NOVELTY,
+    NOVELTY_MAP,
+    NOVELTY_QUANTITIES,
+    QUANTITIES,
+    HeadRecord,
+    Manifest,
+)
 from probrt.runtime.bundle.publish import stage_version
 from probrt.runtime.errors import UsageError
 from probrt.runtime.files import write_whole
@@ -98,6 +106,7 @@ def list_outputs(manifest: Manifest) -> list[dict[str, Any]]:
     if manifest.novelty is not None:
         columns += [_column(f"{NOVELTY}.{name}", "double") for name in NOVELTY_QUANTITIES]
         columns.append(_column(f"{NOVELTY}.unknown", "boolean"))
+        columns += [_column(f"{NOVELTY}.{NOVELTY_MAP}", "double", 2)] if manifest.novelty.map else []
     for head in manifest.heads:
         columns += [_column(f"{head.name}.{name}", *kind) for name, kind in _list_quantities(manifest, head).items()]
     return columns

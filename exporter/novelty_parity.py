@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from probrt.exporter.formats import PrecisionSpec
 from probrt.exporter.ranking import compute_ranking
-from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, ParityRecord
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, NOVELTY_QUANTITIES, ParityRecord
 from probrt.trainer.novelty.score import Novelty
 
-_SCORE, _P_VALUE = (f"{NOVELTY}.{quantity}" for quantity in NOVELTY_QUANTITIES)
+_SCORE, _P_VALUE, _MAP = (f"{NOVELTY}.{quantity}" for quantity in (*NOVELTY_QUANTITIES, NOVELTY_MAP))
 # Of a p-value in float32.
 _ROUNDING = 1e-5
+# The features of many positions lie next to a prototype, where the logarithm magnifies rounding.
+_POSITION = 50.0
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -27,26 +29,35 @@ def compare_novelty(
     """Returns a record per output, and faults.
 
     A score may differ by `precision.novelty_tolerance`, as a part of itself or of 1, the standard deviation of the
-    calibration images. A p-value may differ by what that means for it: it is a function of the score.
+    calibration images. A p-value may differ by what that means for it: it is a function of the score. The scores of an
+    image's positions may differ by as much in their root mean square; a single one by _POSITION times as much.
     """
+    names = [_SCORE, _P_VALUE] + ([_MAP] if novelty.map else [])
     records, faults = [], []
     values, targets = (
-        {name: np.asarray(arrays.get(name), np.float64) for name in (_SCORE, _P_VALUE)} for arrays in (answer, expected)
+        {name: np.asarray(arrays.get(name), np.float64) for name in names} for arrays in (answer, expected)
     )
-    for name in (_SCORE, _P_VALUE):
+    for name in names:
         if values[name].shape != targets[name].shape:
             faults.append(f"{name} is missing or has another shape than {list(targets[name].shape)}")
         elif not np.isfinite(values[name]).all():
             faults.append(f"{name} is not finite")
     if faults:
         return [], faults
-    margins = precision.novelty_tolerance * np.maximum(1.0, np.abs(targets[_SCORE]))
+    margins = _margins(targets[_SCORE], precision)
     above, below = (_p_value(novelty, targets[_SCORE] + margin) for margin in (-margins, margins))
     slack = np.maximum(above - targets[_P_VALUE], targets[_P_VALUE] - below) + _ROUNDING
-    for name, allowed in ((_SCORE, margins), (_P_VALUE, slack)):
+    all_allowed = {_SCORE: margins, _P_VALUE: slack}
+    if novelty.map:
+        all_allowed[_MAP] = _POSITION * _margins(targets[_MAP], precision)
+        relative = (values[_MAP] - targets[_MAP]) / _margins(targets[_MAP], precision)
+        worst_image = float(np.sqrt(np.square(relative).mean(axis=(1, 2))).max())
+        if worst_image > 1:
+            faults.append(f"{_MAP} differs by {worst_image:.2g} times what is allowed, in the root mean square")
+    for name, allowed in all_allowed.items():
         differences = np.abs(values[name] - targets[name])
-        worst = int(np.argmax(differences / allowed))
-        ranking = compute_ranking(values[name], targets[name]) if name == _SCORE else None
+        worst = np.unravel_index(np.argmax(differences / allowed), differences.shape)
+        ranking = None if name == _P_VALUE else compute_ranking(values[name], targets[name])
         if differences[worst] > allowed[worst]:
             faults.append(f"{name} differs by {differences[worst]:.2g}, allowed {allowed[worst]:.2g}")
         if ranking is not None and ranking < precision.least_ranking:
@@ -66,6 +77,10 @@ def compare_novelty(
             )
         )
     return records, faults
+
+
+def _margins(scores: npt.NDArray[np.float64], precision: PrecisionSpec) -> npt.NDArray[np.float64]:
+    return precision.novelty_tolerance * np.maximum(1.0, np.abs(scores))
 
 
 def _p_value(novelty: Novelty, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

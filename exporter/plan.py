@@ -17,6 +17,7 @@ from probrt.runtime.bundle.manifest import MODEL_NAME, Format, Precision, Varian
 from probrt.runtime.bundle.signing import check_signing_key
 from probrt.runtime.errors import UsageError
 from probrt.trainer import store
+from probrt.trainer.model import Model
 
 DRAWS = 32
 # More bytes than this are written only if the formats are named.
@@ -35,6 +36,7 @@ class ExportRequest:
     key: the private key to sign the bundle with.
     members: directories of further models that make an ensemble with the first.
     name: the bundle's; None is the (first) model's.
+    novelty_map: whether the graphs give the novelty of each position too.
     """
 
     draws: int | None = None
@@ -48,6 +50,7 @@ class ExportRequest:
     key: Path | None = None
     members: tuple[Path, ...] = ()
     name: str | None = None
+    novelty_map: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,10 @@ def _load_model(folder: Path, request: ExportRequest) -> tuple[Exportable, dict[
     models, stored = zip(*(store.load_model(member) for member in folders), strict=True)
     if not request.auxiliary:
         models = tuple(model.without_auxiliary() for model in models)
+    if request.novelty_map:
+        _check_map(folder, models[0])
+    else:
+        models = tuple(model.without_novelty_map() for model in models)
     if not request.members:
         return dataclasses.replace(models[0], name=request.name or models[0].name), stored[0].provenance
     coarse = [precision for precision in request.precisions if not BY_PRECISION[precision].whole_graph]
@@ -118,6 +125,19 @@ def _load_model(folder: Path, request: ExportRequest) -> tuple[Exportable, dict[
         {"name": member.name, "calibration": member.calibration, "provenance": member.provenance} for member in stored
     ]
     return ensemble, {"members": members}
+
+
+def _check_map(folder: Path, model: Model) -> None:
+    """Raises UsageError if the model has no novelty of positions."""
+    if model.novelty is not None and model.novelty.map is not None:
+        return
+    if not any(len(model.positions(head)) == 2 for head in model.heads):
+        reason = "has no two-dimensional head per position"
+    elif model.novelty is None:
+        reason = "has no novelty; `probrt calibrate` adds it, with 100 images or more"
+    else:
+        reason = "was fitted without one; train it again"
+    raise UsageError(f"--novelty-map: {folder} has no novelty of positions: it {reason}, or leave the option out")
 
 
 def _count_draws(model: Exportable, request: ExportRequest) -> int:

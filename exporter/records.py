@@ -25,6 +25,7 @@ def make_novelty_record(model: Exportable) -> NoveltyRecord | None:
         fitted=model.novelty.fitted,
         method=METHOD,
         stages=[str(ref) for ref in model.novelty.stages],
+        map=model.members[0].map_sides if model.novelty.map else False,
     )
 
 

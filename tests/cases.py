@@ -28,7 +28,9 @@ from probrt.trainer.variational.handlers import use_handler
 
 DRAWS = 8
 # The cases that are exported in every precision, the others in float32.
-REPRESENTATIVE = ("digits", "layers1d", "layers2d_dynamic", "layers3d", "dense")
+REPRESENTATIVE = ("digits", "layers1d", "layers2d_dynamic", "layers3d", "dense", "unet2d_dynamic")
+# The cases that are exported with the novelty of each position.
+MAPPED = ("unet2d_dynamic",)
 SLANT = heads.Normal(name="slant", centre=[3.0], spread=[0.5])
 DIGIT = heads.Categorical(name="digit", labels=["a", "b", "c"])
 INK = heads.Bernoulli(name="ink", per_position=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cases import DIGIT, DRAWS, REPRESENTATIVE, Case, sides_of
+from cases import DIGIT, DRAWS, MAPPED, REPRESENTATIVE, Case, sides_of
 
 from probrt.exporter.export import export
 from probrt.exporter.formats import BY_PRECISION
@@ -68,7 +68,9 @@ def export_case(case: Case, folder: Path) -> None:
     # The model's own answers are the targets: coarser files are held to them.
     store.save_model(model, folder / "model", images=images, targets=make_targets(model, images), provenance={})
     precisions = tuple(BY_PRECISION) if case.name in REPRESENTATIVE else ("float32",)
-    request = ExportRequest(draws=DRAWS, precisions=precisions, select=case.name == "digits")
+    request = ExportRequest(
+        draws=DRAWS, precisions=precisions, select=case.name == "digits", novelty_map=case.name in MAPPED
+    )
     export(folder / "model", folder / "artifacts", request)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from cases import CASES
+from cases import CASES, MAPPED
 from exported_cases import ExportedCase, make_examples
 
 from probrt.exporter.formats import BY_PRECISION
@@ -18,6 +18,7 @@ from probrt.runtime.bundle.manifest import FileRecord, Precision
 from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor
+from probrt.trainer.novelty.score import StageDistance
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 ENGINES = {engine.name: engine for engine in BUILT_IN}
@@ -53,6 +54,16 @@ def close(
         allowed = BY_PRECISION[precision].novelty_tolerance * np.maximum(1.0, np.abs(target))
         np.testing.assert_array_less(np.abs(score - target), allowed)
         np.testing.assert_allclose(answer["novelty.p_value"], compute_p_value(bundle, score), rtol=0, atol=1e-5)
+    if "novelty.map" in expected:
+        close_maps(answer["novelty.map"], expected["novelty.map"], precision)
+
+
+def close_maps(scores: np.ndarray, targets: np.ndarray, precision: Precision = "float32") -> None:
+    """Checks maps of novelty: next to a prototype the logarithm magnifies rounding, so their mean square counts."""
+    assert scores.shape == targets.shape
+    relative = (scores - targets) / (BY_PRECISION[precision].novelty_tolerance * np.maximum(1.0, np.abs(targets)))
+    assert np.sqrt(np.square(relative).mean(axis=(1, 2))).max() <= 1
+    assert np.abs(relative).max() <= 50
 
 
 def compute_p_value(bundle: ExportedCase, score: np.ndarray) -> np.ndarray:
@@ -73,13 +84,34 @@ def compute_score(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:
         if values.ndim > 2:
             flat = values.reshape(len(values), -1, values.shape[-1])
             values = np.concatenate([flat.mean(axis=1), flat.max(axis=1)], axis=1)
-        units = np.clip((values - distance.centre) * distance.inverse_deviation, -1e6, 1e6)
-        gaps = units @ distance.directions.astype(np.float64)
-        squares = np.square(gaps[:, None] - distance.prototypes[None]).sum(axis=2).min(axis=1)
-        inside = (np.square(gaps) * distance.spreads).sum(axis=1)
-        squares += distance.residual * np.maximum(np.square(units).sum(axis=1) - inside, 0)
-        logs.append(np.log(squares / values.shape[1] + 1e-4))
+        logs.append(compute_log_distance(distance, values))
     return np.stack(logs, axis=1) @ novelty.weights - novelty.offset
+
+
+def compute_log_distance(distance: StageDistance, values: np.ndarray) -> np.ndarray:
+    units = np.clip((values - distance.centre) * distance.inverse_deviation, -1e6, 1e6)
+    gaps = units @ distance.directions.astype(np.float64)
+    squares = np.square(gaps[:, None] - distance.prototypes[None]).sum(axis=2).min(axis=1)
+    inside = (np.square(gaps) * distance.spreads).sum(axis=1)
+    squares += distance.residual * np.maximum(np.square(units).sum(axis=1) - inside, 0)
+    return np.log(squares / values.shape[1] + 1e-4)
+
+
+def compute_map(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:
+    """The novelty of each position by its definition, one position after the other."""
+    novelty, network = bundle.model.novelty.map, bundle.model.network
+    assert len(novelty.stages) > 1
+    with use_handler(MeanHandler()):
+        outputs = keras.Model(network.input, [network.get_layer(ref.layer).output for ref in novelty.stages])(
+            images, training=False
+        )
+    features = [np.asarray(output, np.float64) for output in outputs]
+    scores = np.empty(features[0].shape[:3])
+    for place in np.ndindex(*scores.shape[1:]):
+        values = [stage[:, place[0], place[1]] for stage in features]
+        logs = [compute_log_distance(*pair) for pair in zip(novelty.distances, values, strict=True)]
+        scores[:, place[0], place[1]] = np.stack(logs, axis=1) @ novelty.weights - novelty.offset
+    return scores
 
 
 @every_case
@@ -170,6 +202,26 @@ def test_novelty(bundle: ExportedCase, saved: Graph) -> None:
     assert single.shape == (1,)
     constant = np.full_like(known[:1], (bundle.model.input.range or (0.0, 1.0))[0])
     assert 1 / 61 <= saved({"images": constant}, "mean")["novelty.p_value"][0] + 1e-6 <= 1
+
+
+@pytest.mark.parametrize("case", MAPPED, indirect=True)
+def test_novelty_maps(bundle: ExportedCase, saved: Graph) -> None:
+    """Each position has the score of the formula, in images of any size; only the changed part of an image is novel."""
+    known = make_examples(bundle.model, 2).images
+    rng = np.random.default_rng(0)
+    for images in (bundle.images, known, np.pad(known[:2], [(0, 0), (0, 3), (0, 5), (0, 0)], mode="edge")):
+        expected = compute_map(bundle, images)
+        for signature, more in (("mean", {}), ("serving_default", {}), ("sample", options([2], [7]))):
+            scores = saved({"images": images, **more}, signature)["novelty.map"]
+            assert scores.dtype == np.float32
+            close_maps(scores, expected)
+    assert abs(np.median(compute_map(bundle, known))) < 0.5
+    changed = known[:4].copy()
+    rows, columns = (side // 2 for side in changed.shape[1:3])
+    changed[:, :rows, :columns] = rng.uniform(-1, 1, changed[:, :rows, :columns].shape)
+    scores = saved({"images": changed}, "mean")["novelty.map"]
+    assert scores.shape == changed.shape[:3]
+    assert scores[:, 0, 0].mean() > scores[:, -1, -1].mean() + 1
 
 
 @every_case

@@ -103,7 +103,7 @@ class Model:
     def moments_and_novelty(self, images: tf.Tensor) -> tuple[dict[str, Moments], dict[str, tf.Tensor]]:
         """Returns each head's calibrated moments, and the novelty, from one pass through the whole network.
 
-        Use a handler of the posterior mean. The novelty is `score` and `p_value`, [batch]; empty if there is none.
+        Use a handler of the posterior mean. The novelty is as in `score_stages`.
         """
         if self.novelty is None:
             return self.moments(images), {}
@@ -116,10 +116,7 @@ class Model:
             return _as_list(self._parts[0](images, training=False))
 
     def novelty_from(self, features: Features) -> dict[str, tf.Tensor]:
-        """Returns the novelty, `score` and `p_value`, [batch], from shared features; empty if there is none.
-
-        Use a handler of the posterior mean.
-        """
+        """Returns the novelty from shared features, as in `score_stages`; use a handler of the posterior mean."""
         if self.novelty is None:
             return {}
         by_id = {id(tensor): value for tensor, value in zip(self._cut[0], features, strict=True)}
@@ -130,11 +127,17 @@ class Model:
         return self.score_stages([by_id[id(tensor)] for tensor in self.stages])
 
     def score_stages(self, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns the novelty, `score` and `p_value`, [batch], from the features of each stage; empty if none."""
+        """Returns the novelty from the features of each stage; empty if there is none.
+
+        `score` and `p_value`, [batch], and of a model with a map `map`, [batch, height, width].
+        """
         if self.novelty is None:
             return {}
-        score = self.novelty.score([pool_positions(features) for features in stages])
-        return {"score": score, "p_value": self.novelty.p_value(score)}
+        by_id = {id(tensor): values for tensor, values in zip(self.stages, stages, strict=True)}
+        pooled, positions = ([by_id[id(tensor)] for tensor in tensors] for tensors in self._stages_by_use)
+        score = self.novelty.score([pool_positions(features) for features in pooled])
+        novelty = {"score": score, "p_value": self.novelty.p_value(score)}
+        return novelty | ({"map": self.novelty.map.score(positions)} if self.novelty.map else {})
 
     def channels_from(self, features: Features) -> Channels:
         """Returns each head's channels under the active handler, before calibration, from shared features."""
@@ -194,14 +197,28 @@ class Model:
         calibration = tuple(calibration for calibration in self.calibration if calibration.head in names)
         return dataclasses.replace(self, heads=heads, network=network, calibration=calibration)
 
+    def without_novelty_map(self) -> Model:
+        """Returns the model without the novelty of positions; that of images stays."""
+        if self.novelty is None or self.novelty.map is None:
+            return self
+        return dataclasses.replace(self, novelty=dataclasses.replace(self.novelty, map=None))
+
     def check_stages(self) -> None:
         """Raises KeyError or ValueError if the network lacks a stage of novelty, or has others of its name."""
         if self.novelty is None:
             return
-        for ref, tensor, distance in zip(self.novelty.stages, self.stages, self.novelty.distances, strict=True):
+        pooled, positions = self._stages_by_use
+        for ref, tensor, distance in zip(self.novelty.stages, pooled, self.novelty.distances, strict=True):
             features = (tensor.shape[-1] or 0) * (2 if len(tensor.shape) > 2 else 1)
             if features != len(distance.centre):
                 raise ValueError(f"stage {ref} has {features} features, not {len(distance.centre)}")
+        if self.novelty.map is None:
+            return
+        for ref, tensor, distance in zip(self.novelty.map.stages, positions, self.novelty.map.distances, strict=True):
+            if tensor.shape[1:-1] != positions[0].shape[1:-1] or len(tensor.shape) != 4:
+                raise ValueError(f"stage {ref} of the map has the sides {list(tensor.shape[1:-1])}")
+            if tensor.shape[-1] != len(distance.centre):
+                raise ValueError(f"stage {ref} of the map has {tensor.shape[-1]} features, not {len(distance.centre)}")
 
     @cached_property
     def _cut(self) -> tuple[list[keras.KerasTensor], bool]:
@@ -228,8 +245,23 @@ class Model:
 
     @cached_property
     def stages(self) -> list[keras.KerasTensor]:
-        """The tensors whose features novelty compares."""
-        return stage_tensors(self.without_auxiliary().network, self.novelty.stages) if self.novelty else []
+        """The tensors whose features novelty compares, each once."""
+        pooled, positions = self._stages_by_use
+        return list({id(tensor): tensor for tensor in (*pooled, *positions)}.values())
+
+    @cached_property
+    def _stages_by_use(self) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
+        """The tensors whose averages and maxima novelty compares, and those whose positions its map compares."""
+        if self.novelty is None:
+            return [], []
+        network = self.without_auxiliary().network
+        positions = self.novelty.map.stages if self.novelty.map else ()
+        return stage_tensors(network, self.novelty.stages), stage_tensors(network, positions)
+
+    @property
+    def map_sides(self) -> list[int | None]:
+        """The sides of the map of novelty; only for a model that has one."""
+        return list(self._stages_by_use[1][0].shape[1:-1])
 
     @cached_property
     def _with_stages(self) -> keras.Model:

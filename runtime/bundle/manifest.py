@@ -15,6 +15,7 @@ QUANTITIES: Final = ("mean", "total", "aleatoric", "epistemic")
 # The head-like name of what is known of an image beside its heads: `novelty.score` and `novelty.p_value`.
 NOVELTY: Final = "novelty"
 NOVELTY_QUANTITIES: Final = ("score", "p_value")
+NOVELTY_MAP: Final = "map"
 
 ROW_WORDS: Final = ("label", "probability", "set", "interval", "coverage", "overlay")
 
@@ -228,14 +229,23 @@ class NoveltyRecord(Record, frozen=True, kw_only=True):
     fitted: the training images that an image is compared with.
     method: of the comparison, in words.
     stages: the layers of the network whose features are compared.
-    map: whether the graphs also give the novelty of each position, `novelty.map`.
+    map: the sides of `novelty.map`, the novelty of each position, `[height, width]`; null marks a side of any size.
+        False where the graphs do not give it.
     """
 
     images: Annotated[int, Meta(ge=50, le=1000)]
     fitted: Annotated[int, Meta(ge=50, le=10**9)]
     method: Annotated[str, Meta(min_length=1, max_length=200)]
     stages: Annotated[list[Annotated[str, Meta(max_length=500)]], Meta(min_length=1, max_length=64)]
-    map: bool = False
+    map: Annotated[list[Positive | None], Meta(min_length=2, max_length=2)] | bool = False
+
+    @property
+    def outputs(self) -> dict[str, list[int | None]]:
+        """The outputs of the graphs by name: their shapes without the batch."""
+        outputs: dict[str, list[int | None]] = {f"{NOVELTY}.{quantity}": [] for quantity in NOVELTY_QUANTITIES}
+        if isinstance(self.map, list):
+            outputs[f"{NOVELTY}.{NOVELTY_MAP}"] = list(self.map)
+        return outputs
 
 
 class ParityRecord(Record, frozen=True, kw_only=True):

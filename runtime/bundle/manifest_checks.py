@@ -21,6 +21,7 @@ from probrt.runtime.bundle.manifest import (
     HeadRecord,
     Input,
     Manifest,
+    NoveltyRecord,
 )
 from probrt.runtime.errors import BundleError
 
@@ -40,6 +41,8 @@ def check_manifest(manifest: Manifest) -> None:
     names = {head.name for head in manifest.heads}
     if NOVELTY in names:
         raise BundleError(f"head {NOVELTY}: the name is reserved for the novelty of an image")
+    if manifest.novelty is not None:
+        _check_novelty(manifest.novelty, manifest.heads)
     compared = names | {NOVELTY} if manifest.novelty else names
     for row in manifest.parity:
         if bool(row.quantity) == bool(row.metric):
@@ -65,6 +68,15 @@ def check_manifest(manifest: Manifest) -> None:
     for file in manifest.files:
         _check_file(file, len(bank))
     _check_chunks(manifest.files)
+
+
+def _check_novelty(novelty: NoveltyRecord, heads: Iterable[HeadRecord]) -> None:
+    if novelty.map is True:
+        raise BundleError("novelty: the map is true; state its sides [height, width], or false")
+    if novelty.map and not any(head.per_position and len(head.outputs["mean"]) == 3 for head in heads):
+        raise BundleError("novelty: has a map, but no head answers for positions in two dimensions")
+    if novelty.map and math.prod(side or 1 for side in novelty.map) > MAX_INPUT_VALUES:
+        raise BundleError(f"novelty: a map of {novelty.map}; at most {MAX_INPUT_VALUES} values are supported")
 
 
 def _check_input(input: Input) -> None:

@@ -39,7 +39,10 @@ def predict(
     ] = "auto",
     overlay: Annotated[
         bool,
-        typer.Option("--overlay", help="Also save the answers of 2-D per-position heads drawn over the image."),
+        typer.Option(
+            "--overlay",
+            help="Also save 2-D answers per position, of heads and novelty, drawn over the image.",
+        ),
     ] = False,
     recursive: Annotated[bool, typer.Option(help="Also read folders inside folders.")] = True,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: by their size.")] = None,

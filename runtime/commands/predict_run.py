@@ -142,8 +142,12 @@ def _open_bundle(options: PredictOptions) -> Bundle:
     heads = bundle.manifest.heads
     if options.maps == "nifti" and not any(head.per_position and len(head.outputs["mean"]) == 4 for head in heads):
         raise UsageError("--maps nifti: the bundle has no head per voxel; choose auto or npy")
-    if options.overlay and (options.maps == "none" or not any(can_overlay(head) for head in heads)):
-        raise UsageError("--overlay: needs maps of a 2-D class or Bernoulli head per position; leave it out")
+    novelty = bundle.manifest.novelty
+    can_draw = any(can_overlay(head) for head in heads) or (novelty is not None and novelty.map)
+    if options.overlay and (options.maps == "none" or not can_draw):
+        raise UsageError(
+            "--overlay: needs maps of a 2-D class or Bernoulli head per position, or of novelty; leave it out"
+        )
     return bundle
 
 

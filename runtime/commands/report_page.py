@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, NOVELTY_QUANTITIES
 from probrt.runtime.commands.thumbnails import make_thumbnail
 from probrt.runtime.commands.true_labels import is_wrong
 from probrt.runtime.errors import printable
@@ -27,6 +27,8 @@ def make_item(row: Row, true_labels: Mapping[str, str]) -> dict[str, Any]:
     if row.get(NOVELTY):
         item["unknown"] = is_unknown(row)
         item["heads"][NOVELTY] = {name: row[NOVELTY].get(name) for name in NOVELTY_QUANTITIES}
+        if NOVELTY_MAP in row[NOVELTY]:
+            item["heads"][NOVELTY] |= _map_item(row[NOVELTY])
     return item
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, FileRecord, Manifest, Variant
+from probrt.runtime.bundle.manifest import FileRecord, Manifest, Variant
 from probrt.runtime.errors import BundleError
 
 # How far answers in bfloat16 may lie from those in float32, as a part of the largest value or of 1. It keeps 8 bits of
@@ -35,7 +35,7 @@ def expected_outputs(manifest: Manifest, file: FileRecord, variant: Variant) -> 
     # Later chunks of a bank add draws to an answer that has its novelty already.
     is_later_chunk = variant == "draws" and file.draws is not None and file.draws[0] > 0
     if manifest.novelty is not None and not is_later_chunk:
-        outputs |= {f"{NOVELTY}.{quantity}": [] for quantity in NOVELTY_QUANTITIES}
+        outputs |= manifest.novelty.outputs
     return outputs
 
 

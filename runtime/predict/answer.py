@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES, QUANTITIES
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, NOVELTY_QUANTITIES, QUANTITIES
 
 Values = npt.NDArray[np.float32]
 
@@ -56,14 +56,23 @@ class Novelty:
 
     score: 0 for an average calibration image, in their standard deviations, [batch].
     p_value: the conformal one, [batch]: (1 + calibration images at least as novel) / (their number + 1).
+    map: the score of each position, 0 for an average one of the calibration images, [batch, height, width]; None where
+        the bundle has none.
     """
 
     score: Values
     p_value: Values
+    map: Values | None = None
+
+    @property
+    def outputs(self) -> dict[str, Values]:
+        """The values by the names of the graphs' outputs."""
+        named = {f"{NOVELTY}.score": self.score, f"{NOVELTY}.p_value": self.p_value}
+        return named if self.map is None else named | {f"{NOVELTY}.{NOVELTY_MAP}": self.map}
 
     def select(self, rows: npt.NDArray[np.intp]) -> "Novelty":
         """Returns the novelty of some images of the batch."""
-        return Novelty(self.score[rows], self.p_value[rows])
+        return Novelty(self.score[rows], self.p_value[rows], None if self.map is None else self.map[rows])
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class Prediction:
             for name, values in answer.quantities.items()
         }
         if self.novelty is not None:
-            arrays |= {f"{NOVELTY}.score": self.novelty.score, f"{NOVELTY}.p_value": self.novelty.p_value}
+            arrays |= self.novelty.outputs
         for name, values in arrays.items():
             finite = np.isfinite(values).reshape(len(reasons), -1).all(axis=1)
             for index in np.flatnonzero(~finite):
@@ -126,9 +135,16 @@ def read_novelty(outputs: Mapping[str, npt.NDArray[np.floating]]) -> Novelty | N
     names = [f"{NOVELTY}.{quantity}" for quantity in NOVELTY_QUANTITIES]
     if not all(name in outputs for name in names):
         return None
-    return Novelty(*(np.asarray(outputs[name], np.float32) for name in names))
+    positions = outputs.get(f"{NOVELTY}.{NOVELTY_MAP}")
+    score, p_value = (np.asarray(outputs[name], np.float32) for name in names)
+    return Novelty(score, p_value, None if positions is None else np.asarray(positions, np.float32))
 
 
 def join_novelties(parts: Sequence[Novelty]) -> Novelty:
     """Returns the novelties of consecutive batches as one."""
-    return Novelty(np.concatenate([part.score for part in parts]), np.concatenate([part.p_value for part in parts]))
+    maps = [part.map for part in parts if part.map is not None]
+    return Novelty(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.p_value for part in parts]),
+        np.concatenate(maps) if len(maps) == len(parts) else None,
+    )

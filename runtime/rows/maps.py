@@ -2,36 +2,39 @@
 
 Scales of the PNGs, the same for every image: a probability p is 255 p; the entropies of a Bernoulli entry are 255 at
 ln 2 nats, those of a class head at ln(classes). The class map of a class head holds the class numbers, in a NIfTI file
-too. Real-valued heads and outputs beside the four quantities have no natural scale, and volumes no picture: they are
-`.npy`, or NIfTI for a volume that came as NIfTI.
+too. Real-valued heads, outputs beside the four quantities and novelty have no natural scale, and volumes no picture:
+they are `.npy`, or NIfTI for a volume that came as NIfTI.
 """
 
+import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from probrt.runtime.bundle.manifest import HeadRecord, Input
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, HeadRecord, Input
 from probrt.runtime.errors import StorageError
 from probrt.runtime.files import write_atomic, write_whole
 from probrt.runtime.images.loader import LoadedImage
 from probrt.runtime.images.png import encode_grey_png, encode_png
 from probrt.runtime.images.volumes import encode_volume
 from probrt.runtime.rows.kinds import KINDS, Values
-from probrt.runtime.rows.overlay import can_overlay, draw_overlay
+from probrt.runtime.rows.overlay import can_overlay, draw_novelty, draw_overlay
 
 FORMATS = ("auto", "png", "npy", "nifti", "none")
 
 
 class Maps(Protocol):
-    """Takes the per-position answers of a head for one image, and returns what the row holds of them."""
+    """Takes the per-position answers for one image, of a head or of novelty, and returns what the row holds of them."""
 
     def save(
         self, head: HeadRecord, quantities: Mapping[str, Values], *, row: int, input: Input, image: LoadedImage
     ) -> dict[str, Any]: ...
+
+    def save_novelty(self, scores: Values, *, row: int, input: Input, image: LoadedImage) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -59,10 +62,7 @@ class MapFolder:
         the overlay. `row` numbers the files.
         Raises StorageError if the disk does not take them.
         """
-        try:
-            if not self._exists:
-                (self.unfinished or self.path).mkdir(parents=True, exist_ok=True)
-                self._exists = True
+        with self._open():
             stem = f"{row:06d}.{head.name}"
             paths: dict[str, Any] = {
                 name: self._save_quantity(head, name, values, f"{stem}.{name}", image)
@@ -72,6 +72,25 @@ class MapFolder:
                 picture = draw_overlay(image.pixels, input.range, head, quantities)
                 paths["overlay"] = self._write(f"{stem}.overlay.png", encode_png(picture))
             return paths
+
+    def save_novelty(self, scores: Values, *, row: int, input: Input, image: LoadedImage) -> dict[str, Any]:
+        """Saves the novelty of each position [height, width] of one image as `.npy`; as `save`."""
+        with self._open():
+            stem = f"{row:06d}.{NOVELTY}"
+            paths = {NOVELTY_MAP: self._write(f"{stem}.{NOVELTY_MAP}.npy", encode_array(scores))}
+            if self.overlay and image.pixels is not None:
+                picture = draw_novelty(image.pixels, input.range, scores)
+                paths["overlay"] = self._write(f"{stem}.overlay.png", encode_png(picture))
+            return paths
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Makes the folder if it is not there; an OSError becomes a StorageError."""
+        try:
+            if not self._exists:
+                (self.unfinished or self.path).mkdir(parents=True, exist_ok=True)
+                self._exists = True
+            yield
         except OSError as error:
             raise StorageError(f"{error.filename or self.path}: cannot be written: {error.strerror or error}") from None
 

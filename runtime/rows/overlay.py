@@ -1,4 +1,7 @@
-"""A picture of an image with a per-position answer laid over it: outlined regions of the mean, tinted uncertainty."""
+"""A picture of an image with a per-position answer laid over it: outlined regions of the mean, tinted uncertainty.
+
+Novelty has a picture of its own, with tinted strange places.
+"""
 
 from collections.abc import Mapping
 
@@ -10,6 +13,10 @@ from probrt.runtime.rows.kinds import KINDS, Values
 
 OUTLINE = (0, 255, 255)
 TINT = (255, 0, 0)
+NOVEL = (255, 255, 0)
+# The novelty of a position, in standard deviations of those of calibration images, that begins to tint and that is
+# fully yellow: of a hundred such positions, two to three are above the first.
+NOVEL_FROM, NOVEL_TO = 2.0, 6.0
 
 
 def can_overlay(head: HeadRecord) -> bool:
@@ -28,15 +35,12 @@ def draw_overlay(
         largest possible value is fully red. A smaller map is enlarged without smoothing.
     Regions are the likeliest classes, or where a probability is at least 0.5.
     """
-    low, high = bounds or (float(pixels.min()), float(pixels.max()))
-    grey = np.clip((pixels - low) / ((high - low) or 1.0), 0.0, 1.0) * 255
-    picture = np.repeat(grey[..., :1], 3, axis=-1) if grey.shape[-1] < 3 else grey[..., :3]
+    picture = _show(pixels, bounds)
     size = picture.shape[:2]
     kind = KINDS[head.kind]
     entropy = next(quantities[name] for name in ("epistemic", "total", "aleatoric") if name in quantities)
     flat_entropy = entropy if entropy.ndim == 2 else entropy.max(axis=-1)
-    strength = _enlarge(np.clip(flat_entropy / kind.largest_entropy(head), 0.0, 1.0), size)[..., np.newaxis]
-    picture = picture * (1 - strength) + np.array(TINT) * strength
+    picture = _tint(picture, flat_entropy / kind.largest_entropy(head), TINT)
     edge = np.zeros(size, bool)
     regions = kind.regions(quantities["mean"])
     for layer in range(regions.shape[-1]):
@@ -45,6 +49,28 @@ def draw_overlay(
         edge[:, :-1] |= region[:, :-1] != region[:, 1:]
     picture[edge] = OUTLINE
     return np.asarray(np.rint(picture), np.uint8)
+
+
+def draw_novelty(pixels: Values, bounds: tuple[float, float] | None, scores: Values) -> npt.NDArray[np.uint8]:
+    """Draws the input [height, width, 3], yellow where the scores of novelty [map height, map width] are high.
+
+    pixels, bounds: as of `draw_overlay`.
+    """
+    strength = (scores - NOVEL_FROM) / (NOVEL_TO - NOVEL_FROM)
+    return np.asarray(np.rint(_tint(_show(pixels, bounds), strength, NOVEL)), np.uint8)
+
+
+def _show(pixels: Values, bounds: tuple[float, float] | None) -> Values:
+    """Returns the input as a picture [height, width, 3] of 0 to 255."""
+    low, high = bounds or (float(pixels.min()), float(pixels.max()))
+    grey = np.clip((pixels - low) / ((high - low) or 1.0), 0.0, 1.0) * 255
+    return np.repeat(grey[..., :1], 3, axis=-1) if grey.shape[-1] < 3 else grey[..., :3]
+
+
+def _tint(picture: Values, strengths: Values, colour: tuple[int, int, int]) -> Values:
+    """Colours a picture by strengths [map height, map width], of 0 to 1."""
+    strength = np.asarray(_enlarge(np.clip(strengths, 0.0, 1.0), picture.shape[:2]), np.float32)[..., np.newaxis]
+    return np.asarray(picture * (1 - strength) + np.array(colour, np.float32) * strength)
 
 
 def _enlarge(values: npt.NDArray[np.generic], size: tuple[int, ...]) -> npt.NDArray[np.generic]:

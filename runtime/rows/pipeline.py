@@ -65,6 +65,9 @@ class RowMaker:
         novelty = None
         if self.novelty is not None and prediction.novelty is not None:
             novelty = self.novelty.make(prediction.novelty, index)
+            if self.maps is not None and prediction.novelty.map is not None:
+                scores, row = prediction.novelty.map[index], self.first + image.index
+                novelty |= self.maps.save_novelty(scores, row=row, input=self.bundle.manifest.input, image=image)
         draws = int(prediction.draws[index])
         effective = count_effective_draws(self.bundle.manifest, self.plan, draws)
         return self._complete(start | {"draws": draws, "effective_draws": effective}, heads, quantities, novelty)

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from probrt.runtime.bundle.manifest import NOVELTY, QUANTITIES, HeadRecord, Manifest
+from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, QUANTITIES, HeadRecord, Manifest
 from probrt.runtime.errors import MissingError, UsageError
 from probrt.runtime.files import move_synced, open_atomic
 from probrt.runtime.rows.journal import read_journal
@@ -155,6 +155,9 @@ def flat_columns(file: RowsFile) -> dict[str, Column]:
         columns["review"] = ("flag", 0)
     if file.novelty is not None:
         columns |= {f"{NOVELTY}.{name}": column for name, column in file.novelty.columns.items()}
+        if file.maps is not None and file.manifest.novelty is not None and file.manifest.novelty.map:
+            names = (NOVELTY_MAP, "overlay") if file.maps.overlay else (NOVELTY_MAP,)
+            columns |= {f"{NOVELTY}.{name}": ("text", 0) for name in names}
     for head in file.manifest.heads:
         in_head = _map_columns(head, file.maps) if head.per_position else KINDS[head.kind].columns(head)
         columns |= {f"{head.name}.{name}": column for name, column in in_head.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import HeadRecord, Input
+from probrt.runtime.bundle.manifest import NOVELTY_MAP, HeadRecord, Input
 from probrt.runtime.errors import InputError
 from probrt.runtime.hush import hush_libraries
 from probrt.runtime.images.loader import LoadedImage, Reader, load_image
@@ -40,6 +40,11 @@ class ListedMaps:
         """Returns the quantities of one image as lists [positions..., outputs]."""
         del head, row, input, image
         return {name: values.tolist() for name, values in quantities.items()}
+
+    def save_novelty(self, scores: Values, *, row: int, input: Input, image: LoadedImage) -> dict[str, Any]:
+        """Returns the novelty of each position of one image as lists [height, width]."""
+        del row, input, image
+        return {NOVELTY_MAP: scores.tolist()}
 
 
 class TableModel:

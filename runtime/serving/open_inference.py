@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_QUANTITIES
 from probrt.runtime.errors import ImageError, UsageError
 from probrt.runtime.images.decode import fit_array, read_image
 from probrt.runtime.predict.answer import Prediction
@@ -81,7 +80,7 @@ class OpenInference:
             f"{head.name}.{quantity}": shape for head in manifest.heads for quantity, shape in head.outputs.items()
         }
         if manifest.novelty is not None:
-            shapes |= {f"{NOVELTY}.{quantity}": [] for quantity in NOVELTY_QUANTITIES}
+            shapes |= manifest.novelty.outputs
         return [TensorSpec(name, "FP32", (-1, *(side or -1 for side in shape))) for name, shape in shapes.items()]
 
     def infer(
@@ -163,5 +162,5 @@ def _name_outputs(prediction: Prediction) -> dict[str, npt.NDArray[np.float32]]:
         for quantity, values in answer.quantities.items()
     }
     if prediction.novelty is not None:
-        named |= {f"{NOVELTY}.score": prediction.novelty.score, f"{NOVELTY}.p_value": prediction.novelty.p_value}
+        named |= prediction.novelty.outputs
     return named

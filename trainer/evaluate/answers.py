@@ -63,6 +63,7 @@ def compute_novelty(model: Model, examples: Examples, batch: int = 64) -> Novelt
     """Computes the novelty of examples at the posterior mean; None if the model has none."""
     if model.novelty is None:
         return None
+    model = model.without_novelty_map()
 
     @tf.function(reduce_retracing=True, autograph=False)
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:

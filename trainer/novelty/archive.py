@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
 from msgspec import Meta, Struct
 
 from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_DIRECTIONS, MAX_FEATURES, METHOD, MIN_IMAGES, PROTOTYPES
-from probrt.trainer.novelty.score import Novelty, StageDistance
+from probrt.trainer.novelty.score import Novelty, PositionNovelty, StageDistance
 from probrt.trainer.novelty.stages import MAX_STAGES, StageRef
 
 # Of each stage, with the largest number of entries.
@@ -21,25 +21,39 @@ _SIZES = {
     "spreads": MAX_DIRECTIONS,
     "residual": 1,
 }
+# Begins the names of the arrays of the novelty of positions.
+_MAP = "map."
+
+
+Stages = Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
 
 
 class NoveltyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What model.json says of novelty.npz. fitted: the number of training images behind it."""
+    """What model.json says of novelty.npz.
+
+    fitted: the number of training images behind it. map: the stages of the novelty of positions; null without.
+    """
 
     method: str = METHOD
-    stages: Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
+    stages: Stages
     fitted: Annotated[int, Meta(ge=MIN_IMAGES)]
+    map: Stages | None = None
 
     @classmethod
     def of(cls, novelty: Novelty) -> Self:
         """Returns the entry of a novelty."""
-        return cls(stages=list(novelty.stages), fitted=novelty.fitted)
+        positions = list(novelty.map.stages) if novelty.map else None
+        return cls(stages=list(novelty.stages), fitted=novelty.fitted, map=positions)
 
 
 def list_sizes(entry: NoveltyEntry) -> dict[str, int]:
     """Returns the names of the arrays of novelty.npz, and the largest number of entries of each."""
     sizes = {"weights": MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
-    return sizes | {f"{index}.{name}": size for index in range(len(entry.stages)) for name, size in _SIZES.items()}
+    prefixes = [f"{index}." for index in range(len(entry.stages))]
+    if entry.map is not None:
+        sizes |= {f"{_MAP}weights": MAX_STAGES, f"{_MAP}offset": 1}
+        prefixes += [f"{_MAP}{index}." for index in range(len(entry.map))]
+    return sizes | {f"{prefix}{name}": size for prefix in prefixes for name, size in _SIZES.items()}
 
 
 def to_arrays(novelty: Novelty) -> dict[str, Any]:
@@ -50,9 +64,19 @@ def to_arrays(novelty: Novelty) -> dict[str, Any]:
         "scores": novelty.scores,
         "width": np.float32(novelty.width),
     }
-    for index, distance in enumerate(novelty.distances):
-        arrays |= {f"{index}.{name}": np.asarray(getattr(distance, name), np.float32) for name in _SIZES}
+    arrays |= _name_distances("", novelty.distances)
+    if novelty.map is not None:
+        arrays |= {f"{_MAP}weights": novelty.map.weights, f"{_MAP}offset": np.float32(novelty.map.offset)}
+        arrays |= _name_distances(_MAP, novelty.map.distances)
     return arrays
+
+
+def _name_distances(prefix: str, distances: Sequence[StageDistance]) -> dict[str, Any]:
+    return {
+        f"{prefix}{index}.{name}": np.asarray(getattr(distance, name), np.float32)
+        for index, distance in enumerate(distances)
+        for name in _SIZES
+    }
 
 
 def make_novelty(entry: NoveltyEntry, stored: Mapping[str, np.ndarray]) -> Novelty:
@@ -63,26 +87,45 @@ def make_novelty(entry: NoveltyEntry, stored: Mapping[str, np.ndarray]) -> Novel
     arrays = {name: np.asarray(array, np.float32) for name, array in stored.items()}
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValueError(f"{wrong[0]} holds values that are not finite")
-    weights, scores, width = arrays["weights"], arrays["scores"], float(arrays["width"])
-    if weights.shape != (len(entry.stages),) or not (weights > 0).all():
-        raise ValueError(f"the weights {weights.tolist()} are not one above 0 for each of {len(entry.stages)} stages")
+    scores, width = arrays["scores"], float(arrays["width"])
     if scores.ndim != 1 or not MIN_IMAGES <= len(scores) <= MAX_CALIBRATION:
         raise ValueError(f"it has {scores.size} scores; {MIN_IMAGES} to {MAX_CALIBRATION} are possible")
     if not width > 0:
         raise ValueError(f"the width {width:g} is not above 0")
     return Novelty(
         stages=tuple(entry.stages),
-        distances=tuple(_make_distance(arrays, index) for index in range(len(entry.stages))),
-        weights=weights,
+        distances=_make_distances(arrays, "", len(entry.stages)),
+        weights=_read_weights(arrays, "weights", len(entry.stages)),
         offset=float(arrays["offset"]),
         scores=np.sort(scores),
         width=width,
         fitted=entry.fitted,
+        map=None if entry.map is None else _make_positions(entry.map, arrays),
     )
 
 
-def _make_distance(arrays: Mapping[str, np.ndarray], index: int) -> StageDistance:
-    values = {name: arrays[f"{index}.{name}"] for name in _SIZES}
+def _make_positions(stages: Sequence[StageRef], arrays: Mapping[str, np.ndarray]) -> PositionNovelty:
+    return PositionNovelty(
+        stages=tuple(stages),
+        distances=_make_distances(arrays, _MAP, len(stages)),
+        weights=_read_weights(arrays, f"{_MAP}weights", len(stages)),
+        offset=float(arrays[f"{_MAP}offset"]),
+    )
+
+
+def _read_weights(arrays: Mapping[str, np.ndarray], name: str, stages: int) -> np.ndarray:
+    weights = arrays[name]
+    if weights.shape != (stages,) or not (weights > 0).all():
+        raise ValueError(f"the {name} {weights.tolist()} are not one above 0 for each of {stages} stages")
+    return weights
+
+
+def _make_distances(arrays: Mapping[str, np.ndarray], prefix: str, stages: int) -> tuple[StageDistance, ...]:
+    return tuple(_make_distance(arrays, f"{prefix}{index}") for index in range(stages))
+
+
+def _make_distance(arrays: Mapping[str, np.ndarray], stage: str) -> StageDistance:
+    values = {name: arrays[f"{stage}.{name}"] for name in _SIZES}
     features, directions = values["directions"].shape
     shapes = {
         "centre": (features,),
@@ -93,8 +136,8 @@ def _make_distance(arrays: Mapping[str, np.ndarray], index: int) -> StageDistanc
     }
     for name, shape in shapes.items():
         if values[name].shape != shape:
-            raise ValueError(f"{index}.{name} has the shape {list(values[name].shape)}, not {list(shape)}")
+            raise ValueError(f"{stage}.{name} has the shape {list(values[name].shape)}, not {list(shape)}")
     residual = float(values.pop("residual"))
     if residual < 0 or not (values["inverse_deviation"] > 0).all() or not (values["spreads"] > 0).all():
-        raise ValueError(f"a scale of stage {index} is not above 0")
+        raise ValueError(f"a scale of stage {stage} is not above 0")
     return StageDistance(**values, residual=residual)

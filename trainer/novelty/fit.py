@@ -31,9 +31,9 @@ _LEAST_DEVIATION = 1e-3
 # The steps of the p-value are slopes of this part of the scores' standard deviation, which is 1.
 _WIDTH = 1e-3
 # A stage whose log distance varies less than this counts as if it varied so; usual is 0.3.
-_LEAST_SPREAD = 0.1
+LEAST_SPREAD = 0.1
 # Calibration scores that vary less than this are all alike but for rounding.
-_LEAST_SCALE = 1e-2
+LEAST_SCALE = 1e-2
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def fit_novelty(
     deviations = []
     for features in training:
         distance = fit_distance(features[~is_held], seed)
-        deviations.append(max(float(np.log(measure(distance, features[is_held])).std()), _LEAST_SPREAD))
+        deviations.append(max(float(np.log(measure(distance, features[is_held])).std()), LEAST_SPREAD))
     distances = tuple(fit_distance(features, seed) for features in training)
     unranked = Novelty(
         stages=tuple(refs),
@@ -93,7 +93,7 @@ def rank_images(novelty: Novelty, calibration: Sequence[npt.NDArray[Any]]) -> No
     logs = [np.log(measure(distance, features)) for distance, features in pairs]
     sums = np.stack(logs, axis=1) @ novelty.weights.astype(np.float64)
     scale = float(sums.std())
-    if not scale > _LEAST_SCALE:
+    if not scale > LEAST_SCALE:
         raise NoNovelty("the features of the calibration images do not vary")
     return dataclasses.replace(
         novelty,

@@ -60,6 +60,29 @@ class StageDistance:
 
 
 @dataclass(frozen=True)
+class PositionNovelty:
+    """How a model computes the novelty of each position of a two-dimensional image.
+
+    stages: those of one resolution. distances: of the features of one position, of each stage.
+    weights: of the logarithm of each distance, [stages]. offset: is taken from the weighted sum.
+    """
+
+    stages: tuple[StageRef, ...]
+    distances: tuple[StageDistance, ...]
+    weights: Floats
+    offset: float
+
+    def score(self, stages: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the scores [batch, height, width], float32, of stages [batch, height, width, channels].
+
+        0 for an average position of the calibration images, in the standard deviations of those positions.
+        """
+        points = [tf.reshape(tf.cast(stage, tf.float32), [-1, stage.shape[-1]]) for stage in stages]
+        sides = tf.shape(stages[0])[:3]
+        return tf.reshape(_add_logs(self.distances, self.weights, points) - self.offset, sides)
+
+
+@dataclass(frozen=True)
 class Novelty:
     """How a model computes the novelty of an image.
 
@@ -68,6 +91,7 @@ class Novelty:
     scores: of the calibration images, rising, [images].
     width: the steps of the p-value are slopes of this width.
     fitted: the number of training images behind the distances.
+    map: of each position; None if the model has no two-dimensional head per position, or leaves the map out.
     """
 
     stages: tuple[StageRef, ...]
@@ -77,6 +101,7 @@ class Novelty:
     scores: Floats
     width: float
     fitted: int
+    map: PositionNovelty | None = None
 
     @property
     def summary(self) -> str:
@@ -84,12 +109,12 @@ class Novelty:
         return (
             f"compares {len(self.stages)} stages with {self.fitted:,} training images; "
             f"p-values from {len(self.scores):,} validation images, {1 / (len(self.scores) + 1):.2g} at least"
+            + ("; maps of positions" if self.map else "")
         )
 
     def score(self, pooled: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the score of pooled features, one [batch, features] per stage: float32 [batch]."""
-        logs = [tf.math.log(distance.measure(stage)) for distance, stage in zip(self.distances, pooled, strict=True)]
-        return tf.add_n([weight * log for weight, log in zip(self.weights.tolist(), logs, strict=True)]) - self.offset
+        return _add_logs(self.distances, self.weights, pooled) - self.offset
 
     def p_value(self, score: tf.Tensor) -> tf.Tensor:
         """Returns the conformal p-value of scores [batch] (Vovk, Gammerman and Shafer 2005, section 2.2).
@@ -102,3 +127,9 @@ class Novelty:
         steps = (self.scores[None, :] - score[:, None]) * (1.0 / self.width) + 1.0
         counts = tf.reduce_sum(tf.clip_by_value(steps, 0.0, 1.0), axis=1)
         return (counts + 1.0) * (1.0 / (len(self.scores) + 1.0))
+
+
+def _add_logs(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the weighted sum of the log distances of features, one [rows, features] per stage: [rows]."""
+    logs = [tf.math.log(distance.measure(stage)) for distance, stage in zip(distances, features, strict=True)]
+    return tf.add_n([weight * log for weight, log in zip(weights.tolist(), logs, strict=True)])

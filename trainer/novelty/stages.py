@@ -7,7 +7,7 @@ read. The rule needs the graph of the network alone, so adopted, pretrained and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -78,6 +78,33 @@ def find_stages(network: keras.Model, image: np.ndarray) -> list[StageRef]:
             candidate = _Candidate(kind, sides[id(tensor)], StageRef(node.operation.name, call, output))
             chosen = [*(earlier for earlier in chosen if not candidate.replaces(earlier)), candidate]
     return [candidate.ref for candidate in chosen[-MAX_STAGES:]] or [_find_ref(nodes, tensor) for tensor in finals]
+
+
+def find_position_stages(
+    network: keras.Model, heads: Collection[str], refs: Sequence[StageRef], image: np.ndarray
+) -> list[StageRef]:
+    """Finds the stages that tell the novelty of each position of a two-dimensional image; empty if there are none.
+
+    They are the feature map that the finest of some heads reads, and the stages `refs` with the same sides. The first
+    stage of a U-Net is among them, which tells strange textures best.
+    heads: the names of heads per position. refs: of `find_stages`. image: as there.
+    """
+    readers = keras.Model(network.input, {name: network.output[name] for name in heads})
+    finals = [tensor for tensor in final_inputs(readers) if len(tensor.shape) == 4 and producer(tensor).inputs]
+    if not finals:
+        return []
+    nodes = nodes_in_order(network)
+    sides = _measure_sides(network, nodes, image)
+    finest = max(finals, key=lambda tensor: np.prod(sides[id(tensor)]))
+    tensors = {id(tensor): tensor for tensor in (*stage_tensors(network, refs), *finals)}
+    same = [tensor for tensor in tensors.values() if sides[id(tensor)] == sides[id(finest)]]
+    if None in finest.shape[1:-1]:  # of any size: what has the same sides for one image may not for another
+        try:
+            larger = _measure_sides(network, nodes, np.pad(image, [(0, 0), (0, 1), (0, 1), (0, 0)], mode="edge"))
+            same = [tensor for tensor in same if larger[id(tensor)] == larger[id(finest)]]
+        except (ValueError, tf.errors.InvalidArgumentError):  # a network that takes certain sizes only
+            same = [finest]
+    return [_find_ref(nodes, tensor) for tensor in same[-MAX_STAGES:]]
 
 
 def stage_tensors(network: keras.Model, refs: Sequence[StageRef]) -> list[keras.KerasTensor]:

@@ -272,3 +272,26 @@ def test_a_calibration_that_leaves_no_answer_is_refused(bundle: Bundle, factor: 
     raw["calibration"][0][factor] = value
     with pytest.raises(BundleError, match=rf"Expected `float` [<>]= [0-9.]+ - at `\$.calibration\[0\].{factor}`"):
         decode_raw(raw)
+
+
+@pytest.mark.parametrize(
+    ("sides", "fault"),
+    [
+        (True, "the map is true; state its sides"),
+        ([8], "length"),
+        ([8, 0], "novelty.map"),
+        ([8, 8, 1], "length"),
+        ([8, "8"], "novelty.map"),
+        ([1 << 20, 1 << 20], "values are supported"),
+    ],
+)
+def test_the_map_of_novelty_has_two_sides(bundle: Bundle, sides: Any, fault: str) -> None:
+    novelty = {"images": 99, "fitted": 500, "method": "any", "stages": ["a"]}
+    raw = raw_manifest(bundle)
+    for stated, given in (([8, None], {"map": [8, None]}), (False, {}), (False, {"map": False})):
+        assert decode_raw(raw | {"novelty": novelty | given}).novelty.map == stated
+    with pytest.raises(BundleError, match=fault):
+        decode_raw(raw | {"novelty": novelty | {"map": sides}})
+    pooled = [head for head in raw["heads"] if not head["per_position"]]
+    with pytest.raises(BundleError, match="has a map, but no head answers for positions in two dimensions"):
+        decode_raw(raw | {"heads": pooled, "calibration": [], "parity": [], "novelty": novelty | {"map": [8, 8]}})

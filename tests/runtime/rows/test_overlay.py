@@ -13,7 +13,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.predict.predictor import load_predictor
-from probrt.runtime.rows.overlay import draw_overlay
+from probrt.runtime.rows.overlay import draw_novelty, draw_overlay
 
 INK = HeadRecord(
     name="ink", likelihood="bernoulli", kind="binary", combine="entropy", per_position=True, labels=["ink"],
@@ -43,6 +43,17 @@ def test_regions_are_outlined_whatever_the_size_of_the_map() -> None:
     picture = draw_overlay(np.zeros((8, 8, 3), np.float32), (0, 255), KIND, {"mean": mean, "aleatoric": mean[..., 0]})
     np.testing.assert_array_equal(picture[:, 3], [(0, 255, 255)] * 8)
     assert not picture[:, [0, 1, 2, 4, 5, 6, 7]].any()
+
+
+def test_new_places_are_yellow_whatever_the_size_of_the_map() -> None:
+    """From two standard deviations on, fully from six; a map of half the size covers two pixels each way."""
+    pixels = np.full((8, 6, 1), 100, np.float32)
+    scores = np.array([[0, -50, 2], [4, 6, 1e4], [0, 0, 0], [0, 0, 0]], np.float32)
+    picture = draw_novelty(pixels, (0, 200), scores)
+    assert (picture[:2] == 128).all()
+    assert (picture[2:4, :2] == (191, 191, 64)).all()
+    assert (picture[2:4, 2:] == (255, 255, 0)).all()
+    assert (picture[4:] == 128).all()
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
