@@ -24,6 +24,7 @@ class PrecisionSpec:
         that is larger).
     least_ranking: least rank correlation of its uncertainties with the model's, over images.
     novelty_tolerance: largest difference of the score of novelty from the model's, as a part of it (or of 1).
+    map_tolerance: the same of the scores of positions, in the root mean square over those of an image.
     task_loss: how much worse than the model's each head's metric may be, as a part of the model's.
     whole_graph: whether everything is stored so; if not, the final layers and what follows stay float32.
     meaning: in the words of the docs.
@@ -36,6 +37,7 @@ class PrecisionSpec:
     tolerance: float
     least_ranking: float
     novelty_tolerance: float
+    map_tolerance: float
     task_loss: float
     whole_graph: bool
     meaning: str
@@ -52,6 +54,7 @@ PRECISIONS = (
         tolerance=1e-4,
         least_ranking=0.99,
         novelty_tolerance=2e-3,
+        map_tolerance=2e-3,
         task_loss=0.0,
         whole_graph=True,
         meaning="everything in float32",
@@ -64,6 +67,7 @@ PRECISIONS = (
         tolerance=1e-2,
         least_ranking=0.98,
         novelty_tolerance=5e-2,
+        map_tolerance=0.25,
         task_loss=0.02,
         whole_graph=True,
         meaning="weights stored in half precision, half the size",
@@ -76,6 +80,7 @@ PRECISIONS = (
         tolerance=5e-2,
         least_ranking=0.9,
         novelty_tolerance=0.5,
+        map_tolerance=0.5,
         task_loss=0.05,
         whole_graph=False,
         meaning="weights in int8, a quarter of the size",
@@ -88,6 +93,7 @@ PRECISIONS = (
         tolerance=0.1,
         least_ranking=0.8,
         novelty_tolerance=1.0,
+        map_tolerance=1.0,
         task_loss=0.1,
         whole_graph=False,
         meaning="weights and activations in int8, fitted to training images",

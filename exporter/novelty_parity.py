@@ -30,7 +30,8 @@ def compare_novelty(
 
     A score may differ by `precision.novelty_tolerance`, as a part of itself or of 1, the standard deviation of the
     calibration images. A p-value may differ by what that means for it: it is a function of the score. The scores of an
-    image's positions may differ by as much in their root mean square; a single one by _POSITION times as much.
+    image's positions may differ by `precision.map_tolerance` in their root mean square; a single one by _POSITION times
+    as much.
     """
     names = [_SCORE, _P_VALUE] + ([_MAP] if novelty.map else [])
     records, faults = [], []
@@ -44,13 +45,14 @@ def compare_novelty(
             faults.append(f"{name} is not finite")
     if faults:
         return [], faults
-    margins = _margins(targets[_SCORE], precision)
+    margins = _margins(targets[_SCORE], precision.novelty_tolerance)
     above, below = (_p_value(novelty, targets[_SCORE] + margin) for margin in (-margins, margins))
     slack = np.maximum(above - targets[_P_VALUE], targets[_P_VALUE] - below) + _ROUNDING
     all_allowed = {_SCORE: margins, _P_VALUE: slack}
     if novelty.map:
-        all_allowed[_MAP] = _POSITION * _margins(targets[_MAP], precision)
-        relative = (values[_MAP] - targets[_MAP]) / _margins(targets[_MAP], precision)
+        per_position = _margins(targets[_MAP], precision.map_tolerance)
+        all_allowed[_MAP] = _POSITION * per_position
+        relative = (values[_MAP] - targets[_MAP]) / per_position
         worst_image = float(np.sqrt(np.square(relative).mean(axis=(1, 2))).max())
         if worst_image > 1:
             faults.append(f"{_MAP} differs by {worst_image:.2g} times what is allowed, in the root mean square")
@@ -79,8 +81,8 @@ def compare_novelty(
     return records, faults
 
 
-def _margins(scores: npt.NDArray[np.float64], precision: PrecisionSpec) -> npt.NDArray[np.float64]:
-    return precision.novelty_tolerance * np.maximum(1.0, np.abs(scores))
+def _margins(scores: npt.NDArray[np.float64], tolerance: float) -> npt.NDArray[np.float64]:
+    return tolerance * np.maximum(1.0, np.abs(scores))
 
 
 def _p_value(novelty: Novelty, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

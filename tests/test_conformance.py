@@ -61,7 +61,7 @@ def close(
 def close_maps(scores: np.ndarray, targets: np.ndarray, precision: Precision = "float32") -> None:
     """Checks maps of novelty: next to a prototype the logarithm magnifies rounding, so their mean square counts."""
     assert scores.shape == targets.shape
-    relative = (scores - targets) / (BY_PRECISION[precision].novelty_tolerance * np.maximum(1.0, np.abs(targets)))
+    relative = (scores - targets) / (BY_PRECISION[precision].map_tolerance * np.maximum(1.0, np.abs(targets)))
     assert np.sqrt(np.square(relative).mean(axis=(1, 2))).max() <= 1
     assert np.abs(relative).max() <= 50
 
