@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from compared.digits_network import export_digits_network, run_probrt
+from compared.digits_network import CLASSES, WIDTHS, export_digits_network, run_probrt
+from compared.matmul_side import SIDE as MATMUL_SIDE
 from compared.sides import Sides
 from PIL import Image
 from train_step import measure_steps
@@ -55,6 +56,8 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
     bfloat16 = has_bfloat16()
     if bfloat16:
         commands["openvino bfloat16"] = [*probrt, "openvino", "bfloat16", f"{seconds}"]
+    for precision in ("float32", "bfloat16") if bfloat16 else ("float32",):
+        commands[f"matmul {precision}"] = [python, folder / "matmul_side.py", precision, f"{seconds}"]
     commands["serving"] = [*probrt, "serving", "float32", f"{seconds}"]
     commands["N1"] = [python, folder / "tfp_side.py", "Convolution2DFlipout", "calls", f"{seconds}"]
     commands["N3"] = [python, folder / "tfp_side.py", "Convolution2DReparameterization", "unrolled", f"{seconds}"]
@@ -66,6 +69,8 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
     requests |= {(side, "mean", size): (side, "mean", size) for side in ours for size in (64, 1)}
     requests["serving", "serving", 64] = ("serving", "serving", 64)
     requests |= {(side, "draws-32", 64): (side, "draws-32", 64) for side in commands if side.startswith("Conv2d")}
+    products = [side for side in commands if side.startswith("matmul")]
+    requests |= {(side, "matmul", 1): (side, "matmul", 1) for side in products}
     with Sides(commands) as sides:
         times = sides.measure({" ".join(map(str, key)): value for key, value in requests.items()}, rounds)
         effective = {}
@@ -83,6 +88,12 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
         plain = time_of[float32, "draws-32", 64] / time_of[float32, "mean", 64]
         passes += f"; {plain:.1f} in float32"
     yield Row(f"32 draws, batch 64, {best}", passes, "12 D")
+    for side in products:
+        peak = 2 * MATMUL_SIDE**3 / time_of[side, "matmul", 1]
+        name = "openvino bfloat16" if "bfloat16" in side else "openvino"
+        share = 2 * count_products() * 32 * 64 / time_of[name, "draws-32", 64] / peak
+        what = f"32 draws, batch 64, {name}, share of the operations per second of a large matrix product"
+        yield Row(what, f"{share:.0%}", "")
     yield Row("the same, to N1", f"{time_of['N1', 'draws-32', 64] / draws:.1f} times as fast", "8")
     yield Row("the same, to N3", f"{time_of['N3', 'draws-32', 64] / draws:.1f} times as fast", "2.5")
     for layer in ("Conv2dFlipout", "Conv2dReparameterization"):
@@ -99,6 +110,15 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
         yield Row("the same, in passes", f"{passes:.1f} D", "3 D")
     ratio = time_of["N3", "draws-32", 64] / time_of["serving", "serving", 64]
     yield Row("`serving_default` by TensorFlow's C++ loader, batch 64, to N3", f"{ratio:.2f} times as fast", "1.6")
+
+
+def count_products() -> int:
+    """Returns the multiplications of one draw of one image: those of the convolutions of 3 x 3 and the final one."""
+    inputs, side, count = 1, 28, 0
+    for width in WIDTHS:
+        count += side * side * 9 * inputs * width
+        inputs, side = width, side // 2
+    return count + inputs * CLASSES * side * side
 
 
 def has_bfloat16() -> bool:

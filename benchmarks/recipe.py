@@ -158,7 +158,7 @@ def answer_plain(config: Path, weights: int, seconds: float, seed: int, file: Pa
     probabilities, elapsed = fit_plain_cnn(config, weights, seconds, seed)
     settings = load_config(config)
     labels = data.read_dataset(settings, config.parent).splits["test"].targets[settings.heads[0].name]
-    write_npz(file, labels=labels, seconds=elapsed, weights=weights, test=probabilities)
+    write_npz(file, labels=labels, seconds=elapsed, weights=weights, **probabilities)
 
 
 def write_npz(file: Path, **arrays: object) -> None:

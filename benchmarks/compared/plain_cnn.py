@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 
-def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) -> tuple[np.ndarray, float]:
+def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) -> tuple[dict[str, np.ndarray], float]:
     """Fits the network on the data and with the augmentation of a probrt config.
 
-    weight_count: the network has about as many weights. seconds: it trains for about as many CPU seconds. Returns the
-    class probabilities of the test images, and the CPU seconds of training.
+    weight_count: the network has about as many weights. seconds: it trains for about so many CPU seconds. Returns the
+    class probabilities of the test images, `test` as they are and `tempered` by a temperature of the validation
+    images, and the CPU seconds of training.
     """
     import keras
     import tensorflow as tf
@@ -51,8 +52,25 @@ def fit_plain_cnn(config: Path, weight_count: int, seconds: float, seed: int) ->
         model.fit(make_batches(epoch), verbose=0)
         epoch += 1
     elapsed = time.process_time() - start
-    logits = model.predict(splits["test"].images.astype(np.float32), batch_size=256, verbose=0)
-    return tf.nn.softmax(logits).numpy(), elapsed
+    logits = {
+        split: model.predict(splits[split].images.astype(np.float32), batch_size=256, verbose=0)
+        for split in ("validation", "test")
+    }
+    temperature = _fit_temperature(logits["validation"], splits["validation"].targets[head.name])
+    test = {"test": logits["test"], "tempered": logits["test"] / temperature}
+    return {name: tf.nn.softmax(values).numpy() for name, values in test.items()}, elapsed
+
+
+def _fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the temperature with the lowest NLL (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def nll(log_temperature: float) -> float:
+        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    return float(np.exp(minimize_scalar(nll, bounds=(-2.0, 4.0), method="bounded").x))
 
 
 def _build(shape: list[int], classes: int, weight_count: int):

@@ -19,13 +19,17 @@ def print_scores(part: str, files: Networks) -> None:
     titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "CPU minutes"]
     print(f"\n{part}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for method, folds in files.items():
-        parts = [read_answers(networks, "test") for networks in folds]
-        labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        accuracy, nll, ece = score(labels, probabilities)
-        seconds = np.mean([sum(float(np.load(file)["seconds"]) for file in networks) for networks in folds])
-        weights = sum(int(np.load(file)["weights"]) for file in folds[0])
-        cells = [method, f"{accuracy:.2f}", f"{nll:.4f}", f"{ece:.4f}", f"{weights:,}", f"{seconds / 60:.1f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        for name in ("test", "tempered"):
+            if name not in np.load(folds[0][0]).files:
+                continue
+            parts = [read_answers(networks, name) for networks in folds]
+            labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            accuracy, nll, ece = score(labels, probabilities)
+            seconds = np.mean([sum(float(np.load(file)["seconds"]) for file in networks) for networks in folds])
+            weights = sum(int(np.load(file)["weights"]) for file in folds[0])
+            title = method if name == "test" else f"{method}, with a temperature"
+            cells = [title, f"{accuracy:.2f}", f"{nll:.4f}", f"{ece:.4f}", f"{weights:,}", f"{seconds / 60:.1f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def print_corruptions(files: Networks) -> None:

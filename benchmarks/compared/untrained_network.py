@@ -28,10 +28,8 @@ def export_untrained_network(folder: Path, side: int, widths: Sequence[int]) -> 
     head = heads.Categorical(name="digit", labels=[str(label) for label in range(CLASSES)])
     split = HeadSplit([(head.name, head.channels, 0)], name="heads")
     network = keras.Model(images, split(layers.Conv2D(split.channels, 1, name="final")(features)), name="network")
-    model = Model(
-        name, Input(shape=[side, side, 1], colour="none", resize="none", range=(0.0, 255.0)), (head,), network
-    )
-    pictures = np.random.default_rng(0).integers(0, 256, (64, side, side, 1)).astype(np.float32)
+    model = Model(name, Input(shape=[side, side, 1], colour="none", resize="none", range=(-4.0, 4.0)), (head,), network)
+    pictures = np.random.default_rng(0).normal(size=(64, side, side, 1)).clip(-4, 4).astype(np.float32)
     store.save_model(model, folder / f"model_{name}", images=pictures, provenance={})
     request = ExportRequest(draws=DRAWS, select=False, formats=("onnx",), variants=("mean", "draws"))
     export(folder / f"model_{name}", folder, request)
