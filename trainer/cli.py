@@ -105,7 +105,7 @@ def adopt(
     delta: Annotated[float, typer.Option(min=1e-4, help="moped: standard deviation, of each weight.")] = 0.1,
     steps: Annotated[int, typer.Option(min=0, help="moped: steps of fitting.")] = 80,
     epochs: Annotated[int, typer.Option(min=1, help="swag: epochs of SGD.")] = 5,
-    rate: Annotated[float, typer.Option(min=1e-8, help="swag: learning rate of SGD.")] = 1e-3,
+    rate: Annotated[float, typer.Option(min=1e-8, help="swag: learning rate of SGD.")] = 1e-2,
     images: Annotated[
         Path | None, typer.Option(help="Of a tfp.layers model: raw inputs for checks at export, as a .npy array.")
     ] = None,

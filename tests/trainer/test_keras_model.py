@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from finished_models import LABELS, load_digits
+from finished_models import LABELS, load_digits, write_digits
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import heads, layers, store
@@ -134,3 +136,21 @@ def test_what_does_not_fit_is_refused() -> None:
     endless = tf.data.Dataset.from_tensors((IMAGES[:2], targets(slice(0, 2)))).repeat()
     with pytest.raises(ValueError, match="give train_count"):
         count_examples(endless)
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_saved_directory(called: Callable[..., Any], tmp_path: Path) -> None:
+    """`evaluate` and `calibrate` have no data of their own there: one line asks for them; with a folder they work."""
+    make_model().save_directory(tmp_path / "model", IMAGES[:100].astype(np.float32), targets(slice(0, 100)))
+    done = called("evaluate", "model", cwd=tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "model: does not name its data; name a folder with --data" in done.err
+    done = called("calibrate", "model", "none", cwd=tmp_path)
+    assert (done.code, "none: no such folder of labelled images" in done.err) == (2, True)
+    write_digits(tmp_path / "digits", 100)
+    done = called("evaluate", "model", "--data", "digits", "--resamples", 5, "--samples", 2, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "digit" in done.out
+    done = called("calibrate", "model", "digits", "--samples", 2, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "calibrated on 100 images" in done.out

@@ -64,7 +64,7 @@ class Adoption:
     delta: float = 0.1
     steps: int = 80
     epochs: int = 5
-    rate: float = 1e-3
+    rate: float = 1e-2
     seed: int = 0
 
 

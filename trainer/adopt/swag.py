@@ -27,7 +27,7 @@ from probrt.trainer.variational.parameters import to_rho
 _BATCH, _MOMENTUM, _CLIP = 32, 0.9, 10.0
 # Steps that leave the trained weights before the first is counted, as a share of all.
 _BURN_IN = 0.2
-_FACTORS = np.geomspace(1 / 8, 8, 13)
+_FACTORS = 2.0 ** np.arange(-3, 7)
 _DRAWS = 8
 # In standard errors of the score, as for Laplace's prior.
 _TOLERANCE = 0.25
