@@ -27,9 +27,11 @@ HUB = (
 
 KUBERNETES = ("kubernetes-validate==1.37.0", "PyYAML==6.0.4", "importlib_resources==7.1.0")
 
-# The readers of the metadata of TFLite files; the newest MediaPipe lacks a module that its reader imports.
+# The readers of the metadata of TFLite files, and the tasks that run them. The newest MediaPipe lacks a module that its
+# reader imports, and the tasks of the older one do not run with today's packages.
 TFLITE_SUPPORT = ("tflite-support==0.4.4",)
 MEDIAPIPE = ("mediapipe==0.10.21", "opencv-python-headless==5.0.0.93")
+MEDIAPIPE_TASKS = ("mediapipe==1.2.3", "opencv-python-headless==5.0.0.93")
 
 # fsspec's driver for S3, and a server that stands in for it.
 S3 = (

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import extra_packages
+import numpy as np
 import pytest
-from exported_cases import ExportedCase
+from cases import DIGIT, built
+from exported_cases import ExportedCase, make_examples, make_images
+from PIL import Image
 from shapes import GOLDEN
 
 from probrt.exporter import tflite_metadata
+from probrt.exporter.export import export
+from probrt.exporter.plan import ExportRequest
 from probrt.exporter.tflite_convert import add_metadata
 from probrt.exporter.tflite_file import unpack_model
+from probrt.runtime import cli
 from probrt.runtime.bundle import manifest as m
+from probrt.trainer import backbones, store
+from probrt.trainer.calibration.novelty import add_novelty
 
 TFLITE_SUPPORT = "tensorflow_lite_support.metadata.python.metadata"
 MEDIAPIPE = "mediapipe.tasks.python.metadata.metadata"
@@ -37,6 +45,23 @@ for path in sys.argv[2:]:
         "oldest": reader._pywrap_metadata_version.GetMinimumMetadataParserVersion(bytes(shown.get_metadata_buffer())),
     }
 print("\\n" + json.dumps(files))
+"""
+
+# What MediaPipe's image classifier answers: by the name of each output, the scores by label or index.
+CLASSIFY = """
+import json, sys
+import mediapipe
+import numpy as np
+from mediapipe.tasks.python import vision
+from PIL import Image
+with vision.ImageClassifier.create_from_model_path(sys.argv[1]) as classifier:
+    pixels = np.array(Image.open(sys.argv[2]))
+    answer = classifier.classify(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
+    heads = {
+        head.head_name: {item.category_name or str(item.index): item.score for item in head.categories}
+        for head in answer.classifications
+    }
+print("\\n" + json.dumps(heads))
 """
 
 
@@ -151,3 +176,38 @@ def test_inputs_are_described(tmp_path: Path) -> None:
         assert images[name]["content"]["content_properties_type"] == "FeatureProperties"
         assert "process_units" not in images[name]
     assert "stats" not in images["open"]
+
+
+@pytest.mark.stress
+def test_the_image_classifier_of_mediapipe_runs_a_colour_model(
+    tmp_path: Path, measured: Callable[[str, str], None]
+) -> None:
+    """It finds input, outputs and labels by the metadata alone; each output is a head of scores to it."""
+    pictures = {"colour": "rgb", "range": (0.0, 255.0)}
+    model = built("colour", [16, 16, 3], [DIGIT], backbones.ConvStack(widths=(4,)), **pictures).model()
+    model = add_novelty(model, make_examples(model, 0), make_examples(model, 1), seed=0)
+    store.save_model(model, tmp_path / "model", images=make_images(model)[0], targets={}, provenance={})
+    request = ExportRequest(draws=8, formats=("tflite",), variants=("draws",), select=False)
+    export(tmp_path / "model", tmp_path, request)
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(picture)
+
+    environment = extra_packages.environment(extra_packages.install(*extra_packages.MEDIAPIPE_TASKS))
+    command = [sys.executable, "-c", CLASSIFY, str(tmp_path / "colour" / "1" / "draws-00.tflite"), str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    heads = json.loads(done.stdout.splitlines()[-1])
+
+    options = ["--bundle", tmp_path / "colour", "--engine", "litert", "--out", tmp_path / "p.jsonl", "--quiet"]
+    assert cli.call(["predict", str(picture), *map(str, options)]) == 0
+    row = json.loads((tmp_path / "p.jsonl").read_text())
+    digit = row["heads"]["digit"]
+    expected = {f"digit.{name}": {"0": digit[name]} for name in ("total", "aleatoric", "epistemic")}
+    expected["digit.mean"] = dict(zip(DIGIT.labels, digit["mean"], strict=True))
+    expected |= {f"novelty.{name}": {"0": row["novelty"][name]} for name in ("score", "p_value")}
+    assert heads.keys() == expected.keys()
+    for name, scores in expected.items():
+        assert heads[name] == pytest.approx(scores, abs=1e-4), name
+    measured(
+        "MediaPipe 1.2.3, ImageClassifier on draws-00.tflite of a colour model", f"{len(heads)} outputs as predict"
+    )
