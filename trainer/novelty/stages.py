@@ -6,6 +6,7 @@ read. The rule needs the graph of the network alone, so adopted, pretrained and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,8 @@ from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 # A network of more resolutions or layers keeps the last ones.
 MAX_STAGES = 8
+# Positions of a map that one pooling window covers.
+_MAX_WINDOW = 64 * 64
 
 Sides = tuple[int, ...]
 Change = Literal["smaller", "larger", "vector"]
@@ -127,7 +130,16 @@ def pool_positions(features: tf.Tensor) -> tf.Tensor:
     positions = list(range(1, len(features.shape) - 1))
     if not positions:
         return features
-    return tf.concat([tf.reduce_mean(features, positions), tf.reduce_max(features, positions)], axis=-1)
+    return tf.concat([_average_positions(features, positions), tf.reduce_max(features, positions)], axis=-1)
+
+
+def _average_positions(features: tf.Tensor, positions: list[int]) -> tf.Tensor:
+    sides = features.shape[1:-1]
+    if len(sides) == 2 and None not in sides and math.prod(sides) <= _MAX_WINDOW:
+        # Of 64 images OpenVINO and LiteRT take less time for one window than for a reduction (docs/performance.md).
+        pooled = tf.nn.avg_pool2d(features, sides, 1, "VALID")
+        return tf.reshape(pooled, [-1, features.shape[-1]])
+    return tf.reduce_mean(features, positions)
 
 
 def final_inputs(network: keras.Model) -> list[keras.KerasTensor]:
