@@ -79,6 +79,8 @@ def open_case(case: Case, folder: Path) -> ExportedCase:
     built = case.model()
     _, images = make_images(built)
     built, model = built.without_auxiliary(), store.load_model(folder / "model")[0].without_auxiliary()
+    if case.name not in MAPPED:
+        model = model.without_novelty_map()  # as the export, which was not asked for it
     bundle = Bundle.open(folder / "artifacts" / model.name)
     trust_files(bundle)
     return ExportedCase(built, model, bundle, Reference(model, bundle.manifest.heads), images, case.rounding)
