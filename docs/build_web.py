@@ -38,7 +38,11 @@ def get_library() -> Path:
             unfinished.mkdir()
             _unpack(_download(Path(scratch)), unfinished)
             shutil.copy(PAGE / f"{NAME}.LICENSE", unfinished / "LICENSE")
-            unfinished.rename(folder)
+            try:
+                unfinished.rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was first
+                    raise
     return folder
 
 
