@@ -15,7 +15,6 @@ TFP's reparameterization layers with all draws in one function.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -148,15 +147,24 @@ def compare_start(bundle: Path, rounds: int) -> Iterator[Row]:
             yield Row(f"{what}, `--engine {engine}`, to the TensorFlow engine", f"1/{ratio:.1f}", aim)
 
 
+# A new process counts the memory of the one that started it: so a small one starts and watches the command.
+WATCH = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(status, time.perf_counter() - start, usage.ru_maxrss / 1024)
+"""
+
+
 def run_and_watch(words: list[str]) -> tuple[float, float]:
     """Runs a command of probrt; returns its seconds and its peak resident memory in MB."""
-    program = Path(sys.executable).parent / "probrt"
-    start = time.perf_counter()
-    process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    program = str(Path(sys.executable).parent / "probrt")
+    done = subprocess.run([sys.executable, "-c", WATCH, program, *words], capture_output=True, text=True, check=True)
+    status, seconds, memory = map(float, done.stdout.split())
     if status:
         raise SystemExit(f"probrt {' '.join(words)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return seconds, memory
 
 
 def compare_training(rounds: int) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Draws docs/scaling.png: time against draws, batch, side of the images and width, and memory, beside TFP's layers.
+"""Draws time against draws, batch, side of the images and width, and memory, beside TFP's layers.
 
     python benchmarks/scaling.py [--quick] [--out FILE]
 
@@ -114,7 +114,7 @@ def main() -> None:
     """Measures all panels, prints their values and draws them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, two points per panel")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "scaling.png")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "dist" / "scaling.png")
     options = parser.parse_args()
     rounds, seconds = (2, 0.3) if options.quick else (5, 0.7)
     sides = (28, 56) if options.quick else (28, 56, 112)
