@@ -13,13 +13,12 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from compared import folders
+from compared.command_line import run_probrt
 
 POOL, TEST, EPOCHS = 3000, 1000, 40
 CONFIG = """name = "digits"
@@ -46,14 +45,6 @@ epochs = {epochs}
 """
 
 
-def run(*words: object, cwd: Path, codes: Sequence[int] = (0,)) -> None:
-    """Runs `probrt` in a folder."""
-    command = [str(Path(sys.executable).parent / "probrt"), *map(str, words)]
-    finished = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if finished.returncode not in codes:
-        raise SystemExit(f"probrt {words[0]}: {finished.stderr.strip()}")
-
-
 def read_digits(folder: Path) -> list[tuple[str, str]]:
     """Writes the digits into a folder and returns their files and labels."""
     folders.write_mnist(folder)
@@ -71,8 +62,8 @@ def train(data: Path, name: str, labelled: Sequence[tuple[str, str]], test: Sequ
         writer.writerows([*rows, *((file, label, "test") for file, label in test)])
     labels = json.dumps([str(digit) for digit in range(10)])
     (data / "config.toml").write_text(CONFIG.format(seed=seed, labels=labels, epochs=epochs))
-    run("train", "config.toml", "--out", name, "--overwrite", cwd=data)
-    run("evaluate", name, "--out", f"{name}.json", "--overwrite", cwd=data)
+    run_probrt("train", "config.toml", "--out", name, "--overwrite", cwd=data)
+    run_probrt("evaluate", name, "--out", f"{name}.json", "--overwrite", cwd=data)
     (head,) = json.loads((data / f"{name}.json").read_text())["heads"]
     scores = head["scores"]
     return {score: scores[score][0] for score in ("accuracy", "NLL")}
@@ -81,10 +72,10 @@ def train(data: Path, name: str, labelled: Sequence[tuple[str, str]], test: Sequ
 def choose(data: Path, pool: Sequence[tuple[str, str]], take: int) -> list[tuple[str, str]]:
     """Exports the first model and returns the digits that `probrt label` chooses, with their labels."""
     shutil.rmtree(data / "artifacts", ignore_errors=True)
-    run("export", "first", "--formats", "savedmodel", cwd=data)
+    run_probrt("export", "first", "--formats", "savedmodel", cwd=data)
     listing = data / "pool.txt"
     listing.write_text("".join(f"{data / file}\n" for file, _ in pool))
-    run("label", listing, "--take", take, "--draws", 64, "--overwrite", "--quiet", cwd=data)
+    run_probrt("label", listing, "--take", take, "--draws", 64, "--overwrite", "--quiet", cwd=data)
     labels = {str(data / file): (file, label) for file, label in pool}
     with (data / "to_label.csv").open(newline="") as stream:
         return [labels[row["file"]] for row in csv.DictReader(stream)]

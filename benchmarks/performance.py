@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from compared.digits_network import CLASSES, WIDTHS, export_digits_network, run_probrt
+from compared.command_line import run_probrt
+from compared.digits_network import CLASSES, WIDTHS, export_digits_network
 from compared.matmul_side import SIDE as MATMUL_SIDE
 from compared.sides import Sides
 from PIL import Image

@@ -182,11 +182,28 @@ def prepare(part: str, out: Path, fashion: Path) -> Path:
     return folder
 
 
+def list_folds(part: str, options: argparse.Namespace) -> list[int | None]:
+    """Returns the folds of a data set that are asked for; None stands for one that has no folds."""
+    return list(range(1 if options.quick else options.folds)) if part == "mnist" else [None]
+
+
+def find_models(options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Returns the answers of probrt's networks that are trained, by data set."""
+    epochs = 3 if options.quick else None
+    return {
+        part: [
+            file
+            for fold in list_folds(part, options)
+            if (file := options.out / f"{Run(part, fold, 'probrt', 1, epochs).name}.npz").exists()
+        ]
+        for part in ("mnist", "fashion", "emoji")
+    }
+
+
 def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -> dict[str, list[list[Path]]]:
     """Trains the networks of a part; returns, by method, the files of each fold's networks."""
     data = prepare(part, options.out, options.fashion)
-    folds: list[int | None] = list(range(1 if options.quick else options.folds)) if part == "mnist" else [None]
-    epochs = 3 if options.quick else None
+    folds, epochs = list_folds(part, options), 3 if options.quick else None
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in folds:
         ours = train(Run(part, fold, "probrt", 1, epochs), data, options.out, options.fashion)
@@ -237,7 +254,7 @@ def main() -> None:
     start = time.monotonic()
     for part in options.part:
         if part == "novelty":
-            print_novelty(options.out)
+            print_novelty(find_models(options))
             continue
         try:
             files = train_part("mnist" if part == "corruptions" else part, methods, options)

@@ -48,8 +48,8 @@ def _write(builder: Any, value: Value) -> int:
         return int(builder.CreateString(value))
     if isinstance(value, Floats):
         builder.StartVector(4, len(value.values), 4)
-        for number in reversed(value.values):  # a builder writes from the end
-            builder.PrependFloat32(number)
+        for item in reversed(value.values):  # a builder writes from the end
+            builder.PrependFloat32(item)
         return int(builder.EndVector())
     if isinstance(value, list):
         places = [_write(builder, item) for item in value]

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from probrt.exporter.file_answers import (
+    SAVED_MODEL,
+    FileAnswer,
+    Inputs,
+    concatenate,
+    load_graph,
+    run_calls,
+    run_signature,
+)
 from probrt.exporter.formats import BY_PRECISION, PrecisionSpec
 from probrt.exporter.novelty_parity import compare_novelty
 from probrt.exporter.picture_forms import encode_forms
@@ -19,26 +27,12 @@ from probrt.exporter.ranking import compute_ranking
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.exporter.signatures import is_encodable
 from probrt.exporter.task_metrics import TaskExamples
-from probrt.runtime.bundle.answers import CallAnswer, store_outputs
+from probrt.runtime.bundle.answers import CallAnswer
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import NOVELTY, FileRecord, HeadRecord, ParityRecord, PosteriorRecord, Variant
-from probrt.runtime.engines import Graph, engines
-from probrt.runtime.engines.outputs import check_outputs, expected_outputs
-from probrt.runtime.errors import MissingError, ProbrtError, one_line
+from probrt.runtime.errors import ProbrtError, one_line
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.images.png import encode_png
-
-Inputs = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class FileAnswer:
-    """What a file answered: to the compared images, in seconds, and what is stored of its answers to others."""
-
-    outputs: NamedArrays
-    seconds: float
-    stored: tuple[CallAnswer, ...] = ()
-
 
 # How far the average spread between draws may lie from the model's, as a part of it. Below _SMALL, in the unit of the
 # quantity, rounding alone can be that much.
@@ -49,9 +43,6 @@ _ROUNDING = 1e-6
 # A seed and a number of draws that are not the bundle's own.
 _OTHER_SEED = 11
 _OTHER_DRAWS = 5
-_THREADS = 2
-_SAVED_MODEL = "saved_model.pb"
-_ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -102,22 +93,22 @@ def compare_files(
     @functools.lru_cache(maxsize=1)  # the files of one graph follow each other, and maps take much memory
     def expect_task(draws: tuple[int, int] | None) -> NamedArrays:
         """Returns the model's answer to the images of the task."""
-        return _concatenate([_evaluate_reference(reference, posterior, batch, draws) for batch in task.batches()])
+        return concatenate([_evaluate_reference(reference, posterior, batch, draws) for batch in task.batches()])
 
     for file in bundle.manifest.files:
         if file.format == "savedmodel":
             continue
         calls, expected = expect(file.variant, file.draws)
-        run = functools.partial(_run_calls, bundle, file, calls, stored_images)
+        run = functools.partial(run_calls, bundle, file, calls, stored_images)
         difference = _compare(file.path, "", run, expected, BY_PRECISION[file.precision], reference)
         has_task = file.precision != "float32" and task.targets and not difference.faults
         yield _add_task(difference, bundle, file, reference, task, expect_task) if has_task else difference
     files = bundle.files("savedmodel")
     if files:
-        graph = _load_graph(bundle, files)
+        graph = load_graph(bundle, files)
         for signature, inputs, expected in _signature_calls(bundle, reference, images):
-            run = functools.partial(_run_signature, graph, inputs, signature, stored_images)
-            yield _compare(_SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference)
+            run = functools.partial(run_signature, graph, inputs, signature, stored_images)
+            yield _compare(SAVED_MODEL, signature, run, expected, BY_PRECISION["float32"], reference)
 
 
 def make_checking_images(
@@ -129,37 +120,6 @@ def make_checking_images(
     return np.concatenate([real, noise.astype(np.float32)])
 
 
-def _run_calls(
-    bundle: Bundle, file: FileRecord, calls: Sequence[Inputs], stored_images: npt.NDArray[np.float32]
-) -> FileAnswer:
-    """Loads a file and makes some calls; the seconds are those of the last one repeated, so they include no start."""
-    graph = _load_graph(bundle, [file])
-    answers = [graph(call) for call in calls]
-    for answer in answers:
-        check_outputs(file.path, expected_outputs(bundle.manifest, file, file.variant), answer, len(calls[0]["images"]))
-    begin = time.perf_counter()
-    graph(calls[-1])
-    seconds = time.perf_counter() - begin
-    stored = [_store_answer(graph, file.path, "serving_default", call, stored_images) for call in calls]
-    return FileAnswer(_concatenate(answers), seconds, tuple(stored))
-
-
-def _run_signature(graph: Graph, inputs: Inputs, signature: str, stored_images: npt.NDArray[np.float32]) -> FileAnswer:
-    answer, begin = graph(inputs, signature), time.perf_counter()
-    graph(inputs, signature)
-    seconds = time.perf_counter() - begin
-    if "images" not in inputs:
-        return FileAnswer(answer, seconds)
-    return FileAnswer(answer, seconds, (_store_answer(graph, _SAVED_MODEL, signature, inputs, stored_images),))
-
-
-def _store_answer(graph: Graph, file: str, signature: str, call: Inputs, images: npt.NDArray[np.float32]) -> CallAnswer:
-    """Makes a call for the images that the bundle stores, and returns its answer as that is stored."""
-    scalars = {name: int(values[0]) for name, values in call.items() if name != "images"}
-    outputs = graph({**call, "images": images}, signature)
-    return CallAnswer(file=file, signature=signature, scalars=scalars, outputs=store_outputs(outputs))
-
-
 def _add_task(
     difference: Difference,
     bundle: Bundle,
@@ -169,8 +129,8 @@ def _add_task(
     expect: Callable[[tuple[int, int] | None], NamedArrays],
 ) -> Difference:
     """Adds the metrics of the task. expect: returns the model's answer to the task's images over draws of the bank."""
-    graph = _load_graph(bundle, [file])
-    answer = _concatenate([graph({"images": images}) for images in task.batches()])
+    graph = load_graph(bundle, [file])
+    answer = concatenate([graph({"images": images}) for images in task.batches()])
     allowed = BY_PRECISION[file.precision].task_loss
     records, faults = task.compare_metrics(reference.model.heads, file.path, answer, expect(file.draws), allowed)
     return dataclasses.replace(difference, task=tuple(records), faults=tuple(faults))
@@ -198,7 +158,7 @@ def _make_sampled_calls(
         indices = posterior.order if seed == posterior.seed else range(start + posterior.chunk)
         calls.append({"images": images, "seed": np.array([seed], np.int32), "start": np.array([start], np.int32)})
         answers.append(reference.combine_draws(images, seed, indices[start : start + posterior.chunk]))
-    return calls, _concatenate(answers)
+    return calls, concatenate(answers)
 
 
 def _signature_calls(
@@ -323,17 +283,3 @@ def _check_spread(
     if targets.mean() > _SMALL and abs(values.mean() / targets.mean() - 1) > allowed:
         return [f"{name} is {values.mean():.3g} on average, the model's is {targets.mean():.3g}"]
     return []
-
-
-def _concatenate(answers: Sequence[NamedArrays]) -> NamedArrays:
-    """Joins answers along the batch."""
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-
-
-def _load_graph(bundle: Bundle, files: Sequence[FileRecord]) -> Graph:
-    """Loads a file, or the SavedModel's files, with the engine that checks its format."""
-    name = _ENGINES[files[0].format]
-    engine = next(engine for engine in engines() if engine.name == name)
-    if not engine.installed:
-        raise MissingError(f"checking {files[0].path} needs {name}, not installed; {engine.install}")
-    return engine.load_graph(bundle, list(files), "cpu", _THREADS)

@@ -63,10 +63,13 @@ def write_metadata(content: bytes, *, name: str, description: str, input: Input,
 
 
 def append_labels(content: bytes, heads: Sequence[HeadRecord]) -> bytes:
-    """Returns the file with a zip behind it: one text file per head, a label per line. The same bytes each time."""
+    """Returns the file with a zip behind it: a text file per head of labels, one per line. The same bytes each time."""
+    labelled = [head for head in heads if head.labels]
+    if not labelled:
+        return content
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
-        for head in heads:
+        for head in labelled:
             entry = zipfile.ZipInfo(_labels_file(head), (1980, 1, 1, 0, 0, 0))
             entry.create_system = 3  # by default that of the machine
             archive.writestr(entry, "".join(f"{' '.join(label.split())}\n" for label in head.labels))

@@ -45,16 +45,16 @@ def print_corruptions(files: Networks) -> None:
         print(f"| {name} | {' | '.join(f'{accuracy:.1f} / {nll:.3f}' for accuracy, nll in pairs)} |", flush=True)
 
 
-def print_novelty(out: Path) -> None:
-    """Prints how well the novelty of the models in `out` tells strangers from test images, averaged over folds."""
+def print_novelty(models: Mapping[str, Sequence[Path]]) -> None:
+    """Prints how well novelty tells strangers from test images, averaged over folds. models: answers by data set."""
     from sklearn.metrics import roc_auc_score
 
     print(
         "\nnovelty\n\n| model of | strangers | AUROC | flagged at 1 %, % | test images flagged, % |"
         "\n|---|---|---|---|---|"
     )
-    for part in ("mnist", "fashion", "emoji"):
-        answers = [np.load(file) for file in sorted(out.glob(f"{part}.*probrt.1*.npz"))]
+    for part, files in models.items():
+        answers = [np.load(file) for file in files]
         prefix = "novelty score "
         kinds = [name.removeprefix(prefix) for name in (answers[0].files if answers else []) if prefix in name]
         for kind in kinds:

@@ -94,17 +94,17 @@ def _follow_path(
     first = int(_BURN_IN * steps)
     means = [np.zeros(location.shape) for location in locations]
     squares = [np.zeros(location.shape) for location in locations]
-    for number in range(steps):
-        if number % per_epoch == 0:
+    for index in range(steps):
+        if index % per_epoch == 0:
             order = rng.permutation(len(train))
-        rows = order[number % per_epoch * _BATCH :][:_BATCH]
+        rows = order[index % per_epoch * _BATCH :][:_BATCH]
         targets = {name: tf.constant(values[rows]) for name, values in train.targets.items()}
         loss = float(step(tf.constant(train.images[rows], tf.float32), targets))
         if not math.isfinite(loss):
-            raise ConfigError(f"swag: the loss is no number after {number} steps at a rate of {rate:g}; lower --rate")
-        on_step(number + 1, steps, loss)
-        if number >= first:  # Welford's update
-            count = number - first + 1
+            raise ConfigError(f"swag: the loss is no number after {index} steps at a rate of {rate:g}; lower --rate")
+        on_step(index + 1, steps, loss)
+        if index >= first:  # Welford's update
+            count = index - first + 1
             for place, location in enumerate(locations):
                 value = np.asarray(location, np.float64)
                 change = value - means[place]

@@ -102,10 +102,10 @@ def sample_positions(network: keras.Model, refs: Sequence[StageRef], examples: E
 
     part = _random_part(examples, MAX_IMAGES, seed)
     rng = np.random.default_rng(seed)
-    each = max(1, MAX_POSITIONS // len(part))
+    per_image = max(1, MAX_POSITIONS // len(part))
     batches = []
     for batch in data.evaluation_batches(part, _BATCH):
-        places = rng.random((len(batch["images"]), each), np.float32)
+        places = rng.random((len(batch["images"]), per_image), np.float32)
         batches.append(sample(batch["images"], tf.constant(places)))
     return [np.concatenate([features.numpy() for features in stage]) for stage in zip(*batches, strict=True)]
 

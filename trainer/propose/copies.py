@@ -33,20 +33,20 @@ _LARGEST_SHARE = 0.2
 def find_copies(root: Path, names: Sequence[str]) -> list[int]:
     """Returns for each file the place of the first one that it is a copy of, itself if of none.
 
-    Files that cannot be read, arrays and plain pictures are compared by their bytes alone; so are all beyond 20,000.
+    Files that cannot be read, arrays and plain pictures are compared by their bytes alone; so is each of over 20,000.
     """
+    decodes = len(names) <= _MOST
     with ThreadPoolExecutor() as pool:
-        looks = list(pool.map(lambda name: _look(root / name), names))
+        looks = list(pool.map(lambda name: _look(root / name, decodes), names))
     first = list(range(len(names)))
     seen: dict[bytes, int] = {}
     for place, (digest, _) in enumerate(looks):
         if digest:
             join(first, place, seen.setdefault(digest, place))
     places = [place for place, (_, thumbnail) in enumerate(looks) if thumbnail is not None and first[place] == place]
-    if len(places) <= _MOST:
-        thumbnails = np.array([looks[place][1] for place in places], np.float32)
-        for one, other in _find_pairs(thumbnails):
-            join(first, places[one], places[other])
+    thumbnails = np.array([looks[place][1] for place in places], np.float32)
+    for earlier, later in _find_pairs(thumbnails):
+        join(first, places[earlier], places[later])
     return [find_root(first, place) for place in range(len(names))]
 
 
@@ -60,14 +60,14 @@ def number_sets(first: Sequence[int]) -> list[str]:
     """Returns for each row the number of its set, from 1, as a cell of a table; empty for a row alone in its set."""
     sizes = Counter(first)
     several = [place for place in sorted(sizes) if sizes[place] > 1]
-    numbers = {place: str(number) for number, place in enumerate(several, start=1)}
-    return [numbers.get(place, "") for place in first]
+    cell_by_place = {place: str(count) for count, place in enumerate(several, start=1)}
+    return [cell_by_place.get(place, "") for place in first]
 
 
-def join(first: list[int], one: int, other: int) -> None:
+def join(first: list[int], place: int, other_place: int) -> None:
     """Makes two places belong to one set."""
-    one, other = find_root(first, one), find_root(first, other)
-    first[max(one, other)] = min(one, other)
+    roots = find_root(first, place), find_root(first, other_place)
+    first[max(roots)] = min(roots)
 
 
 def find_root(first: list[int], place: int) -> int:
@@ -88,13 +88,18 @@ def join_by(first: Iterable[int], values: Sequence[str]) -> list[int]:
     return [find_root(joined, place) for place in range(len(joined))]
 
 
-def _look(path: Path) -> tuple[bytes, np.ndarray | None]:
-    """Returns the digest of a file and its standardised thumbnail, [values]; None for what has no structure."""
+def _look(path: Path, decodes: bool) -> tuple[bytes, np.ndarray | None]:
+    """Returns the digest of a file and its standardised thumbnail, [values]; None for what has no structure.
+
+    decodes: whether to make thumbnails at all.
+    """
     try:
         data = read_bytes(path)
     except (ImageError, OSError):
         return b"", None
     digest = hashlib.sha256(data).digest()
+    if not decodes:
+        return digest, None
     try:
         pixels = decode(data, _THUMBNAIL).pixels
     except ImageError:
@@ -113,6 +118,6 @@ def _find_pairs(thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
     for start in range(0, len(thumbnails), _BLOCK):
         block = thumbnails[start : start + _BLOCK]
         distances = squares[start : start + _BLOCK, None] + squares[start:] - 2 * block @ thumbnails[start:].T
-        for one, other in np.argwhere(distances <= limit):
-            if one < other and np.abs(block[one] - thumbnails[start + other]).max() <= _LARGEST_DIFFERENCE:
-                yield start + int(one), start + int(other)
+        for row, column in np.argwhere(distances <= limit):
+            if row < column and np.abs(block[row] - thumbnails[start + column]).max() <= _LARGEST_DIFFERENCE:
+                yield start + int(row), start + int(column)

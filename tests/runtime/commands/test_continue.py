@@ -53,10 +53,10 @@ def test_the_rows_above_the_tolerance_are_those_of_all_draws_at_once(place: Path
     errors = [(row["heads"]["slant"]["epistemic"] / (FEW - 1)) ** 0.5 for row in before]
     limit = sorted(errors)[12] * (1 + 1e-6)
     needed = [error > limit for error in errors]
-    said = predict(called, place, "--continue", "rows.jsonl", "--tolerance", f"slant={limit}", "--out", "more.jsonl")
+    stderr = predict(called, place, "--continue", "rows.jsonl", "--tolerance", f"slant={limit}", "--out", "more.jsonl")
     more = read(place / "more.jsonl")
     assert more == [a if need else b for a, b, need in zip(once, before, needed, strict=True)]
-    assert f"{sum(needed)} rows need draws" in said
+    assert f"{sum(needed)} rows need draws" in stderr
     assert called("replay", "more.jsonl", "--engine", "onnxruntime", cwd=place).code == 0
 
 
@@ -82,8 +82,8 @@ def test_rows_flagged_for_review_are_continued(
         rows[index] = {name: value for name, value in row.items() if name != "heads"}
         rows[index] |= {"review": index % 5 == 0, "heads": row["heads"]}
     (place / "flagged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said = predict(called, place, "--continue", "flagged.jsonl", "--out", "more.jsonl", code=2)
-    assert "its rows have `review`; give the --max-risk of their run" in said
+    stderr = predict(called, place, "--continue", "flagged.jsonl", "--out", "more.jsonl", code=2)
+    assert "its rows have `review`; give the --max-risk of their run" in stderr
     folder = place / "artifacts" / "shapes" / "1"
     (calibration,) = Bundle.open(folder).manifest.calibration
     risk = [RiskPoint(threshold=0.5, kept=0.5, risk=0.0), RiskPoint(threshold=1.0, kept=1.0, risk=0.1)]
@@ -97,8 +97,8 @@ def test_rows_flagged_for_review_are_continued(
 
 def test_maps_come_with_the_continued_rows(place: Path, called: Callable[..., Any]) -> None:
     predict(called, place, "pictures", "--samples", FEW, "--out", "rows.jsonl")
-    said = predict(called, place, "--continue", "rows.jsonl", "--tolerance", 0.09, "--out", "rows.csv", code=2)
-    assert "rows.maps holds the maps of rows.jsonl" in said
+    stderr = predict(called, place, "--continue", "rows.jsonl", "--tolerance", 0.09, "--out", "rows.csv", code=2)
+    assert "rows.maps holds the maps of rows.jsonl" in stderr
     predict(called, place, "--continue", "rows.jsonl", "--tolerance", 0.09, "--out", "more.jsonl")
     for row in read(place / "more.jsonl"):
         ink = row["heads"]["ink"]["mean"]
@@ -112,14 +112,14 @@ def test_changed_images_are_named_and_their_rows_stay(place: Path, called: Calla
     shutil.copy(place / rows[0]["file"], place / rows[5]["file"])
     (place / rows[7]["file"]).unlink()
     words = ("--continue", "rows.jsonl", "--tolerance", 1e-6, "--out", "more.jsonl")
-    said = predict(called, place, *words, code=1)
-    assert f"{rows[5]['file']}: the image has changed since the row was written; its row is as it was" in said
-    assert f"{rows[7]['file']}: the image cannot be read any more; its row is as it was" in said
+    stderr = predict(called, place, *words, code=1)
+    assert f"{rows[5]['file']}: the image has changed since the row was written; its row is as it was" in stderr
+    assert f"{rows[7]['file']}: the image cannot be read any more; its row is as it was" in stderr
     more = read(place / "more.jsonl")
     assert [row["draws"] for row in more] == [FEW if index in (5, 7) else ALL for index in range(20)]
     shutil.rmtree(place / "pictures")
-    said = predict(called, place, *words, "--overwrite", code=2)
-    assert "none of the 20 images that need draws can be used; the first, pictures/00.png: " in said
+    stderr = predict(called, place, *words, "--overwrite", code=2)
+    assert "none of the 20 images that need draws can be used; the first, pictures/00.png: " in stderr
 
 
 def test_rows_that_cannot_be_continued_are_refused(

@@ -15,8 +15,8 @@ from probrt.trainer.data.table_files import Row
 
 def assign(labels: list[str], groups: list[str], *, validation: float = 0.15, test: float = 0.15, seed: int = 0):
     rows = [
-        Row(number, {FILE: f"{number}.png", "label": label, "site": group})
-        for number, (label, group) in enumerate(zip(labels, groups, strict=True))
+        Row(index, {FILE: f"{index}.png", "label": label, "site": group})
+        for index, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     chosen = DataSettings(folder=".", stratify="label", group="site", validation=validation, test=test)
     table = Table(Path("metadata.csv"), (FILE, "label", "site"), rows)
