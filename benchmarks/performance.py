@@ -36,7 +36,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- measured by benchmarks/performance.py -->", "<!-- end of what it measured -->"
 ENGINES = ("openvino", "litert", "onnxruntime")
-DEMO = Path("demo/model")
+# What `make demo` leaves.
+DEMO_MODEL, DEMO_BUNDLE = Path("demo/model"), Path("artifacts/digits")
+NO_DEMO = "not measured: run `make demo` first"
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,15 @@ def has_bfloat16() -> bool:
     return can_multiply("cpu")
 
 
-def compare_start(bundle: Path, rounds: int) -> Iterator[Row]:
-    """Times a whole `predict` of one picture, and its memory, against the same with the TensorFlow engine."""
+def compare_start(rounds: int) -> Iterator[Row]:
+    """Times a whole `predict` of one picture with the demo's bundle, and its memory, against the TensorFlow engine."""
+    if not DEMO_BUNDLE.exists():
+        yield Row("start and memory of `predict`", NO_DEMO, "")
+        return
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
         Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(picture)
-        words = ["predict", "--bundle", bundle, "--samples", "32", picture]
+        words = ["predict", "--bundle", DEMO_BUNDLE, "--samples", "32", picture]
         measured: dict[str, list[tuple[float, float]]] = {"auto": [], "litert": [], "tensorflow": []}
         for _ in range(rounds):
             for engine, values in measured.items():
@@ -187,11 +192,11 @@ def compare_pipeline(bundle: Path, small: int, large: int) -> Iterator[Row]:
 
 def time_export(folder: Path) -> Iterator[Row]:
     """Times the export of the demo's model: every variant and format, in float32 and half precision."""
-    if not DEMO.exists():
-        yield Row("export of the demo in float32 and float16", "not measured: run `make demo` first", "60 s")
+    if not DEMO_MODEL.exists():
+        yield Row("export of the demo in float32 and float16", NO_DEMO, "60 s")
         return
     start = time.perf_counter()
-    run_probrt("export", DEMO, "--artifacts", folder / "demo", "--precisions", "float32,float16")
+    run_probrt("export", DEMO_MODEL, "--artifacts", folder / "demo", "--precisions", "float32,float16")
     yield Row("export of the demo in float32 and float16", f"{time.perf_counter() - start:.0f} s", "60 s")
 
 
@@ -224,7 +229,7 @@ def main() -> None:
         rounds, seconds = (3, 0.3) if options.quick else (7, 1.0)
         steps: list[Callable[[], Iterator[Row]]] = [
             lambda: compare_draws(bundle, options.torch, rounds, seconds),
-            lambda: compare_start(bundle, 2 if options.quick else 5),
+            lambda: compare_start(2 if options.quick else 5),
         ]
         if not options.quick:
             steps += [
