@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import runpy
 import shutil
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from probrt.runtime.calibration.unknown import usual_level
 from probrt.trainer import data, store
 from probrt.trainer.build import build_model
 from probrt.trainer.config.config import load_config
+from probrt.trainer.evaluate.answers import compute_novelty
+from probrt.trainer.evaluate.outliers import share_unknown
 from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.train import train_model
 
@@ -26,6 +30,8 @@ EXAMPLES = [
     for path in sorted((Path(__file__).parent.parent / "examples").glob("*/*.toml"))
     if path.parent.name != "digits"
 ]
+# Their tiles and slabs for validation are fewer than the 50 that novelty needs.
+WITHOUT_NOVELTY = {"brain", "nuclei"}
 every_example = pytest.mark.parametrize(("name", "config"), EXAMPLES, ids=lambda value: value)
 
 
@@ -76,6 +82,15 @@ def test_reaches_the_score_of_its_config(root: Path, tmp_path: Path, name: str, 
     stated = re.search(r"(?m)^# .*on the test split: (.*)\.$", path.read_text())
     assert stated is not None, "the config states no score"
     train_model(path, tmp_path / "model", Console(file=io.StringIO()))
-    metrics = store.load_model(tmp_path / "model")[1].provenance["metrics"]["test"]
+    model, stored = store.load_model(tmp_path / "model")
+    metrics = stored.provenance["metrics"]["test"]
     for head, score in re.findall(r"(\w+) [\w ]+? (\d\.\d+)", stated[1]):
         assert metrics[head] >= float(score) - 0.03, (head, metrics[head])
+    novelty = compute_novelty(model, data.read_dataset(load_config(path), path.parent).splits["test"])
+    if novelty is None or model.novelty is None:
+        assert name in WITHOUT_NOVELTY, stored.provenance["novelty"]
+        return
+    # At most a share `level` of images like the calibration images is unknown, within three binomial errors of both.
+    level = usual_level(calibrated := len(model.novelty.scores))
+    error = math.sqrt(level * (1 - level) * (1 / calibrated + 1 / len(novelty.p_value)))
+    assert share_unknown(novelty, level) <= level + 3 * error

@@ -6,7 +6,7 @@ FOLDER (default: data/ beside this file) receives metadata.csv, sequences/ with 
 unknown/ with those of a ninth speaker, on whom the model is not trained. The data are Japanese Vowels (Kudo, Toyama and
 Shimbo 1999; UCI repository, CC BY 4.0), which the package sktime contains: 640 utterances of the vowels /ae/ by nine
 men, with 12 coefficients of linear prediction in 7 to 29 steps. The script pads them with zeros to 29 steps. The test
-split is the test set of the data; every fifth utterance of its training set is for validation.
+split is the test set of the data; every fourth utterance of its training set is for validation: novelty needs 50.
 """
 
 import csv
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
                 subfolder = "unknown" if speaker == UNKNOWN else "sequences"
                 np.save(folder / subfolder / f"{utterance_count:04d}.npy", values)
                 if speaker != UNKNOWN:
-                    training = "validation" if position % 5 == 0 else "train"
+                    training = "validation" if position % 4 == 0 else "train"
                     split = training if "TRAIN" in path else "test"
                     table.writerow([f"sequences/{utterance_count:04d}.npy", split, speaker])
                 utterance_count += 1

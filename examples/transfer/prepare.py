@@ -4,8 +4,8 @@
 
 FOLDER (default: data/ beside this file) receives metadata.csv, images/, unknown/ and squeezenet.npz. The photos are
 from the package scikit-image. The script cuts them into tiles of 64 x 64 pixels and converts them to grey, so that
-colour does not give the surface away. Of each surface 10 tiles are for training, 6 for validation and up to 24 for
-testing; unknown/ holds tiles of three other photos.
+colour does not give the surface away. Of each surface 10 tiles are for training, 7 for validation, because novelty
+needs 50 in all, and up to 24 for testing; unknown/ holds tiles of three other photos.
 The weights are those of SqueezeNet v1.1 (Iandola et al. 2016) from the package ndf.
 """
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from packaged import read_package_files
 
 SEED, TILE = 23, 64
-COUNTS = (("train", 10), ("validation", 6), ("test", 24))
+COUNTS = (("train", 10), ("validation", 7), ("test", 24))
 _DIGESTS = {
     "brick.png": "7966caf324f6ba843118d98f7a07746d22f6a343430add0233eca5f6eaaa8fcf",
     "grass.png": "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89",

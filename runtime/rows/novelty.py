@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from probrt.runtime.bundle.manifest import NOVELTY_QUANTITIES, Manifest
+from probrt.runtime.calibration.unknown import LEVEL, smallest_p_value, usual_level
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.answer import Novelty
 from probrt.runtime.rows.kinds import Column
 from probrt.runtime.rows.numbers import Row, round_number
 
-LEVEL = 0.01
 OFF = "off"
 # p-values are float32: the smallest of a bundle may lie above the level that equals it by as much.
 _ROUNDING = 1e-6
@@ -46,8 +46,7 @@ def is_unknown(row: Row) -> bool:
 def choose_novelty(manifest: Manifest, unknown: str | None) -> NoveltyRows | None:
     """Returns what rows hold of novelty; None if the bundle has none.
 
-    unknown: what `--unknown` asks for: a level, or `off`. None means LEVEL, or the smallest p-value of the bundle if
-    that is larger, because at a smaller level no image could be unknown.
+    unknown: what `--unknown` asks for: a level, or `off`. None means the usual level.
     Raises UsageError for a level that is none, that no image can reach, or that the bundle has no novelty for.
     """
     if manifest.novelty is None:
@@ -58,15 +57,15 @@ def choose_novelty(manifest: Manifest, unknown: str | None) -> NoveltyRows | Non
         return None
     if unknown == OFF:
         return NoveltyRows(None)
-    smallest = 1.0 / (manifest.novelty.images + 1)
     if unknown is None:
-        return NoveltyRows(max(LEVEL, smallest))
+        return NoveltyRows(usual_level(manifest.novelty.images))
     try:
         level = float(unknown)
     except ValueError:
         level = math.nan
     if not 0 < level < 1:
         raise UsageError(f"--unknown {unknown}: a level above 0 and below 1, e.g. {LEVEL}, or {OFF}")
+    smallest = smallest_p_value(manifest.novelty.images)
     if level < smallest * (1 - _ROUNDING):
         raise UsageError(
             f"--unknown {unknown}: with {manifest.novelty.images} calibration images no p-value is below "

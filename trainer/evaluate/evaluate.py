@@ -15,7 +15,7 @@ from probrt.trainer import store
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate.answers import Answers, compute_answers, compute_novelty
 from probrt.trainer.evaluate.measures import BIASED, Measures, measure_head, risk_curve
-from probrt.trainer.evaluate.outliers import list_measures, score_strangers, share_unknown
+from probrt.trainer.evaluate.outliers import choose_level, list_measures, score_strangers, share_unknown
 from probrt.trainer.evaluate.report import Coverage, HeadReport, Interval, Mistake, Report
 from probrt.trainer.evaluate.scores import bootstrap
 from probrt.trainer.evaluate.source import read_images, read_scored_split
@@ -73,14 +73,14 @@ def evaluate_model(
     answers = compute_answers(model, examples, seed=_SEED, draws=draws, on_images=count_images)
     if not calibrated:
         notes.append("without the temperatures and scales of the model, and so without sets of its thresholds")
-    novelty = compute_novelty(model, examples)
+    novelty, level = compute_novelty(model, examples), choose_level(model.novelty)
     inside = list_measures(answers, novelty)
     strangers = []
     for name, images in outer_images.items():
         outer_novelty = compute_novelty(model, images)
         outside = compute_answers(model, images, seed=_SEED, draws=draws, targets=False, on_images=count_images)
         outer = list_measures(outside, outer_novelty)
-        strangers.append(score_strangers(name, inside, outer, outer_novelty, seed=_SEED, resamples=resamples))
+        strangers.append(score_strangers(name, inside, outer, outer_novelty, level, seed=_SEED, resamples=resamples))
     calibration = {record.head: record for record in model.calibration}
     reports = []
     for position, head in enumerate(model.heads):
@@ -95,7 +95,8 @@ def evaluate_model(
         data_digest=scored.digest,
         notes=notes,
         heads=[report for report in reports if report is not None],
-        unknown=share_unknown(novelty),
+        level=level,
+        unknown=share_unknown(novelty, level),
         strangers=strangers,
     )
     return report, examples, model

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from probrt.runtime.calibration.unknown import usual_level
 from probrt.trainer.evaluate.answers import Answers, NoveltyValues
 from probrt.trainer.evaluate.measures import mean_per_example
 from probrt.trainer.evaluate.report import Separation, Strangers
 from probrt.trainer.evaluate.scores import Score, bootstrap, false_positive_rate
+from probrt.trainer.novelty.score import Novelty
 
-# The level at which an image counts as unknown, as in `predict`.
-LEVEL = 0.01
 _BINS = 30
 
 Measures = dict[str, np.ndarray]
@@ -28,20 +28,38 @@ def list_measures(answers: Mapping[str, Answers], novelty: NoveltyValues | None)
 
 
 def score_strangers(
-    name: str, inside: Measures, outside: Measures, novelty: NoveltyValues | None, *, seed: int, resamples: int
+    name: str,
+    inside: Measures,
+    outside: Measures,
+    novelty: NoveltyValues | None,
+    level: float | None,
+    *,
+    seed: int,
+    resamples: int,
 ) -> Strangers:
-    """Compares the measures of a folder of strangers with those of the split. novelty: of the strangers."""
+    """Compares the measures of a folder of strangers with those of the split.
+
+    novelty: of the strangers. level: the p-value up to which an image is unknown.
+    """
     separations = [
         _separate(measure, inside[measure], values, seed=seed, resamples=resamples)
         for measure, values in outside.items()
     ]
     images = len(next(iter(outside.values())))
-    return Strangers(name=name, images=images, unknown=share_unknown(novelty), separations=separations)
+    return Strangers(name=name, images=images, unknown=share_unknown(novelty, level), separations=separations)
 
 
-def share_unknown(novelty: NoveltyValues | None) -> float | None:
-    """Returns the share of images whose p-value is at most LEVEL; None without novelty."""
-    return None if novelty is None else float((novelty.p_value <= LEVEL).mean())
+def choose_level(novelty: Novelty | None) -> float | None:
+    """Returns the p-value up to which an image is unknown, as in `predict`; None without novelty."""
+    return None if novelty is None else usual_level(len(novelty.scores))
+
+
+def share_unknown(novelty: NoveltyValues | None, level: float | None) -> float | None:
+    """Returns the share of images whose p-value is at most `level`; None without novelty."""
+    if novelty is None or level is None:
+        return None
+    # A p-value is float32: the smallest may lie above the level that equals it by as much.
+    return float((novelty.p_value <= level * (1 + 1e-6)).mean())
 
 
 def _separate(measure: str, inner: np.ndarray, outer: np.ndarray, *, seed: int, resamples: int) -> Separation:

@@ -12,7 +12,7 @@ from PIL import Image
 from probrt.runtime.images.png import encode_png
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate import charts
-from probrt.trainer.evaluate.report import HeadReport, Report, Strangers, format_ends, format_share
+from probrt.trainer.evaluate.report import HeadReport, Report, Strangers, format_ends, format_level, format_share
 from probrt.trainer.model import Model
 
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a202c;
@@ -40,8 +40,10 @@ def render_page(report: Report, examples: Examples, model: Model) -> str:
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     parts += [_render_head(head, examples, model) for head in report.heads]
     if report.unknown is not None:
-        parts.append(f"<p>Novelty calls {report.unknown:.1%} of the split unknown at a level of 1 %.</p>")
-    parts += [_render_strangers(strangers) for strangers in report.strangers]
+        parts.append(
+            f"<p>Novelty calls {report.unknown:.1%} of the split unknown at a level of {format_level(report)}.</p>"
+        )
+    parts += [_render_strangers(strangers, format_level(report)) for strangers in report.strangers]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.model)}: evaluation</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
@@ -81,7 +83,7 @@ def _render_head(head: HeadReport, examples: Examples, model: Model) -> str:
     )
 
 
-def _render_strangers(strangers: Strangers) -> str:
+def _render_strangers(strangers: Strangers, level: str) -> str:
     """Renders how well each measure tells strangers: a table, and a histogram of each."""
     rows = "".join(
         f'<tr><td>{escape(row.measure)}</td><td class="n">{row.auroc[0]:.4f}</td>'
@@ -95,7 +97,7 @@ def _render_strangers(strangers: Strangers) -> str:
         sides = [row.histogram["inside"], row.histogram["outside"]]
         title = f"{row.measure}, the split blue, {strangers.name} brown"
         drawings.append(charts.draw_bars(title, row.measure, "share", sides, ends))
-    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at a level of 1 %"
+    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at a level of {level}"
     return (
         f"<h2>Strangers: {escape(strangers.name)}</h2><p>{strangers.images} images of another kind{unknown}.</p>"
         "<table><tr><th>told by</th><th>AUROC</th><th>95 % interval</th><th>AUPR</th><th>FPR at 95 %</th></tr>"

@@ -95,7 +95,7 @@ class Separation(Struct, frozen=True, kw_only=True):
 class Strangers(Struct, frozen=True, kw_only=True):
     """A folder of images of another kind.
 
-    unknown: the share whose p-value of novelty is at most 0.01; null if the model has no novelty.
+    unknown: the share whose p-value of novelty is at most the report's level; null if the model has no novelty.
     """
 
     name: str
@@ -107,7 +107,8 @@ class Strangers(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """A whole evaluation; `notes` name its limits.
 
-    unknown: the share of the split whose p-value of novelty is at most 0.01, the false alarms; null without novelty.
+    level: the p-value of novelty up to which an image is unknown: 0.01, or the smallest there is if that is larger.
+    unknown: the share of the split that is unknown, the false alarms. Both are null without novelty.
     """
 
     model: str
@@ -117,6 +118,7 @@ class Report(Struct, frozen=True, kw_only=True):
     data_digest: str
     notes: list[str]
     heads: list[HeadReport]
+    level: float | None = None
     unknown: float | None = None
     strangers: list[Strangers] = []
 
@@ -138,14 +140,19 @@ def print_report(report: Report, console: Console) -> None:
         if 0 < len(head.confusion) <= _PRINTED_MATRIX:
             console.print(_make_confusion_table(head))
     if report.unknown is not None:
-        console.print(f"unknown at 1 %: {report.unknown:.1%} of the split")
+        console.print(f"unknown at {format_level(report)}: {report.unknown:.1%} of the split")
     for strangers in report.strangers:
-        console.print(_make_strangers_table(strangers))
+        console.print(_make_strangers_table(strangers, format_level(report)))
 
 
 def format_ends(low: float, high: float) -> str:
     """Formats the ends of an interval; empty for a score without one."""
     return "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
+
+
+def format_level(report: Report) -> str:
+    """Formats the level at which images count as unknown."""
+    return "" if report.level is None else f"{100 * report.level:.2g} %"
 
 
 def format_share(value: float | None) -> str:
@@ -170,8 +177,8 @@ def _make_coverage_table(head: HeadReport) -> Table:
     return table
 
 
-def _make_strangers_table(strangers: Strangers) -> Table:
-    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at 1 %"
+def _make_strangers_table(strangers: Strangers, level: str) -> Table:
+    unknown = "" if strangers.unknown is None else f", {strangers.unknown:.1%} unknown at {level}"
     title = f"{strangers.name}: {strangers.images} images{unknown}"
     table = _make_table(title, "told by", "AUROC", "95 % interval", "AUPR", "FPR at 95 %")
     for row in strangers.separations:
