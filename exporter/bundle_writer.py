@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import math
@@ -17,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.exporter import graphs, onnx_quantize, tflite_metadata, tflite_quantize
-from probrt.exporter.constants import freeze_variables
+from probrt.exporter.drawn_constants import Draws
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import GraphSpec
+from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
 from probrt.exporter.onnx_convert import convert_to_onnx, serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
 from probrt.exporter.split_network import SplitNetwork, split_before_final_layers
@@ -48,32 +48,13 @@ class GraphPart:
     """One graph of a variant: the whole of it, or one chunk of the bank.
 
     make: traces it. chunk: its position among the chunks. draws: the first position of the bank, and how many.
+    compute_draws: computes the weights of these draws; None for a graph that no other chunk has.
     """
 
     make: Callable[[], graphs.GraphFunction]
     chunk: int | None = None
     draws: tuple[int, int] | None = None
-
-
-@dataclass
-class FrozenFunction:
-    """A frozen function and, once converted, its float32 models, from which every precision starts."""
-
-    function: graphs.GraphFunction
-    onnx_model: Any = None
-    tflite_model: bytes | None = None
-
-    def copy_onnx(self, name: str) -> Any:
-        """Returns a copy of the ONNX model; `name` is that of the file, for messages."""
-        if self.onnx_model is None:
-            self.onnx_model = convert_to_onnx(self.function, name)
-        return copy.deepcopy(self.onnx_model)
-
-    def convert_to_tflite(self, name: str) -> bytes:
-        """Returns the TFLite model; `name` is that of the file, for messages."""
-        if self.tflite_model is None:
-            self.tflite_model = convert_to_tflite(self.function, name)
-        return self.tflite_model
+    compute_draws: Callable[[], Draws] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +82,21 @@ class BundleWriter:
         return [self._record(path.relative_to(self.folder).as_posix(), "savedmodel", variant) for path in paths]
 
     def write_graphs(self, specs: Sequence[GraphSpec]) -> list[FileRecord]:
-        """Writes the graph files; traces and freezes each function once for all its formats and precisions."""
+        """Writes the graph files; traces and converts each graph once for all its precisions, and for equal chunks."""
         records = []
         for variant in dict.fromkeys(graph.variant for graph in specs):
             same_variant = [graph for graph in specs if graph.variant == variant]
+            template = ChunkTemplate()
             for part in self._parts(variant):
                 self.steps.begin(same_variant[0].file_name(part.chunk).partition(".")[0], "trace")
-                function = FrozenFunction(freeze_variables(part.make()))
+                files = GraphFiles(part.make, part.compute_draws, template)
                 for graph in same_variant:
                     name = graph.file_name(part.chunk)
                     self.steps.begin(name, graph.format)
-                    (self.folder / name).write_bytes(self._convert(graph, function, name, part.draws))
+                    (self.folder / name).write_bytes(self._convert(graph, files, name, part.draws))
                     records.append(self._record(name, graph.format, variant, graph.precision.name, part.draws))
+                if part.chunk == 1:
+                    template = files.make_template(self.model.input)
         return records
 
     def _parts(self, variant: Variant) -> Iterator[GraphPart]:
@@ -128,13 +112,16 @@ class BundleWriter:
             for chunk, first in enumerate(range(0, len(posterior.order), posterior.chunk)):
                 indices = posterior.order[first : first + posterior.chunk]
                 make = functools.partial(graphs.make_draws_function, self.model, posterior.seed, indices, first == 0)
-                yield GraphPart(make, chunk, (first, len(indices)))
+                # The first chunk has the novelty too; a member of an ensemble has constants of its own.
+                shared = first > 0 and len(self.model.members) == 1
+                compute = functools.partial(graphs.compute_draws, self.model, posterior.seed, indices)
+                yield GraphPart(make, chunk, (first, len(indices)), compute if shared else None)
 
-    def _convert(self, graph: GraphSpec, function: FrozenFunction, name: str, draws: tuple[int, int] | None) -> bytes:
+    def _convert(self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None) -> bytes:
         """Returns the bytes of one graph file."""
         metadata = self._metadata(graph, draws)
         if graph.format == "tflite":
-            content = self._convert_to_tflite(graph, function, name)
+            content = self._convert_to_tflite(graph, files, name)
             standard = tflite_metadata.write_metadata(
                 content,
                 name=self.model.name,
@@ -144,20 +131,20 @@ class BundleWriter:
             )
             content = add_metadata(content, {METADATA: metadata, tflite_metadata.NAME: standard})
             return tflite_metadata.append_labels(content, self.heads)
-        return serialize_with_metadata(self._convert_to_onnx(graph, function, name), METADATA, metadata)
+        return serialize_with_metadata(self._convert_to_onnx(graph, files, name), METADATA, metadata)
 
-    def _convert_to_tflite(self, graph: GraphSpec, function: FrozenFunction, name: str) -> bytes:
+    def _convert_to_tflite(self, graph: GraphSpec, files: GraphFiles, name: str) -> bytes:
         precision = graph.precision.name
         if graph.precision.whole_graph:
-            content = function.convert_to_tflite(name)
+            content = files.convert_to_tflite(name)
             return tflite_quantize.store_weights_in_float16(content) if precision == "float16" else content
         body = convert_to_tflite(self._split.body, name, precision, self.images)
         return tflite_quantize.join_models(body, convert_to_tflite(self._split.tail, name))
 
-    def _convert_to_onnx(self, graph: GraphSpec, function: FrozenFunction, name: str) -> Any:
+    def _convert_to_onnx(self, graph: GraphSpec, files: GraphFiles, name: str) -> Any:
         precision = graph.precision.name
         if graph.precision.whole_graph:
-            model = function.copy_onnx(name)
+            model = files.copy_onnx(name)
             if precision == "float16":
                 onnx_quantize.store_weights_in_float16(model)
             return model

@@ -12,7 +12,7 @@ import tensorflow as tf
 from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import NOVELTY, PosteriorRecord
 from probrt.trainer.heads import Moments
-from probrt.trainer.variational.handlers import Handler, use_handler
+from probrt.trainer.variational.handlers import ConstantHandler, Handler, use_handler
 
 NamedTensors = dict[str, tf.Tensor]  # by the bundle's names, `<head>.<quantity>` and `novelty.<quantity>`
 
@@ -110,6 +110,12 @@ def make_draws_function(
         return combine_named(model, handlers, images, mean)
 
     return compile_function(draws, [images_spec(model)])
+
+
+def compute_draws(model: Exportable, seed: int, indices: Sequence[int]) -> list[Mapping[int, npt.NDArray[np.float32]]]:
+    """Computes the random weights of some draws, by weight id; of one model, not of an ensemble."""
+    handlers = [model.constant_draw_handler(seed, index) for index in indices]
+    return [handler.values for handler in handlers if isinstance(handler, ConstantHandler)]
 
 
 def make_sampled_function(model: Exportable, posterior: PosteriorRecord) -> GraphFunction:

@@ -51,20 +51,30 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(command: Command, words: list[str]) -> int:
+    from probrt.runtime.commands.plain_words import read_plain_words
+
+    function = command.load()
+    values = read_plain_words(function, words)
+    code = _run_by_typer(command.name, function, words) if values is None else function(**values)
+    return code if isinstance(code, int) else 0
+
+
+def _run_by_typer(name: str, function: Callable[..., Any], words: list[str]) -> Any:
+    """Lets Typer read the words, print help and tell faults; returns what the command returns."""
     import typer
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(command.name)(_carry_past_typer(command.load()))
+    app.command(name)(_carry_past_typer(function))
     click_command = typer.main.get_command(app)
     try:
-        code = click_command.main(args=words, prog_name=f"probrt {command.name}", standalone_mode=False)
+        code = click_command.main(args=words, prog_name=f"probrt {name}", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except Escaped as escaped:
         raise escaped.fault from None
     if code == INTERRUPTED:  # Typer's own answer to an interrupt while it reads the options
         raise KeyboardInterrupt
-    return code if isinstance(code, int) else 0
+    return code
 
 
 def _carry_past_typer(function: Callable[..., Any]) -> Callable[..., Any]:

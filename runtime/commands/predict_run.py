@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from probrt.runtime.bundle.bundle import Bundle, find_default_bundle
-from probrt.runtime.commands.predict_continue import continue_rows
 from probrt.runtime.commands.predict_display import RunDisplay
 from probrt.runtime.commands.predict_images import ImageNames
 from probrt.runtime.commands.predict_options import PredictOptions
@@ -40,6 +39,8 @@ def run(options: PredictOptions) -> int:
 
 def _run(options: PredictOptions) -> int:
     if options.continue_rows:
+        from probrt.runtime.commands.predict_continue import continue_rows
+
         return continue_rows(options)
     if not options.images:
         raise UsageError("Missing argument 'IMAGES...': name images, or the rows of an earlier run with --continue")

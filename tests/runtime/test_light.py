@@ -86,7 +86,7 @@ def test_predicting_brings_its_engine_only(
     modules = import_names(RUN, "predict", pictures / "00.png", *words)
     assert needs in modules
     assert not modules & (set(HEAVY) - {needs})
-    assert "rich" not in modules
+    assert not modules & {"rich", "pydantic"}  # Typer brings pydantic where it reads the words
 
 
 def test_one_image_starts_with_what_starts_quickly(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
