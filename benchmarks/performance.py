@@ -60,7 +60,8 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
         commands["openvino bfloat16"] = [*probrt, "openvino", "bfloat16", f"{seconds}"]
     for precision in ("float32", "bfloat16") if bfloat16 else ("float32",):
         commands[f"matmul {precision}"] = [python, folder / "matmul_side.py", precision, f"{seconds}"]
-    commands["serving"] = [*probrt, "serving", "float32", f"{seconds}"]
+    servers = {"serving": "float32"} | ({"serving bfloat16": "bfloat16"} if bfloat16 else {})
+    commands |= {side: [*probrt, "serving", precision, f"{seconds}"] for side, precision in servers.items()}
     commands["N1"] = [python, folder / "tfp_side.py", "Convolution2DFlipout", "calls", f"{seconds}"]
     commands["N3"] = [python, folder / "tfp_side.py", "Convolution2DReparameterization", "unrolled", f"{seconds}"]
     if torch:
@@ -69,7 +70,7 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
     ours = [side for side in commands if side.startswith(ENGINES)]
     requests = {(side, "draws-32", size): (side, "draws-32", size) for side in (*ours, "N1", "N3") for size in (64, 1)}
     requests |= {(side, "mean", size): (side, "mean", size) for side in ours for size in (64, 1)}
-    requests["serving", "serving", 64] = ("serving", "serving", 64)
+    requests |= {(side, "serving", 64): (side, "serving", 64) for side in servers}
     requests |= {(side, "draws-32", 64): (side, "draws-32", 64) for side in commands if side.startswith("Conv2d")}
     products = [side for side in commands if side.startswith("matmul")]
     requests |= {(side, "matmul", 1): (side, "matmul", 1) for side in products}
@@ -110,8 +111,10 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
         yield Row(f"as good as 32 independent draws, batch 64, {best}, to N1", f"{ratio:.1f} times as fast", "30")
         passes = effective[best] / time_of[best.split()[0], "mean", 64]
         yield Row("the same, in passes", f"{passes:.1f} D", "3 D")
-    ratio = time_of["N3", "draws-32", 64] / time_of["serving", "serving", 64]
-    yield Row("`serving_default` by TensorFlow's C++ loader, batch 64, to N3", f"{ratio:.2f} times as fast", "1.6")
+    for side, precision in servers.items():
+        ratio = time_of["N3", "draws-32", 64] / time_of[side, "serving", 64]
+        what = f"`serving_default` by TensorFlow's C++ loader in {precision}, batch 64, to N3"
+        yield Row(what, f"{ratio:.2f} times as fast", "1.6")
 
 
 def count_products() -> int:

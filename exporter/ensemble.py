@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import tensorflow as tf
 
+from probrt.exporter.member_handlers import AverageHandler, MemberHandler
 from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Input, Record
 from probrt.runtime.errors import UsageError
 from probrt.trainer.heads import AnyHead, Moments
@@ -26,21 +27,6 @@ from probrt.trainer.variational.handlers import DrawHandler, Handler, active_han
 from probrt.trainer.variational.random_weight import RandomWeight
 
 MomentsByHead = dict[str, Moments]
-
-
-@dataclass(frozen=True)
-class MemberHandler(Handler):
-    """Runs one member under a handler of its own; the other members do not run."""
-
-    member: int
-    handler: Handler
-
-
-@dataclass(frozen=True)
-class AverageHandler(Handler):
-    """Runs every member under a handler of its own and averages their moments."""
-
-    handlers: tuple[Handler, ...]
 
 
 @dataclass(frozen=True)

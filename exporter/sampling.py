@@ -31,6 +31,7 @@ from probrt.exporter.graphs import (
     index_table,
     name_quantities,
 )
+from probrt.exporter.stored_draws import StoredDraws
 from probrt.runtime.bundle.manifest import PosteriorRecord
 from probrt.trainer.heads import Moments
 from probrt.trainer.heads.moments import RunningMoments, add_draw, finish_running, start_running
@@ -59,19 +60,24 @@ class Request:
 
 @dataclass(frozen=True)
 class SamplingSignatures:
-    """The signatures of one model and its bank that give more than one draw."""
+    """The signatures of one model and its bank that give more than one draw.
+
+    stored: the draws of `serving_default`; None to make them in the graph.
+    """
 
     model: Exportable
     posterior: PosteriorRecord
+    stored: StoredDraws | None
 
     def serving_default(self) -> GraphFunction:
         """Makes the signature of all heads over the bundle's draws and seed, unrolled: the fastest plain form."""
-        bank = self.posterior.order[: self.posterior.samples]
+        seed, bank = self.posterior.seed, self.posterior.order[: self.posterior.samples]
 
         def serving_default(images: tf.Tensor) -> NamedTensors:
             rows, images = tf.shape(images)[0], pad_empty(ensure_sides(self.model, images))
             good = good_rows(images, self.model.input)
-            handlers = self.model.draw_handlers(self.posterior.seed, bank, len(bank))
+            stored = self.stored
+            handlers = stored.handlers() if stored else self.model.draw_handlers(seed, bank, len(bank))
             outputs = combine_named(self.model, handlers, clear_rows(images, good), MeanHandler())
             return first_rows(set_nan_rows(outputs, good), rows)
 

@@ -13,18 +13,24 @@ from probrt.exporter.exportable import Exportable
 from probrt.exporter.graphs import GraphFunction, NamedTensors, compile_function, evaluate_mean, images_spec
 from probrt.exporter.pictures import decode_pictures
 from probrt.exporter.sampling import SamplingSignatures
+from probrt.exporter.stored_draws import StoredDraws
 from probrt.runtime.bundle.manifest import Input, PosteriorRecord
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 
-def make_signatures(model: Exportable, posterior: PosteriorRecord | None) -> dict[str, GraphFunction]:
-    """Makes the signatures by name; a model without random weights has one pass and no signature that samples."""
+def make_signatures(
+    model: Exportable, posterior: PosteriorRecord | None, stored: StoredDraws | None
+) -> dict[str, GraphFunction]:
+    """Makes the signatures by name; a model without random weights has one pass and no signature that samples.
+
+    stored: the draws of `serving_default`; None to make them in the graph.
+    """
     mean = make_mean_signature(model)
     if posterior is None:
         signatures = {"serving_default": make_mean_signature(model), "mean": mean}
         default = mean
     else:
-        sampling = SamplingSignatures(model, posterior)
+        sampling = SamplingSignatures(model, posterior, stored)
         default = sampling.serving_default()
         signatures = {
             "serving_default": default,

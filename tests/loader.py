@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
 # Without RTLD_GLOBAL: with it, importing numpy.random afterwards crashed the process.
 _tf = ctypes.CDLL(str(next(Path(tf.__file__).parent.glob("libtensorflow_cc.so.*"))), mode=ctypes.RTLD_LOCAL)
@@ -46,13 +46,23 @@ class RefusedError(Exception):
 
 
 class SavedModelSession:
-    """A SavedModel in a C++ session; a call feeds a signature, with its defaults, and fetches all outputs."""
+    """A SavedModel in a C++ session; a call feeds a signature, with its defaults, and fetches all outputs.
 
-    def __init__(self, folder: Path) -> None:
+    bfloat16: compute in it, as TensorFlow Serving does with --mixed_precision=bfloat16: it sets the same option.
+    """
+
+    def __init__(self, folder: Path, bfloat16: bool = False) -> None:
         self._graph = ctypes.c_void_p(_tf.TF_NewGraph())
         status, buffer = ctypes.c_void_p(_tf.TF_NewStatus()), _tf.TF_NewBuffer()
         tags = (ctypes.c_char_p * 1)(b"serve")
         options = ctypes.c_void_p(_tf.TF_NewSessionOptions())
+        if bfloat16:
+            config = config_pb2.ConfigProto()
+            rewrite = config.graph_options.rewrite_options
+            rewrite.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+            content = config.SerializeToString()
+            _tf.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+            _check_status(status)
         session = _tf.TF_LoadSessionFromSavedModel(
             options, None, str(folder).encode(), tags, 1, self._graph, buffer, status
         )

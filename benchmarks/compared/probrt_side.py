@@ -2,9 +2,9 @@
 
     python probrt_side.py BUNDLE ENGINE PRECISION SECONDS
 
-Engine `serving` is the C++ loader: `serving` is its `serving_default`, and `draws-N` its `sample`. The others answer
-`draws-N` (N draws of the bank), `mean` and, if the bundle has them, `effective` (the cheapest draws in this precision
-that are worth 32 independent ones).
+Engine `serving` is the C++ loader, in bfloat16 as TensorFlow Serving sets it: `serving` is its `serving_default`, and
+`draws-N` its `sample`. The others answer `draws-N` (N draws of the bank), `mean` and, if the bundle has them,
+`effective` (the cheapest draws in this precision that are worth 32 independent ones).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def load_steps(bundle_path: Path, engine: str, precision: str) -> dict[str, Step
         sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
         from loader import SavedModelSession
 
-        session = SavedModelSession(max(bundle_path.iterdir(), key=lambda version: int(version.name)))
+        newest = max(bundle_path.iterdir(), key=lambda version: int(version.name))
+        session = SavedModelSession(newest, bfloat16=precision == "bfloat16")
 
         def make_step(draws: int) -> Step:
             count = np.array([draws], np.int32)

@@ -16,6 +16,7 @@ from tensorflow.core.framework import tensor_pb2
 
 from probrt.exporter import tf_serving
 from probrt.runtime.bundle.protobuf import find_messages, read_text
+from probrt.runtime.engines.openvino import has_bfloat16
 from probrt.runtime.images.png import encode_png
 
 pytestmark = pytest.mark.parametrize("case", ["digits"], indirect=True)
@@ -64,6 +65,17 @@ def test_images_alone_use_the_defaults(bundle: ExportedCase, served: SavedModelS
     close(served("serving_default", {"images": images[:3]}), expected)
     close(served("mean", {"images": images[:3]}), bundle.reference.evaluate_mean(images[:3]))
     assert served("draws", {"images": images[:3]})["slant.mean"].shape == (3, posterior.samples, 1)
+
+
+@pytest.mark.skipif(not has_bfloat16("cpu"), reason="this processor does not compute in bfloat16")
+def test_a_server_computes_in_bfloat16_if_told_to(bundle: ExportedCase, images: np.ndarray) -> None:
+    """bfloat16 has 8 bits, so that a layer's outputs are off by up to 2^-9 of their size, and not all by nothing."""
+    exact = SavedModelSession(bundle.bundle.path)("serving_default", {"images": images})
+    answer = SavedModelSession(bundle.bundle.path, bfloat16=True)("serving_default", {"images": images})
+    for head in ("digit", "slant"):
+        mean, expected = answer[f"{head}.mean"], exact[f"{head}.mean"]
+        assert 0 < np.abs(mean - expected).max() < 0.02 * np.abs(expected).max(), head
+        assert np.corrcoef(answer[f"{head}.epistemic"].ravel(), exact[f"{head}.epistemic"].ravel())[0, 1] > 0.95, head
 
 
 def test_a_row_is_the_same_alone_and_among_others(served: SavedModelSession, images: np.ndarray) -> None:

@@ -68,12 +68,12 @@ class NoiseHandler(Handler):
 
 @dataclass(frozen=True)
 class ConstantHandler(Handler):
-    """Sets every weight to a value computed before tracing, by weight id: a graph with frozen draws."""
+    """Sets every weight to a value computed before tracing, or read from a variable, by weight id."""
 
-    values: Mapping[int, np.ndarray]
+    values: Mapping[int, np.ndarray | tf.Tensor]
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
-        return tf.constant(self.values[weight.id])
+        return tf.convert_to_tensor(self.values[weight.id])
 
 
 @contextmanager
