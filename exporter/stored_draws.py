@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.member_handlers import MemberHandler
-from probrt.trainer.variational.handlers import ConstantHandler, Handler
+from probrt.trainer.variational.handlers import ConstantHandler, Handler, ValueHandler
 
 # Larger banks make a SavedModel, and the memory of its server, larger than speed is worth.
 MAX_BYTES = 64 << 20
@@ -54,7 +54,7 @@ class StoredDraws:
             # TensorFlow copies nothing here where the weights of a draw fill whole lines of memory.
             by_id = {id: tf.unstack(tf.convert_to_tensor(stack)) for id, stack in self._stacks[member].items()}
             for draw, place in enumerate(places):
-                handler = ConstantHandler({id: values[draw] for id, values in by_id.items()})
+                handler = ValueHandler({id: values[draw] for id, values in by_id.items()})
                 handlers[place] = MemberHandler(member, handler) if self._in_ensemble else handler
         return [handlers[place] for place in range(self._count)]
 

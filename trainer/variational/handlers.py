@@ -67,13 +67,23 @@ class NoiseHandler(Handler):
 
 
 @dataclass(frozen=True)
-class ConstantHandler(Handler):
-    """Sets every weight to a value computed before tracing, or read from a variable, by weight id."""
+class ValueHandler(Handler):
+    """Sets every weight to a tensor of the graph that uses it, by weight id."""
 
-    values: Mapping[int, np.ndarray | tf.Tensor]
+    values: Mapping[int, tf.Tensor]
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
-        return tf.convert_to_tensor(self.values[weight.id])
+        return self.values[weight.id]
+
+
+@dataclass(frozen=True)
+class ConstantHandler(Handler):
+    """Sets every weight to a value computed before tracing, by weight id: a graph with frozen draws."""
+
+    values: Mapping[int, np.ndarray]
+
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        return tf.constant(self.values[weight.id])
 
 
 @contextmanager
