@@ -58,6 +58,8 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
     bfloat16 = has_bfloat16()
     if bfloat16:
         commands["openvino bfloat16"] = [*probrt, "openvino", "bfloat16", f"{seconds}"]
+    for engine in ("openvino", "litert"):
+        commands[f"{engine} int8"] = [*probrt, engine, "int8", f"{seconds}"]
     for precision in ("float32", "bfloat16") if bfloat16 else ("float32",):
         commands[f"matmul {precision}"] = [python, folder / "matmul_side.py", precision, f"{seconds}"]
     servers = {"serving": "float32"} | ({"serving bfloat16": "bfloat16"} if bfloat16 else {})
@@ -91,6 +93,16 @@ def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float)
         plain = time_of[float32, "draws-32", 64] / time_of[float32, "mean", 64]
         passes += f"; {plain:.1f} in float32"
     yield Row(f"32 draws, batch 64, {best}", passes, "12 D")
+    for side in ours:
+        if " " in side:  # a coarser precision
+            times_64, times_1 = (
+                [time_of[peer, "draws-32", size] / time_of[side, "draws-32", size] for peer in ("N1", "N3")]
+                for size in (64, 1)
+            )
+            passes = time_of[side, "draws-32", 64] / time_of[side.split()[0], "mean", 64]
+            figure = f"{passes:.1f} D; to N1 {times_64[0]:.1f}, to N3 {times_64[1]:.1f} times as fast"
+            yield Row(f"32 draws, batch 64, {side}", figure, "")
+            yield Row(f"32 draws of one image, {side}, to N1", f"{times_1[0]:.0f} times as fast", "")
     for side in products:
         peak = 2 * MATMUL_SIDE**3 / time_of[side, "matmul", 1]
         name = "openvino bfloat16" if "bfloat16" in side else "openvino"
@@ -232,7 +244,7 @@ def main() -> None:
     start, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bundle = export_digits_network(folder, epochs=2 if options.quick else 10)
+        bundle = export_digits_network(folder, epochs=2 if options.quick else 10, precisions="float32,int8")
         rounds, seconds = (3, 0.3) if options.quick else (7, 1.0)
         steps: list[Callable[[], Iterator[Row]]] = [
             lambda: compare_draws(bundle, options.torch, rounds, seconds),

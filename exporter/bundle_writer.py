@@ -20,6 +20,7 @@ from probrt.exporter.drawn_constants import Draws
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import GraphSpec
 from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
+from probrt.exporter.int8_draws import Int8Draws, list_layer_names
 from probrt.exporter.onnx_convert import convert_to_onnx, serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
 from probrt.exporter.split_network import SplitNetwork, split_before_final_layers
@@ -93,7 +94,10 @@ class BundleWriter:
                 for graph in same_variant:
                     name = graph.file_name(part.chunk)
                     self.steps.begin(name, graph.format)
-                    (self.folder / name).write_bytes(self._convert(graph, files, name, part.draws))
+                    content = self._convert(graph, files, name, part.draws)
+                    if content is None:
+                        continue
+                    (self.folder / name).write_bytes(content)
                     records.append(self._record(name, graph.format, variant, graph.precision.name, part.draws))
                 if part.chunk == 1:
                     template = files.make_template(self.model.input)
@@ -117,11 +121,17 @@ class BundleWriter:
                 compute = functools.partial(graphs.compute_draws, self.model, posterior.seed, indices)
                 yield GraphPart(make, chunk, (first, len(indices)), compute if shared else None)
 
-    def _convert(self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None) -> bytes:
-        """Returns the bytes of one graph file."""
+    def _convert(self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None) -> bytes | None:
+        """Returns the bytes of one graph file; None if no layer of draws can be in int8."""
         metadata = self._metadata(graph, draws)
+        in_int8 = draws if graph.precision.name == "int8" else None
         if graph.format == "tflite":
-            content = self._convert_to_tflite(graph, files, name)
+            if in_int8:
+                content = self.int8_draws.quantize_tflite(files.convert_to_tflite(name), in_int8[1])
+            else:
+                content = self._convert_to_tflite(graph, files, name)
+            if content is None:
+                return None
             standard = tflite_metadata.write_metadata(
                 content,
                 name=self.model.name,
@@ -131,7 +141,11 @@ class BundleWriter:
             )
             content = add_metadata(content, {METADATA: metadata, tflite_metadata.NAME: standard})
             return tflite_metadata.append_labels(content, self.heads)
-        return serialize_with_metadata(self._convert_to_onnx(graph, files, name), METADATA, metadata)
+        if in_int8:
+            model = self.int8_draws.quantize_onnx(files.copy_onnx(name), in_int8[1])
+        else:
+            model = self._convert_to_onnx(graph, files, name)
+        return None if model is None else serialize_with_metadata(model, METADATA, metadata)
 
     def _convert_to_tflite(self, graph: GraphSpec, files: GraphFiles, name: str) -> bytes:
         precision = graph.precision.name
@@ -154,6 +168,11 @@ class BundleWriter:
         else:
             onnx_quantize.store_weights_in_int8(body)
         return onnx_quantize.join_models(body, tail, self._split.features)
+
+    @cached_property
+    def int8_draws(self) -> Int8Draws:
+        """What makes the files of draws in int8, and what it has measured."""
+        return Int8Draws(self.images, list_layer_names(self.model))
 
     @cached_property
     def _split(self) -> SplitNetwork:

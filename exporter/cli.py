@@ -29,7 +29,8 @@ def export(
     precisions: Annotated[
         str,
         typer.Option(
-            help="Comma-separated list of float32, float16, dynamic, int8; the last two exist for the posterior mean."
+            help="Comma-separated list of float32, float16, dynamic, int8; dynamic exists for the posterior mean, "
+            "int8 for that and the draws of the bank."
         ),
     ] = "float32",
     variants: Annotated[str, typer.Option(help="Comma-separated list of mean, draws, sampled.")] = "mean,draws,sampled",
@@ -81,6 +82,7 @@ def export(
     from probrt.exporter.summary import (
         format_next_commands,
         list_faults,
+        list_float_layers,
         make_bank_table,
         make_differences_table,
         make_files_table,
@@ -118,6 +120,8 @@ def export(
     if posterior and posterior.effective:
         console.print(make_worth_table(posterior.effective))
     console.print(make_files_table(result.bundle, result.differences))
+    for line in list_float_layers(result.bundle):
+        console.print(line, soft_wrap=True, markup=False)
     if layout in ("triton", "openvino"):
         from probrt.exporter import openvino_models, triton
 

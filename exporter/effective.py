@@ -158,6 +158,8 @@ def _list_runs(bundle: Bundle) -> Iterator[tuple[RunPrecision, Engine, list[File
     for precision in dict.fromkeys(file.precision for file in bundle.manifest.files if file.variant == "draws"):
         for engine in engines:
             files = bundle.files(engine.format, "draws", precision)
+            if precision == "int8" and len(bundle.manifest.input.shape) == 2 and not engine.int8_sequences:
+                continue
             if precision != "float32" and files:
                 yield precision, engine, files
                 break

@@ -165,7 +165,7 @@ def _write_files(
         novelty=make_novelty_record(model),
         ops=saved_model_ops(graph.read_bytes()) if graph.exists() else None,
         documents=[write_sbom(stage, model.name, plan.training)],
-        provenance=Provenance(training=plan.training, export=_make_provenance(plan)),
+        provenance=Provenance(training=plan.training, export=_make_provenance(plan, writer)),
     )
     (stage / NAME).write_bytes(encode(manifest))
     return manifest
@@ -205,6 +205,8 @@ def _make_checking_images(model: Exportable, images: npt.NDArray[Any], count: in
     return make_checking_images(images, low, high, count)
 
 
-def _make_provenance(plan: ExportPlan) -> dict[str, object]:
+def _make_provenance(plan: ExportPlan, writer: BundleWriter) -> dict[str, object]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"draws": plan.draws, "seed": plan.request.seed, "versions": versions}
+    layers = writer.int8_draws.describe()
+    provenance: dict[str, object] = {"draws": plan.draws, "seed": plan.request.seed, "versions": versions}
+    return provenance | ({"int8_draws": layers} if layers else {})

@@ -26,6 +26,8 @@ class PrecisionSpec:
     novelty_tolerance: largest difference of the score of novelty from the model's, as a part of it (or of 1).
     map_tolerance: the same of the scores of positions, in the root mean square over those of an image.
     task_loss: how much worse than the model's each head's metric may be, as a part of the model's.
+    spread_error: largest root mean square difference of an epistemic part from the model's, as a part of it; None is
+        not measured.
     whole_graph: whether everything is stored so; if not, the final layers and what follows stay float32.
     meaning: in the words of the docs.
     """
@@ -41,6 +43,7 @@ class PrecisionSpec:
     task_loss: float
     whole_graph: bool
     meaning: str
+    spread_error: float | None = None
 
 
 # Float32 graphs differ by the order of their sums: 1e-6 to 1e-5 on networks of a hundred layers. Half precision keeps
@@ -88,13 +91,14 @@ PRECISIONS = (
     PrecisionSpec(
         name="int8",
         suffix=".int8",
-        variants=("mean",),
+        variants=("mean", "draws"),
         weight_bytes=1,
         tolerance=0.1,
         least_ranking=0.8,
         novelty_tolerance=1.0,
         map_tolerance=1.0,
         task_loss=0.1,
+        spread_error=0.5,
         whole_graph=False,
         meaning="weights and activations in int8, fitted to training images",
     ),

@@ -26,6 +26,7 @@ from probrt.exporter.picture_forms import encode_forms
 from probrt.exporter.ranking import compute_ranking
 from probrt.exporter.reference import NamedArrays, Reference
 from probrt.exporter.signatures import is_encodable
+from probrt.exporter.spread import check_spread
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.answers import CallAnswer
 from probrt.runtime.bundle.bundle import Bundle
@@ -34,10 +35,6 @@ from probrt.runtime.errors import ProbrtError, one_line
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.images.png import encode_png
 
-# How far the average spread between draws may lie from the model's, as a part of it. Below _SMALL, in the unit of the
-# quantity, rounding alone can be that much.
-_SPREAD = 0.02
-_SMALL = 1e-4
 # Rounding of a difference of two entropies in float32, as a part of the largest value or of 1.
 _ROUNDING = 1e-6
 # A seed and a number of draws that are not the bundle's own.
@@ -260,7 +257,7 @@ def _compare_output(
         # An entropy's rounding does not depend on the mean's size; a variance's is that of its square.
         mean = float(np.abs(expected[f"{head.name}.mean"]).max())
         rounding = (_ROUNDING * mean) ** 2 if head.kind == "real" else _ROUNDING
-        faults += _check_spread(name, values, targets, rounding, max(_SPREAD, precision.tolerance))
+        faults += check_spread(name, values, targets, rounding, precision)
     record = ParityRecord(
         file=file,
         signature=signature,
@@ -272,14 +269,3 @@ def _compare_output(
         ranking=ranking,
     )
     return record, faults
-
-
-def _check_spread(
-    name: str, values: npt.NDArray[np.float64], targets: npt.NDArray[np.float64], rounding: float, allowed: float
-) -> list[str]:
-    """Checks that the spread over draws is more than rounding and, on average, equals the model's."""
-    if values.max() <= rounding:
-        return [f"{name} is 0 everywhere but for rounding: the draws are all alike"]
-    if targets.mean() > _SMALL and abs(values.mean() / targets.mean() - 1) > allowed:
-        return [f"{name} is {values.mean():.3g} on average, the model's is {targets.mean():.3g}"]
-    return []

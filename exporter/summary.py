@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -77,6 +78,25 @@ def _make_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Tab
     for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def list_float_layers(bundle: Bundle) -> list[str]:
+    """Returns a line for each format whose draws in int8 have layers in float32, with what is too coarse of each."""
+    lines = []
+    for format, layers in bundle.manifest.provenance.export.get("int8_draws", {}).items():
+        kept = [layer for layer in layers if layer["precision"] == "float32"]
+        reasons = ", ".join(f"{layer['layer']} ({_describe_steps(layer)})" for layer in kept)
+        if len(kept) < len(layers):
+            lines += [f"draws in int8, {format}: in float32 {reasons}"] if kept else []
+        else:
+            why = f"its steps are too large: {reasons}" if kept else "none comes before the final ones in each draw"
+            lines.append(f"draws in int8, {format}: left out, as no layer can be in int8; {why}")
+    return lines
+
+
+def _describe_steps(layer: Mapping[str, Any]) -> str:
+    steps = [f"{layer[f'{name}_step']:.2g} of {name}" for name in ("weights", "activations") if layer[f"{name}_step"]]
+    return f"steps of {' and '.join(steps)} standard deviations between draws" if steps else "not measured"
 
 
 def make_worth_table(effective: Sequence[EffectiveDraws]) -> Table:

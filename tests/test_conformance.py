@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from cases import CASES, MAPPED
+from cases import CASES, MAPPED, REPRESENTATIVE
 from exported_cases import ExportedCase, make_examples
 
 from probrt.exporter.formats import BY_PRECISION
@@ -127,7 +127,9 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
             continue
         if file.precision == "int8" and images.ndim == 3 and not ENGINES[engine].int8_sequences:
             with pytest.raises(UsageError, match="runs no int8 files of one-dimensional inputs"):
-                load_predictor(bundle.bundle, engine=engine, precision="int8", variant="mean")
+                load_predictor(bundle.bundle, engine=engine, precision="int8", variant=file.variant)
+            if file.variant == "draws":
+                continue
             with pytest.raises(RuntimeError):  # if a new version runs it, the table of engines must change
                 load_graph(bundle, ENGINES[engine], [file])({"images": images})
             continue
@@ -140,6 +142,29 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
             expected = bundle.reference.combine_draws(images, posterior.seed, posterior.order[first : first + count])
             assert all(answer[f"{head.name}.epistemic"].max() > 0 for head in bundle.model.heads)
         close(bundle, answer, expected, file.precision)
+
+
+@pytest.mark.parametrize("case", [case.name for case in CASES if case.name in REPRESENTATIVE], indirect=True)
+@every_graph_engine
+def test_draws_in_int8(bundle: ExportedCase, engine: str) -> None:
+    """They spread as the model's draws do, head by head however small its spread, and are the same in every call."""
+    files = bundle.bundle.files(ENGINES[engine].format, "draws", "int8")
+    layers = bundle.bundle.manifest.provenance.export["int8_draws"][ENGINES[engine].format]
+    assert bool(files) == any(layer["precision"] == "int8" for layer in layers)
+    if not files or (bundle.images.ndim == 3 and not ENGINES[engine].int8_sequences):
+        return
+    graph = load_graph(bundle, ENGINES[engine], files[:1])
+    answer, again = graph({"images": bundle.images}), graph({"images": bundle.images})
+    posterior, (first, count) = bundle.bundle.manifest.posterior, files[0].draws
+    expected = bundle.reference.combine_draws(bundle.images, posterior.seed, posterior.order[first : first + count])
+    for head in bundle.model.heads:
+        name = f"{head.name}.epistemic"
+        values, targets = answer[name].astype(np.float64), expected[name]
+        assert values.max() > 0
+        error = np.sqrt(np.square(values - targets).mean() / np.square(targets).mean())
+        assert error <= BY_PRECISION["int8"].spread_error, name
+        np.testing.assert_array_equal(answer[name], again[name])
+    np.testing.assert_allclose(answer["novelty.score"], expected["novelty.score"], rtol=2e-3, atol=2e-3)
 
 
 @every_case

@@ -39,12 +39,13 @@ epochs = {epochs}
 """
 
 
-def export_digits_network(folder: Path, epochs: int) -> Path:
+def export_digits_network(folder: Path, epochs: int, precisions: str = "float32") -> Path:
     """Trains the network on 4,000 digits and exports 32 draws of it; returns the bundle."""
     data = folder / "digits"
     folders.write_mnist(data)
     config = data / "net.toml"
     config.write_text(CONFIG.replace("{epochs}", str(epochs)), encoding="utf-8")
     run_probrt("train", config, "--out", folder / "model", "--overwrite")
-    run_probrt("export", folder / "model", "--artifacts", folder / "artifacts", "--draws", DRAWS)
+    options = ("--draws", DRAWS, "--precisions", precisions)
+    run_probrt("export", folder / "model", "--artifacts", folder / "artifacts", *options)
     return folder / "artifacts" / "net"

@@ -55,7 +55,7 @@ def bench(
     if not chosen:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(known.name for known in engines())}")
     timings: list[Timing] = []
-    for timed_engine, precision in itertools.product(chosen, ("float32", "bfloat16")):
+    for timed_engine, precision in itertools.product(chosen, ("float32", "bfloat16", "int8")):
         mean_ms: dict[int, float] = {}  # by batch size
         for variant in VARIANTS:
             if not timed_engine.installed or not _can_run(opened, timed_engine, precision, variant):

@@ -14,7 +14,7 @@ COSTS: Final[dict[RunPrecision, float]] = {
     "float32": 1.0,
     "float16": 1.0,
     "dynamic": 1.0,
-    "int8": 1.0,
+    "int8": 0.45,
     "bfloat16": 0.55,
 }
 

@@ -36,10 +36,10 @@ def test_lists_come_in_the_order_of_the_table() -> None:
 def test_files_of_a_request() -> None:
     names = {graph.file_name(0 if graph.variant == "draws" else None) for graph in select_graphs(
         FORMATS, ("float32", "float16", "int8"), VARIANTS, VARIANTS)}  # fmt: skip
-    stems = ("mean", "mean.fp16", "mean.int8", "draws-00", "draws-00.fp16", "sampled")
+    stems = ("mean", "mean.fp16", "mean.int8", "draws-00", "draws-00.fp16", "draws-00.int8", "sampled")
     assert names == {f"{stem}.{format}" for stem in stems for format in ("tflite", "onnx")}
     with pytest.raises(UsageError, match="nothing to write; this model has mean, draws"):
-        select_graphs(("onnx",), ("int8",), ("draws",), ("mean", "draws"))
+        select_graphs(("onnx",), ("dynamic",), ("draws",), ("mean", "draws"))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=lambda precision: precision.name)

@@ -1,0 +1,226 @@
+"""Which layers of a chunk of draws can compute in int8: those whose rounding is small beside what draws differ by.
+
+A draw differs from the posterior mean by the posterior's scale, which may be less than a step of int8. So the steps are
+compared with it, layer by layer. Rounding to a step s adds the variance s² / 12: a step as large as the standard
+deviation between draws adds a twelfth to its square.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# The largest step that a layer in int8 may have, in standard deviations between draws. A draw shifts many positions
+# alike, where rounding an activation does not, so that the sums of the next layer keep less of it.
+LARGEST_WEIGHT_STEP, LARGEST_ACTIVATION_STEP = 1.0, 3.0
+# Steps of int8 between 0 and the largest weight, and between the smallest and the largest activation.
+WEIGHT_STEPS, ACTIVATION_STEPS = 127, 255
+
+Array = npt.NDArray[np.float32]
+Tensor = Hashable  # the name or the index of a tensor
+LayerKey = int
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """A node of a graph, without what differs between draws.
+
+    kind: its operation with the attributes, and the shapes of the constants among its inputs.
+    inputs: the tensors that are no constants. label: paths that tell its layer, joined by semicolons.
+    weights: of a convolution or matrix product that the format has in int8: [scales, weights per scale].
+    rounded: the tensors that int8 rounds, its input and, if the format does, its output.
+    """
+
+    kind: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    label: str
+    weights: Array | None = None
+    rounded: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class DrawnLayer:
+    """A layer of a chunk: a node per draw.
+
+    key: the same in every chunk of a bank and format. nodes: their places in the graph.
+    """
+
+    key: LayerKey
+    name: str
+    nodes: tuple[int, ...]
+
+
+@dataclass
+class Range:
+    """The smallest and the largest value of a tensor; 0 is always inside."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Extends the range by some values."""
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    @property
+    def step(self) -> float:
+        """The step of int8."""
+        return max((self.high - self.low) / ACTIVATION_STEPS, 1e-12)
+
+
+@dataclass(frozen=True)
+class LayerSteps:
+    """How a layer's steps compare with the standard deviation between draws; None where draws do not differ.
+
+    weights, activations: step / standard deviation, both as root mean squares.
+    """
+
+    key: LayerKey
+    name: str
+    weights: float | None
+    activations: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the layer can compute in int8."""
+        weights, activations = self.weights or 0.0, self.activations or 0.0
+        return weights <= LARGEST_WEIGHT_STEP and activations <= LARGEST_ACTIVATION_STEP
+
+
+def find_drawn_layers(
+    nodes: Sequence[GraphNode], float_outputs: Iterable[Tensor], draws: int, names: Collection[str]
+) -> list[DrawnLayer]:
+    """Returns the layers with weights that each draw runs once, but for the final ones.
+
+    Two nodes belong to one layer if all that leads to them is alike but for the values of constants. Left out is also
+    what more or fewer nodes than draws have in common, and what any of `float_outputs` is computed from.
+    nodes: in an order of computation. names: of the network's layers, for messages.
+    """
+    producers = {tensor: place for place, node in enumerate(nodes) for tensor in node.outputs}
+    kept = _find_ancestors(nodes, producers, float_outputs)
+    groups: dict[int, list[int]] = defaultdict(list)
+    kinds: dict[Tensor, int] = {}
+    for place, node in enumerate(nodes):
+        kind = hash((node.kind, *(kinds.get(tensor) for tensor in node.inputs)))
+        kinds |= {tensor: hash((kind, index)) for index, tensor in enumerate(node.outputs)}
+        if node.weights is not None and place not in kept:
+            groups[kind].append(place)
+    layers = {key: places for key, places in groups.items() if len(places) == draws}
+    products = {place for places in layers.values() for place in places}
+    before_others = _find_ancestors(nodes, producers, (tensor for place in products for tensor in nodes[place].inputs))
+    return [
+        DrawnLayer(key, _find_name(nodes[places[0]].label, names), tuple(places))
+        for key, places in layers.items()
+        if before_others.issuperset(places)
+    ]
+
+
+def measure_layers(
+    layers: Sequence[DrawnLayer],
+    nodes: Sequence[GraphNode],
+    run: Callable[[Array], Mapping[Tensor, npt.NDArray[Any]]],
+    images: Array,
+) -> tuple[list[LayerSteps], dict[Tensor, Range]]:
+    """Measures each layer's steps against the draws, and the range of its inputs and outputs.
+
+    run: computes those tensors for one image [1, *input.shape]. images: representative ones, [count, *input.shape].
+    """
+    ranges: dict[Tensor, Range] = defaultdict(Range)
+    squares: dict[tuple[LayerKey, int], list[float]] = defaultdict(list)
+    for image in images:
+        values = run(image[None])
+        for layer in layers:
+            for index, tensors in enumerate(_list_rounded(layer, nodes)):
+                for tensor in tensors:
+                    ranges[tensor].add(values[tensor])
+                between = np.var(np.stack([values[tensor] for tensor in tensors]).astype(np.float64), axis=0, ddof=1)
+                squares[layer.key, index].append(float(between.mean()))
+    steps = []
+    for layer in layers:
+        ratios = [
+            _divide(_square_mean([ranges[tensor].step for tensor in tensors]), _root_mean(squares[layer.key, index]))
+            for index, tensors in enumerate(_list_rounded(layer, nodes))
+        ]
+        weights = compare_weights([weight for place in layer.nodes if (weight := nodes[place].weights) is not None])
+        activations = max((ratio for ratio in ratios if ratio is not None), default=None)
+        steps.append(LayerSteps(layer.key, layer.name, weights, activations))
+    return steps, dict(ranges)
+
+
+def choose_nodes(
+    layers: Sequence[DrawnLayer], steps: Sequence[LayerSteps], chosen: Collection[LayerKey] | None
+) -> list[int]:
+    """Returns the nodes of the layers in `chosen`; None are those whose steps allow int8."""
+    keys = {step.key for step in steps if step.fits} if chosen is None else chosen
+    return [place for layer in layers if layer.key in keys for place in layer.nodes]
+
+
+def compare_weights(weights: Sequence[Array]) -> float | None:
+    """Returns step / standard deviation between draws of a layer's weights, a matrix [scales, weights] per draw.
+
+    None where the draws do not differ.
+    """
+    steps = [np.abs(draw).max(axis=1) / WEIGHT_STEPS for draw in weights]
+    return _divide(
+        _square_mean(steps), float(np.sqrt(np.var(np.stack(weights).astype(np.float64), axis=0, ddof=1).mean()))
+    )
+
+
+def find_scale(values: Range) -> tuple[float, int]:
+    """Returns the scale and the zero point of a range in unsigned bytes."""
+    return values.step, int(np.clip(round(-values.low / values.step), 0, ACTIVATION_STEPS))
+
+
+def round_weights(values: Array, axis: int | None, least: Array | float = 1e-12) -> tuple[npt.NDArray[np.int8], Array]:
+    """Returns weights in int8 and their scales: one per entry of an axis, [entries], or a single one, [].
+
+    least: the smallest scales allowed.
+    """
+    others = None if axis is None else tuple(side for side in range(values.ndim) if side != axis)
+    scales = np.maximum(np.abs(values).max(axis=others) / WEIGHT_STEPS, np.maximum(least, 1e-12)).astype(np.float32)
+    shape = [-1 if side == axis else 1 for side in range(values.ndim)] if axis is not None else []
+    return np.round(values / scales.reshape(shape)).astype(np.int8), scales
+
+
+def _list_rounded(layer: DrawnLayer, nodes: Sequence[GraphNode]) -> list[tuple[Tensor, ...]]:
+    """Returns the tensors that int8 rounds, [rounded tensors per node][draws]."""
+    return list(zip(*(nodes[place].rounded for place in layer.nodes), strict=True))
+
+
+def _root_mean(squares: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _square_mean(values: Any) -> float:
+    return float(np.sqrt(np.square(values).mean()))
+
+
+def _divide(step: float, deviation: float) -> float | None:
+    return step / deviation if deviation > 0 else None
+
+
+def _find_ancestors(nodes: Sequence[GraphNode], producers: Mapping[Tensor, int], tensors: Iterable[Tensor]) -> set[int]:
+    """Returns the nodes that some tensors are computed from."""
+    found: set[int] = set()
+    pending = list(tensors)
+    while pending:
+        place = producers.get(pending.pop())
+        if place is not None and place not in found:
+            found.add(place)
+            pending += nodes[place].inputs
+    return found
+
+
+def _find_name(label: str, names: Collection[str]) -> str:
+    """Returns the layer that a node's label names last in a path, or the label's first path."""
+    paths = label.split(";")
+    for part in (part for path in paths for part in reversed(path.split("/"))):
+        for name in (part, part.rpartition("_")[0]):  # Keras gives the second call of a layer a number
+            if name in names:
+                return name
+    return paths[0]
