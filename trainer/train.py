@@ -33,7 +33,7 @@ from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
 from probrt.trainer.fit.mixup import check_mixup
-from probrt.trainer.fit.objective import resolve_kl_weight
+from probrt.trainer.fit.objective import resolve_epochs, resolve_kl_weight
 from probrt.trainer.fit.step import StepResult
 from probrt.trainer.fit.validation import average_scores, make_scores
 from probrt.trainer.heads import AnyHead
@@ -63,6 +63,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     if chief and not resume:
         checkpoints.clear()
     train = dataset.splits["train"]
+    config = msgspec.structs.replace(config, fit=resolve_epochs(config.fit, len(train)))
     heads = data.standardise_heads(config.heads, train)
     # The paths in a config are relative to its folder.
     located = msgspec.structs.replace(config, backbone=config.backbone.resolve_paths(path.parent))
@@ -75,7 +76,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         replicas = strategy.num_replicas_in_sync
         console.print(
             f"{model.network.count_params():,} parameters, {len(model.weights)} random weight tensors, "
-            f"{config.fit.epochs} epochs{f', {replicas} replicas' if replicas > 1 else ''}"
+            f"{config.fit.epoch_count} epochs{f', {replicas} replicas' if replicas > 1 else ''}"
         )
     start = time.monotonic()
     run = FitRun(
@@ -86,7 +87,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         resume=resume,
         writes=chief,
     )
-    with show_training(console, model, dataset.splits, config.fit.epochs) as display:
+    with show_training(console, model, dataset.splits, config.fit.epoch_count) as display:
         with strategy.scope():
             _fit(model, dataset, config, run, display, out / "logs")
         if not chief:

@@ -133,4 +133,6 @@ def test_a_missing_column_and_a_wrong_type(folder: Path, called: Callable[..., A
     (folder / "config.toml").write_text(CONFIG.replace("epochs = 48", 'epochs = "40"'))
     result = called("train", "config.toml", cwd=folder)
     assert result.code == 2
-    assert result.err == "probrt: config.toml: fit.epochs: expected `int`, got `str`\n"
+    assert (
+        result.err == "probrt: config.toml: fit.epochs: invalid enum value '40'; choose from auto, or give a number\n"
+    )

@@ -108,7 +108,8 @@ def _explain_fault(message: str, schema: type, settings: dict[str, Any]) -> str:
     explanation = f"{location}: {fault[0].lower()}{fault[1:]}" if location else fault
     choices = _choices(path, root, settings) if fault.startswith("Invalid") else []
     suggestion = _suggest(str(_value_at(path, settings)), choices)
-    return f"{explanation}; choose from {', '.join(choices)}{suggestion}" if choices else explanation
+    number = ", or give a number" if _takes_number(_type_at(path, root, settings)) else ""
+    return f"{explanation}; choose from {', '.join(choices)}{number}{suggestion}" if choices else explanation
 
 
 def _suggest(word: str, words: Sequence[str]) -> str:
@@ -127,6 +128,13 @@ def literals(schema: inspect.Type) -> list[str]:
     if isinstance(schema, inspect.UnionType):
         return [word for member in schema.types for word in literals(member)]
     return [str(word) for word in schema.values] if isinstance(schema, inspect.LiteralType) else []
+
+
+def _takes_number(schema: inspect.Type) -> bool:
+    schema = _plain_type(schema)
+    if isinstance(schema, inspect.UnionType):
+        return any(map(_takes_number, schema.types))
+    return isinstance(schema, inspect.IntType | inspect.FloatType)
 
 
 def _type_at(path: KeyPath, root: inspect.Type, settings: Any) -> inspect.Type:

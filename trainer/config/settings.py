@@ -74,6 +74,7 @@ class DataSettings(Augmentation, frozen=True, kw_only=True, forbid_unknown_field
 class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is fitted.
 
+    epochs: passes over the training examples; "auto" is 30, or as many more as make 1,000 steps, at most 300.
     kl_weight: weight of KL / N in the loss; below 1 the posterior is tempered, and the model card says so. "auto" is
         0.03 of the training examples per random weight, at most 1: the KL of independent weights grows with their
         number, not with what they know, and would outweigh a small data set.
@@ -95,7 +96,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     checkpoint: steps between two checkpoints; 0 writes one per epoch.
     """
 
-    epochs: PositiveInt = 30
+    epochs: PositiveInt | Literal["auto"] = "auto"
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-3
     warmup: Fraction = 0.05
@@ -111,6 +112,13 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     patience: NaturalInt = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint: NaturalInt = 0
+
+    @property
+    def epoch_count(self) -> int:
+        """The number of epochs; `fit.objective.resolve_epochs` gives "auto" one."""
+        if self.epochs == "auto":
+            raise ValueError('epochs = "auto" depends on the data: call resolve_epochs first')
+        return self.epochs
 
     @property
     def kl_factor(self) -> float:

@@ -23,7 +23,7 @@ from probrt.trainer.data import Examples
 from probrt.trainer.fit.checkpoints import Checkpoints, FitState
 from probrt.trainer.fit.mixup import check_mixup, mix_batches
 from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
-from probrt.trainer.fit.objective import Objective, resolve_kl_weight
+from probrt.trainer.fit.objective import Objective, resolve_epochs, resolve_kl_weight
 from probrt.trainer.fit.optimizers import make_optimizers
 from probrt.trainer.fit.signals import defer_signals
 from probrt.trainer.fit.step import StepResult, make_train_step
@@ -83,9 +83,9 @@ def fit_model(
     at whose end the loss is a hundred times that of the first step.
     """
     check_mixup(settings, model.heads)
-    settings = resolve_kl_weight(settings, model, len(train))
+    settings = resolve_kl_weight(resolve_epochs(settings, len(train)), model, len(train))
     steps_per_epoch = math.ceil(len(train) / settings.batch)
-    steps = steps_per_epoch * settings.epochs
+    steps = steps_per_epoch * settings.epoch_count
     objective = Objective(model, settings.loss_weights, settings.l1, settings.l2)
     optimizers = make_optimizers(model, objective, settings, steps, len(train))
     train_step = make_train_step(
@@ -120,7 +120,7 @@ def fit_model(
                     raise Fault(explain_divergence(state.step, result, state.start))
                 loss, kl = (total / steps_per_epoch for total in state.sums)
                 elbo, metrics = compute_elbo(validation), compute_metrics(validation)
-                report = EpochReport(epoch, settings.epochs, state.step, loss, kl, elbo, metrics)
+                report = EpochReport(epoch, settings.epoch_count, state.step, loss, kl, elbo, metrics)
                 selection.update(state, epoch, elbo)
                 state.sums = (0.0, 0.0)
             due = state.step % settings.checkpoint == 0 if settings.checkpoint else report is not None

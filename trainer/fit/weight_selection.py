@@ -33,7 +33,7 @@ class WeightSelection:
                 self.best = copy_values(self.variables)
             else:
                 state.waited += 1
-        if self.settings.average and epoch > self.settings.epochs * (1 - self.settings.average):
+        if self.settings.average and epoch > self.settings.epoch_count * (1 - self.settings.average):
             state.averaged += 1
             values = copy_values(self.variables)
             previous = self.average or [np.zeros_like(value) for value in values]

@@ -22,6 +22,7 @@ from probrt.runtime.errors import Fault
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data import Examples
 from probrt.trainer.fit.loop import FitRun, fit_model
+from probrt.trainer.fit.objective import resolve_epochs
 from probrt.trainer.model import Model
 
 CONFIG = """
@@ -271,3 +272,13 @@ def test_patience_ends_with_the_best_weights() -> None:
     assert len(elbos) == best + 4
     for actual, expected in zip(model.network.get_weights(), weights[best], strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "epochs"), [(3600, 64, 30), (1280, 64, 50), (80, 64, 300), (80, 16, 200), (1, 64, 300)]
+)
+def test_few_images_get_more_epochs(count: int, batch: int, epochs: int) -> None:
+    """30, or as many as make 1,000 steps: 1,280 / 64 = 20 steps, 80 / 16 = 5; at most 300."""
+    settings = resolve_epochs(FitSettings(batch=batch), count)
+    assert settings.epoch_count == epochs
+    assert resolve_epochs(FitSettings(epochs=7), count).epoch_count == 7
