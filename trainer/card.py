@@ -29,6 +29,19 @@ def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mappin
     return _write_card(model, dataset, provenance, quality, made, grouped=bool(config.data.group))
 
 
+def make_python_card(model: Model, dataset: Dataset, provenance: Mapping[str, Any]) -> str:
+    """Returns the card of a `BayesianModel`, as Markdown. provenance: as in model.json."""
+    quality = ["Not measured: no examples beside the training examples were given."]
+    if provenance["metrics"]:
+        quality = _describe_quality(model.heads, provenance["metrics"])
+    made = [
+        *_describe_tempering(provenance.get("kl_weight", 1)),
+        "- fitted in Python, by Keras's `fit`",
+        _describe_versions(provenance),
+    ]
+    return _write_card(model, dataset, provenance, quality, made, grouped=False)
+
+
 def make_adopted_card(model: Model, dataset: Dataset, provenance: Mapping[str, Any], *, grouped: bool) -> str:
     """Returns the card of a model that `probrt adopt` made from a finished network, as Markdown.
 
@@ -43,7 +56,7 @@ def make_adopted_card(model: Model, dataset: Dataset, provenance: Mapping[str, A
         f"- adopted from the finished network {adopted['model']!r} by {adopted['method']}; pixel values: "
         f"{adopted['values']}",
         "- whether the network was trained on the held-out images above is not known here; if so, the scores flatter",
-        "- versions: " + ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+        _describe_versions(provenance),
     ]
     return _write_card(model, dataset, provenance, quality, made, grouped=grouped)
 
@@ -176,18 +189,27 @@ def describe_calibration(calibration: Calibration) -> str:
 
 
 def _describe_fit(fit: FitSettings, seed: int, provenance: Mapping[str, Any]) -> list[str]:
-    lines = []
-    kl_weight = provenance["kl_weight"]
-    if kl_weight != 1:
-        lines.append(
-            f"- **Tempered**: the KL term has weight {kl_weight:.3g}, not 1. The posterior is "
-            f"{'narrower' if kl_weight < 1 else 'wider'} than Bayes' rule gives; spread between draws is "
-            "a fitted quantity, not a consequence of the prior."
-        )
-    lines.append(f"- {fit.epochs} epochs of batches of {fit.batch}, {provenance['seconds']:.0f} s, seed {seed}")
-    lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()))
-    lines.append("- the whole config is in `model.json`")
-    return lines
+    return [
+        *_describe_tempering(provenance["kl_weight"]),
+        f"- {fit.epochs} epochs of batches of {fit.batch}, {provenance['seconds']:.0f} s, seed {seed}",
+        _describe_versions(provenance),
+        "- the whole config is in `model.json`",
+    ]
+
+
+def _describe_tempering(kl_weight: float) -> list[str]:
+    """Returns a line on a KL term with another weight than 1, or none."""
+    if kl_weight == 1:
+        return []
+    return [
+        f"- **Tempered**: the KL term has weight {kl_weight:.3g}, not 1. The posterior is "
+        f"{'narrower' if kl_weight < 1 else 'wider'} than Bayes' rule gives; spread between draws is "
+        "a fitted quantity, not a consequence of the prior."
+    ]
+
+
+def _describe_versions(provenance: Mapping[str, Any]) -> str:
+    return "- versions: " + ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
 
 
 def _format_score(score: float) -> str:

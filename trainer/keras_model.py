@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import msgspec
 import numpy as np
 import tensorflow as tf
 
 from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.calibration.calibrate import calibrate_model
-from probrt.trainer.calibration.novelty import add_novelty
+from probrt.trainer.calibration.novelty import add_novelty, describe_novelty
+from probrt.trainer.card import make_python_card
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.data import Examples
+from probrt.trainer.data.arrays import Targets, count_examples, digest_examples, make_examples
+from probrt.trainer.data.examples import Dataset
 from probrt.trainer.evaluate.answers import compute_answers
 from probrt.trainer.evaluate.measures import measure_head
+from probrt.trainer.fit.measure import measure_model
 from probrt.trainer.fit.objective import resolve_kl_weight, total_kl
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.model import Model, compile_answer
-from probrt.trainer.store import save_model
+from probrt.trainer.save_trained import read_versions, save_trained
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
-
-# Images that a model directory holds, for checks at export.
-_KEPT_IMAGES = 512
-_PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy")
-
-Targets = Mapping[str, Any]
 
 
 class BayesianModel(keras.Model):
@@ -95,6 +94,7 @@ class BayesianModel(keras.Model):
         """
         count = train_count or count_examples(x)
         settings = resolve_kl_weight(FitSettings(kl_weight=kl_weight), self.model, count)
+        self._trained.kl_weight = settings.kl_factor
         self._kl_factor = settings.kl_factor / count
         self.train_function = None  # the factor is a constant of its graph
         if isinstance(x, tf.data.Dataset):
@@ -140,7 +140,7 @@ class BayesianModel(keras.Model):
         calibrated = calibrate_model(self.model, examples, self._seed)
         if familiar is not None:
             calibrated = add_novelty(calibrated, make_examples(familiar, {}, ()), examples, self._seed)
-        self._trained.model = calibrated
+        self._trained.model, self._trained.held_out = calibrated, examples
 
     def score(self, x: np.ndarray, y: Targets, *, draws: int = 32) -> dict[str, dict[str, float]]:
         """Returns by head the scores of `probrt evaluate` that need no intervals, over some draws."""
@@ -156,15 +156,27 @@ class BayesianModel(keras.Model):
     def save_directory(self, folder: str | Path, x: np.ndarray, y: Targets | None = None) -> Path:
         """Writes a model directory, as `probrt train` does, for `probrt export`; returns it.
 
-        x, y: training examples, of which some are kept for checks at export.
+        x, y: training examples, of which some are kept for checks at export. Where y has the targets of all heads, the
+        directory has a model card, scored on the examples given to `calibrate`; a head that has learned nothing is a
+        warning.
         """
-        examples = make_examples(x, y or {}, self.model.heads)
-        rows = np.linspace(0, len(examples) - 1, min(_KEPT_IMAGES, len(examples))).astype(int)
-        targets = {name: values[rows] for name, values in examples.targets.items()}
-        novelty = self.model.novelty.summary if self.model.novelty else "none: calibrate(…, familiar=images) adds it"
-        versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
-        provenance = {"versions": versions, "novelty": novelty}
-        save_model(self.model, Path(folder), images=examples.images[rows], targets=targets, provenance=provenance)
+        train = make_examples(x, y or {}, self.model.heads)
+        complete = len(train.targets) == len(self.model.heads)
+        splits = {"train": train} | ({"validation": self._trained.held_out} if self._trained.held_out else {})
+        measured = measure_model(self.model, splits if complete else {}, self._seed)
+        dataset = Dataset(splits, digest_examples(splits.values()), {})
+        provenance = {
+            "versions": read_versions(),
+            "data_digest": dataset.digest,
+            **({} if self._trained.kl_weight is None else {"kl_weight": self._trained.kl_weight}),
+            "kl": [msgspec.to_builtins(report) for report in measured.weights],
+            "metrics": measured.metrics,
+            "novelty": describe_novelty(self.model) or "none: calibrate(…, familiar=images) adds it",
+        }
+        card = make_python_card(self.model, dataset, provenance) if complete else ""
+        save_trained(self.model, Path(folder), train, provenance, card)
+        for note in measured.unlearned:
+            warnings.warn(note, stacklevel=2)
         return Path(folder)
 
 
@@ -182,33 +194,11 @@ class HeadLoss(keras.losses.Loss):
 
 @dataclasses.dataclass
 class _Trained:
-    """The current model: calibration replaces it."""
+    """The current model, which calibration replaces, the weight of its KL, and what it was calibrated on."""
 
     model: Model
-
-
-def make_examples(x: np.ndarray, y: Targets, heads: Sequence[AnyHead]) -> Examples:
-    """Returns arrays as examples; targets of the shape and type that the heads have in a table."""
-    targets = {}
-    for head in heads:
-        if head.name in y:
-            missing = head.missing_target(np.shape(x)[1:-1] if head.per_position else ())
-            targets[head.name] = np.asarray(y[head.name]).astype(missing.dtype).reshape(len(x), *missing.shape)
-    return Examples(tuple(map(str, range(len(x)))), np.asarray(x), targets)
-
-
-def count_examples(data: Any) -> int:
-    """Returns the number of examples of arrays, a dataset of known size, or a PyDataset; ValueError if unknown."""
-    if isinstance(data, keras.utils.PyDataset):
-        return int(data.num_batches or 0) * len(tf.nest.flatten(data[0])[0]) or _refuse_count()
-    if isinstance(data, tf.data.Dataset):
-        batches = int(data.cardinality())
-        return batches * len(tf.nest.flatten(next(iter(data)))[0]) if batches > 0 else _refuse_count()
-    return len(data) if hasattr(data, "__len__") else _refuse_count()
-
-
-def _refuse_count() -> int:
-    raise ValueError("the data do not tell how many examples they have: give train_count, which divides the KL")
+    kl_weight: float | None = None
+    held_out: Examples | None = None
 
 
 def _attach(head: AnyHead, outputs: Mapping[str, keras.KerasTensor]) -> Any:

@@ -12,7 +12,7 @@ from probrt.runtime.errors import DataError
 from probrt.runtime.files import write_atomic
 from probrt.trainer import store
 from probrt.trainer.calibration.calibrate import calibrate_model
-from probrt.trainer.calibration.novelty import renew_novelty
+from probrt.trainer.calibration.novelty import describe_novelty, renew_novelty
 from probrt.trainer.card import describe_recalibration, renew_sections
 from probrt.trainer.evaluate.source import read_images, read_scored_split
 from probrt.trainer.model import Model
@@ -46,7 +46,7 @@ def recalibrate_folder(folder: Path, data: Path, draws: int, seed: int = 0) -> R
     calibrated = calibrate_model(model, examples, seed, draws)
     try:
         calibrated = renew_novelty(calibrated, examples, seed)
-        novelty = calibrated.novelty.summary if calibrated.novelty else ""
+        novelty = describe_novelty(calibrated)
     except NoNovelty as reason:
         novelty = f"{'as it was' if model.novelty else 'none'}: {reason}"
     source = {"data_digest": scored.digest, "split": scored.split, "examples": len(examples)}
@@ -74,7 +74,7 @@ def renew_folder_novelty(folder: Path, data: Path, seed: int = 0) -> Recalibrati
         renewed = renew_novelty(model, examples, seed)
     except NoNovelty as reason:
         raise DataError(f"{data}: no novelty: {reason}") from None
-    novelty = renewed.novelty.summary if renewed.novelty else ""
+    novelty = describe_novelty(renewed)
     _renew_card(folder, {"Novelty": [f"- {novelty}"]})
     _save(folder, renewed, msgspec.structs.replace(stored, provenance=stored.provenance | {"novelty": novelty}))
     return Recalibration(model, renewed, len(examples), novelty)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import io
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import msgspec
-import numpy as np
 from rich.console import Console
 
 from probrt.runtime.bundle.manifest import Calibration
@@ -21,30 +18,24 @@ from probrt.runtime.errors import ConfigError, one_line
 from probrt.trainer import data
 from probrt.trainer.build import build_model
 from probrt.trainer.calibration.calibrate import calibrate_model
-from probrt.trainer.calibration.novelty import add_novelty
+from probrt.trainer.calibration.novelty import try_novelty
 from probrt.trainer.card import make_card
 from probrt.trainer.config.config import Config, load_config
 from probrt.trainer.data.examples import Dataset
 from probrt.trainer.data.faults import LISTED
-from probrt.trainer.fit.baseline import note_unlearned
 from probrt.trainer.fit.checkpoints import Checkpoints
 from probrt.trainer.fit.display import TrainingDisplay, show_training
 from probrt.trainer.fit.distribute import choose_strategy, is_chief, synchronise_batch_statistics
 from probrt.trainer.fit.logs import TensorBoardLogs
 from probrt.trainer.fit.loop import FitRun, fit_model
+from probrt.trainer.fit.measure import measure_model
 from probrt.trainer.fit.mixup import check_mixup
 from probrt.trainer.fit.objective import resolve_epochs, resolve_kl_weight
 from probrt.trainer.fit.step import StepResult
-from probrt.trainer.fit.validation import average_scores, make_scores
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
-from probrt.trainer.novelty.fit import NoNovelty
-from probrt.trainer.store import save_model
-from probrt.trainer.variational.kl_report import WeightReport, format_kl_report, kl_report
-
-# How many training images the model directory holds, for checks at export.
-_KEPT_IMAGES = 512
-_PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")
+from probrt.trainer.save_trained import read_versions, save_trained
+from probrt.trainer.variational.kl_report import format_kl_report
 
 
 def train_model(path: Path, out: Path, console: Console, resume: bool = False) -> None:
@@ -98,37 +89,25 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
         names = ", ".join(_describe_calibration(calibration) for calibration in model.calibration)
         console.print(f"calibrated: {names}", soft_wrap=True)
         display.on_stage("fitting the novelty", 0.6)
-        model, novelty = _add_novelty(model, dataset, config.seed)
+        model, novelty = try_novelty(model, train, dataset.splits["validation"], config.seed)
         console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
-        display.on_stage("measuring the weights", 0.8)
-        weight_reports = kl_report(model.network, config.seed, draws=16)
-        for line in format_kl_report(weight_reports):
+        measured = measure_model(model, dataset.splits, config.seed, display.on_stage)
+        for line in format_kl_report(measured.weights):
             console.print(line, soft_wrap=True)
-        display.on_stage("scoring", 0.9)
-        compute_scores = make_scores(model)
-        scores = {name: compute_scores(examples) for name, examples in dataset.splits.items() if name != "train"}
-    provenance = _make_provenance(
-        config,
-        model,
-        dataset,
-        data_folder=relative_to(out, path.parent / config.data.folder),
-        seconds=round(time.monotonic() - start, 1),
-        weight_reports=weight_reports,
-        metrics={name: average_scores(values) for name, values in scores.items()},
-        novelty=novelty,
-    )
-    rows = _spread_rows(len(train))
-    save_model(
-        model,
-        out,
-        images=train.images[rows],
-        targets={name: values[rows] for name, values in train.targets.items()},
-        provenance=provenance,
-        card=make_card(model, config, dataset, provenance),
-    )
+    provenance = {
+        "config": msgspec.to_builtins(config),
+        "versions": read_versions(),
+        "data": relative_to(out, path.parent / config.data.folder),
+        "data_digest": dataset.digest,
+        "seconds": round(time.monotonic() - start, 1),
+        "kl_weight": resolve_kl_weight(config.fit, model, len(train)).kl_factor,
+        "kl": [msgspec.to_builtins(report) for report in measured.weights],
+        "metrics": measured.metrics,
+        "novelty": novelty,
+    }
+    save_trained(model, out, train, provenance, make_card(model, config, dataset, provenance))
     checkpoints.clear()
-    unlearned = note_unlearned(model.heads, train, dataset.splits["validation"], scores["validation"])
-    for note in [*dataset.notes, *unlearned]:
+    for note in [*dataset.notes, *measured.unlearned]:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
 
@@ -211,46 +190,7 @@ def _fit(model: Model, dataset: Dataset, config: Config, run: FitRun, display: T
             logs.close()
 
 
-def _add_novelty(model: Model, dataset: Dataset, seed: int) -> tuple[Model, str]:
-    """Returns the model with its novelty, or as it was; and what novelty compares, or why there is none."""
-    try:
-        model = add_novelty(model, dataset.splits["train"], dataset.splits["validation"], seed)
-    except NoNovelty as error:
-        return model, f"none: {error}"
-    return model, model.novelty.summary if model.novelty else ""
-
-
-def _make_provenance(
-    config: Config,
-    model: Model,
-    dataset: Dataset,
-    *,
-    data_folder: str,
-    seconds: float,
-    weight_reports: list[WeightReport],
-    metrics: Mapping[str, Mapping[str, float]],
-    novelty: str,
-) -> dict[str, Any]:
-    """Returns what model.json tells about the model's origin."""
-    return {
-        "config": msgspec.to_builtins(config),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "data": data_folder,
-        "data_digest": dataset.digest,
-        "seconds": seconds,
-        "kl_weight": resolve_kl_weight(config.fit, model, len(dataset.splits["train"])).kl_factor,
-        "kl": [msgspec.to_builtins(report) for report in weight_reports],
-        "metrics": metrics,
-        "novelty": novelty,
-    }
-
-
 def _describe_calibration(calibration: Calibration) -> str:
     if calibration.scale == 1:
         return f"{calibration.head} temperature {calibration.temperature}"
     return f"{calibration.head} scale {calibration.scale}"
-
-
-def _spread_rows(count: int) -> np.ndarray:
-    """Returns rows spread evenly over `count` training examples."""
-    return np.linspace(0, count - 1, min(_KEPT_IMAGES, count)).astype(int)

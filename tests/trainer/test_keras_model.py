@@ -14,8 +14,9 @@ from finished_models import LABELS, load_digits, write_digits
 
 from probrt.runtime.errors import ConfigError
 from probrt.trainer import heads, layers, store
+from probrt.trainer.data.arrays import count_examples
 from probrt.trainer.fit.objective import total_kl
-from probrt.trainer.keras_model import BayesianModel, count_examples
+from probrt.trainer.keras_model import BayesianModel
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
@@ -80,12 +81,34 @@ def test_the_whole_way(tmp_path: Path) -> None:
     )
     assert answers["digit"]["epistemic"].mean() > 1e-3
     model.save_directory(tmp_path / "model", IMAGES[known], targets(known))
-    loaded, _ = store.load_model(tmp_path / "model")
+    loaded, stored = store.load_model(tmp_path / "model")
     with use_handler(MeanHandler()):
         images = IMAGES[rest].astype(np.float32)
         np.testing.assert_allclose(loaded.channels(images)["digit"], model(images)["digit"], atol=1e-6)
     assert loaded.novelty is not None
     assert loaded.calibration == model.model.calibration
+    provenance, card = stored.provenance, (tmp_path / "model" / store.CARD).read_text(encoding="utf-8")
+    assert [report["name"] for report in provenance["kl"]] == [weight.name for weight in model.model.weights]
+    validation = provenance["metrics"]["validation"]
+    assert validation["digit"] > 0.85
+    assert f"| digit | accuracy | {validation['digit']:.4f} |" in card
+    assert f"KL term has weight {provenance['kl_weight']:.3g}, not 1" in card
+    assert "600 train, 300 validation" in card
+
+
+def test_a_head_that_has_learned_nothing_is_a_warning(tmp_path: Path) -> None:
+    """The model has not been fitted; without targets, or without `calibrate`, nothing can be said."""
+    model = make_model()
+    known, held_out = slice(0, 100), slice(100, 160)
+    model.save_directory(tmp_path / "unmeasured", IMAGES[known], targets(known))
+    assert "Not measured" in (tmp_path / "unmeasured" / store.CARD).read_text(encoding="utf-8")
+    model.calibrate(IMAGES[held_out], targets(held_out))
+    model.save_directory(tmp_path / "without", IMAGES[known])
+    assert (tmp_path / "without" / store.CARD).read_text(encoding="utf-8") == "# digits\n"
+    with pytest.warns(UserWarning, match="has learned nothing") as warned:
+        model.save_directory(tmp_path / "with", IMAGES[known], targets(known))
+    notes = [str(warning.message) for warning in warned if "has learned nothing" in str(warning.message)]
+    assert [note.partition(":")[0] for note in notes] == ["digit", "slant"]
 
 
 def test_the_loss_of_a_step_is_the_negative_elbo() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import re
 import time
@@ -14,7 +13,6 @@ from typing import Literal
 
 import keras
 import msgspec
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +20,7 @@ from probrt.runtime.bundle.manifest import Input
 from probrt.runtime.errors import ConfigError, one_line
 from probrt.runtime.functions import load_function
 from probrt.trainer import data
-from probrt.trainer.adopt.assemble import Assembly, choose_values, measure_scales, take
+from probrt.trainer.adopt.assemble import Assembly, choose_values, measure_scales
 from probrt.trainer.adopt.attach import fit_heads
 from probrt.trainer.adopt.compare import Scores, score_model
 from probrt.trainer.adopt.functional import list_outputs, strip_activation, to_functional
@@ -32,21 +30,17 @@ from probrt.trainer.adopt.laplace import make_laplace
 from probrt.trainer.adopt.moped import fit_steps, spread_kernels
 from probrt.trainer.adopt.swag import fit_swag
 from probrt.trainer.calibration.calibrate import calibrate_model
-from probrt.trainer.calibration.novelty import add_novelty
+from probrt.trainer.calibration.novelty import try_novelty
 from probrt.trainer.card import describe_calibration, make_adopted_card
 from probrt.trainer.config.settings import DataSettings
-from probrt.trainer.data.examples import Dataset, Examples
+from probrt.trainer.data.examples import Dataset
 from probrt.trainer.evaluate.source import ModelSource
 from probrt.trainer.fit.step import StepResult
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.model import Model
-from probrt.trainer.novelty.fit import NoNovelty
-from probrt.trainer.store import save_model
+from probrt.trainer.save_trained import read_versions, save_trained
 
 Method = Literal["moped", "laplace", "swag"]
-# Training images that the model directory holds, for checks at export.
-_KEPT_IMAGES = 512
-_PACKAGES = ("probrt", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
 @dataclass(frozen=True)
@@ -121,22 +115,23 @@ def adopt_keras(
         model = calibrate_model(model, validation, adoption.seed)
     calibrations = ", ".join(describe_calibration(record) for record in model.calibration)
     console.print(f"calibrated: {calibrations}", soft_wrap=True)
-    model, novelty = _add_novelty(model, train, validation, adoption.seed, console)
+    with console.status("fitting novelty"):
+        model, novelty = try_novelty(model, train, validation, adoption.seed)
+    console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
     after = score_model(model, held_out, adoption.seed)
     _print_scores(console, before, after, "test" if "test" in dataset.splits else "validation")
     provenance = {
         "adopted": {"model": source.name, **dataclasses.asdict(adoption), "values": way},
         "source": {"data": msgspec.to_builtins(settings), "seed": adoption.seed},
-        "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "versions": read_versions(),
         "data": os.path.relpath(folder.resolve(), out.resolve()),
         "data_digest": dataset.digest,
         "seconds": round(time.monotonic() - start, 1),
         "scores": {"before": before, "after": after},
         "novelty": novelty,
     }
-    kept = take(train, np.linspace(0, len(train) - 1, min(_KEPT_IMAGES, len(train))).astype(int))
     card_text = make_adopted_card(model, dataset, provenance, grouped=bool(settings.group))
-    save_model(model, out, images=kept.images, targets=kept.targets, provenance=provenance, card=card_text)
+    save_trained(model, out, train, provenance, card_text)
     for note in dataset.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     console.print(f"{out}: adopted in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
@@ -192,18 +187,6 @@ def _run_swag(model: Model, adoption: Adoption, dataset: Dataset, console: Conso
             model, train, validation, epochs=adoption.epochs, rate=adoption.rate, seed=adoption.seed, on_step=on_step
         )
     console.print(f"{fit.kernels} random kernels, by {fit.steps} steps of SGD, their deviations times {fit.factor:.3g}")
-
-
-def _add_novelty(model: Model, train: Examples, validation: Examples, seed: int, console: Console) -> tuple[Model, str]:
-    """Returns the model with its novelty, or as it was, and what novelty compares, or why there is none."""
-    try:
-        with console.status("fitting novelty"):
-            model = add_novelty(model, train, validation, seed)
-        novelty = model.novelty.summary if model.novelty else ""
-    except NoNovelty as error:
-        novelty = f"none: {error}"
-    console.print(f"novelty: {novelty}", soft_wrap=True, markup=False)
-    return model, novelty
 
 
 def _print_scores(console: Console, before: Scores, after: Scores, split: str) -> None:

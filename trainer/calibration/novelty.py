@@ -40,6 +40,20 @@ def add_novelty(model: Model, training: Examples, validation: Examples, seed: in
     return dataclasses.replace(model, novelty=dataclasses.replace(novelty, map=positions))
 
 
+def try_novelty(model: Model, training: Examples, validation: Examples, seed: int) -> tuple[Model, str]:
+    """Returns the model with its novelty, or as it was; and what novelty compares, or why there is none."""
+    try:
+        model = add_novelty(model, training, validation, seed)
+    except NoNovelty as error:
+        return model, f"none: {error}"
+    return model, describe_novelty(model)
+
+
+def describe_novelty(model: Model) -> str:
+    """Returns what the model's novelty compares; empty without novelty."""
+    return model.novelty.summary if model.novelty else ""
+
+
 def renew_novelty(model: Model, examples: Examples, seed: int) -> Model:
     """Returns the model with p-values from other images; they need no labels.
 
