@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +82,30 @@ def compute_answers(
     seed: int,
     draws: int = 32,
     batch: int = 64,
-    targets: bool = True,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Answers]:
-    """Computes each head's answers over `draws` draws of a seed; without `targets` leaves out the likelihood.
+    """Computes each head's answers over `draws` draws of a seed.
 
     on_images: is called with the number of images of each batch.
     """
+    parts: dict[str, list[Answers]] = {head.name: [] for head in model.heads}
+    for answers in iterate_answers(model, examples, seed=seed, draws=draws, batch=batch, on_images=on_images):
+        for head, values in answers.items():
+            parts[head].append(values)
+    return {head: _join_answers(values) for head, values in parts.items()}
+
+
+def iterate_answers(
+    model: Model,
+    examples: Examples,
+    *,
+    seed: int,
+    draws: int = 32,
+    batch: int = 64,
+    targets: bool = True,
+    on_images: Callable[[int], None] = lambda count: None,
+) -> Iterator[dict[str, Answers]]:
+    """Yields each head's answers batch by batch; without `targets` leaves out likelihoods and samples."""
     samples_per_draw = max(1, _SAMPLES // draws)
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -102,24 +119,34 @@ def compute_answers(
             values = {name: quantities[name] for name in QUANTITIES}
             if targets:
                 values["nll"] = _nll(head, calibrated, part["targets"][head.name])
-            if head.needs_samples and not head.per_position:
-                values["samples"] = _sample(head, calibrated, samples_per_draw, tf.stack([seed + SEED_OFFSET, index]))
+                if head.needs_samples and not head.per_position:
+                    random = tf.stack([seed + SEED_OFFSET, index])
+                    values["samples"] = _sample(head, calibrated, samples_per_draw, random)
             answers[head.name] = values
         return answers
 
-    parts: dict[str, dict[str, list[np.ndarray]]] = {head.name: {} for head in model.heads}
-    for index, part in enumerate(data.evaluation_batches(examples, batch)):
-        for name, values in answer(part, tf.constant(index)).items():
-            for quantity, value in values.items():
-                parts[name].setdefault(quantity, []).append(value.numpy())
-        on_images(len(part["images"]))
-    answers = {}
     known = Answers.uncertainties if model.weights else ("total",)
-    for name, lists in parts.items():
-        arrays = {quantity: np.concatenate(values) for quantity, values in lists.items()}
-        arrays.setdefault("nll", np.full(len(examples), np.nan))
-        answers[name] = Answers(**arrays, uncertainties=known)
-    return answers
+    for index, part in enumerate(data.evaluation_batches(examples, batch)):
+        count = len(part["images"])
+        yield {
+            head: Answers(
+                **{"nll": np.full(count, np.nan)} | {name: value.numpy() for name, value in values.items()},
+                uncertainties=known,
+            )
+            for head, values in answer(part, tf.constant(index)).items()
+        }
+        on_images(count)
+
+
+def _join_answers(parts: Sequence[Answers]) -> Answers:
+    """Joins the answers of batches, in their order."""
+
+    def join(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    samples = None if parts[0].samples is None else join("samples")
+    arrays = {name: join(name) for name in (*QUANTITIES, "nll")}
+    return Answers(**arrays, samples=samples, uncertainties=parts[0].uncertainties)
 
 
 def _nll(head: AnyHead, draws: list[tf.Tensor], target: tf.Tensor) -> tf.Tensor:

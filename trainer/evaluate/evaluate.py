@@ -15,7 +15,13 @@ from probrt.trainer import store
 from probrt.trainer.data import Examples
 from probrt.trainer.evaluate.answers import Answers, compute_answers, compute_novelty
 from probrt.trainer.evaluate.measures import BIASED, Measures, measure_head, risk_curve
-from probrt.trainer.evaluate.outliers import choose_level, list_measures, score_strangers, share_unknown
+from probrt.trainer.evaluate.outliers import (
+    choose_level,
+    compute_measures,
+    list_measures,
+    score_strangers,
+    share_unknown,
+)
 from probrt.trainer.evaluate.report import Coverage, HeadReport, Interval, Mistake, Report
 from probrt.trainer.evaluate.scores import bootstrap
 from probrt.trainer.evaluate.source import read_images, read_scored_split
@@ -78,8 +84,7 @@ def evaluate_model(
     strangers = []
     for name, images in outer_images.items():
         outer_novelty = compute_novelty(model, images)
-        outside = compute_answers(model, images, seed=_SEED, draws=draws, targets=False, on_images=count_images)
-        outer = list_measures(outside, outer_novelty)
+        outer = compute_measures(model, images, outer_novelty, seed=_SEED, draws=draws, on_images=count_images)
         strangers.append(score_strangers(name, inside, outer, outer_novelty, level, seed=_SEED, resamples=resamples))
     calibration = {record.head: record for record in model.calibration}
     reports = []

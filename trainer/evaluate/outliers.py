@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from probrt.runtime.calibration.unknown import usual_level
-from probrt.trainer.evaluate.answers import Answers, NoveltyValues
+from probrt.trainer.data import Examples
+from probrt.trainer.evaluate.answers import Answers, NoveltyValues, iterate_answers
 from probrt.trainer.evaluate.measures import mean_per_example
 from probrt.trainer.evaluate.report import Separation, Strangers
 from probrt.trainer.evaluate.scores import Score, bootstrap, false_positive_rate
+from probrt.trainer.model import Model
 from probrt.trainer.novelty.score import Novelty
 
 _BINS = 30
@@ -25,6 +27,24 @@ def list_measures(answers: Mapping[str, Answers], novelty: NoveltyValues | None)
         for quantity in values.uncertainties:
             measures[f"{head}.{quantity}"] = mean_per_example(getattr(values, quantity))
     return measures
+
+
+def compute_measures(
+    model: Model,
+    images: Examples,
+    novelty: NoveltyValues | None,
+    *,
+    seed: int,
+    draws: int,
+    on_images: Callable[[int], None],
+) -> Measures:
+    """Computes the measures of images without targets; holds the answers, which may be maps, of one batch at a time."""
+    batches = [
+        list_measures(answers, None)
+        for answers in iterate_answers(model, images, seed=seed, draws=draws, targets=False, on_images=on_images)
+    ]
+    uncertainties = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return list_measures({}, novelty) | uncertainties
 
 
 def score_strangers(

@@ -17,6 +17,7 @@ from probrt.trainer import data
 from probrt.trainer.config.config import Config
 from probrt.trainer.config.settings import DataSettings
 from probrt.trainer.data import Examples
+from probrt.trainer.data.examples import allocate
 from probrt.trainer.extensions import convert_record
 from probrt.trainer.heads import AnyHead
 from probrt.trainer.store import StoredModel
@@ -84,16 +85,26 @@ def read_scored_split(
 def read_images(folder: Path, input: Input) -> tuple[Examples, list[str]]:
     """Reads all images below a folder that the model can take; also returns the files that it cannot, with reasons.
 
-    Raises DataError if there is no such image, or if they have several sizes.
+    More than 4 GiB of them lie in a temporary file. Raises DataError if there is no such image, or if they have several
+    sizes.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(tuple(SUFFIXES)))
-    images, skipped = {}, []
+    names: list[str] = []
+    skipped: list[str] = []
+    images = np.empty(0)
     for path in paths:
+        name = str(path.relative_to(folder))
         try:
-            images[str(path.relative_to(folder))] = read_image(path, input)
+            image = read_image(path, input)
         except ImageError as error:
-            skipped.append(f"{path.relative_to(folder)} ({error})")
-    shapes = {image.shape for image in images.values()}
-    if len(shapes) != 1:
-        raise DataError(f"{folder}: {'images of several sizes' if shapes else 'no image that the model can take'}")
-    return Examples(tuple(images), np.stack(list(images.values())), {}), skipped
+            skipped.append(f"{name} ({error})")
+            continue
+        if not names:
+            images = allocate([len(paths), *image.shape], np.dtype(np.float32))
+        if image.shape != images.shape[1:]:
+            raise DataError(f"{folder}: images of several sizes")
+        images[len(names)] = image
+        names.append(name)
+    if not names:
+        raise DataError(f"{folder}: no image that the model can take")
+    return Examples(tuple(names), images[: len(names)], {}), skipped
