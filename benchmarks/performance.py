@@ -15,6 +15,7 @@ TFP's reparameterization layers with all draws in one function.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -155,11 +156,11 @@ def compare_start(rounds: int) -> Iterator[Row]:
         Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(picture)
         words = ["predict", "--bundle", DEMO_BUNDLE, "--samples", "32", picture]
         measured: dict[str, list[tuple[float, float]]] = {"auto": [], "litert": [], "tensorflow": []}
-        for _ in range(rounds):
+        for _ in range(1 + rounds):
             for engine, values in measured.items():
                 out = Path(folder) / "rows.jsonl"
                 values.append(run_and_watch([*map(str, words), "--engine", engine, "--out", str(out), "--overwrite"]))
-    medians = {engine: np.median(np.array(values), axis=0) for engine, values in measured.items()}
+    medians = {engine: np.median(np.array(values[1:]), axis=0) for engine, values in measured.items()}
     for place, (what, aim) in enumerate(
         (("start of `predict` to the row of one image", "1/20"), ("its memory", "1/12"))
     ):
@@ -181,7 +182,11 @@ print(status, time.perf_counter() - start, usage.ru_maxrss / 1024)
 def run_and_watch(words: list[str]) -> tuple[float, float]:
     """Runs a command of probrt; returns its seconds and its peak resident memory in MB."""
     program = str(Path(sys.executable).parent / "probrt")
-    done = subprocess.run([sys.executable, "-c", WATCH, program, *words], capture_output=True, text=True, check=True)
+    # Installed packages have their bytecode; that of this tree is written by the first run.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, program, *words], env=environment, capture_output=True, text=True, check=True
+    )
     status, seconds, memory = map(float, done.stdout.split())
     if status:
         raise SystemExit(f"probrt {' '.join(words)} failed")
@@ -206,17 +211,26 @@ def compare_pipeline(bundle: Path, small: int, large: int) -> Iterator[Row]:
 
 
 def time_export(folder: Path) -> Iterator[Row]:
-    """Times the export of the demo's model: every variant, format and precision."""
+    """Times the export of the demo's model: every variant and format, in float32 and float16, and in every precision.
+
+    The gate may refuse int8 files of this model, once all files are written and checked.
+    """
     from probrt.exporter.formats import PRECISIONS
 
-    name = "export of the demo, all variants, formats and precisions"
-    if not DEMO_MODEL.exists():
-        yield Row(name, NO_DEMO, "60 s")
-        return
-    start = time.perf_counter()
-    precisions = ",".join(precision.name for precision in PRECISIONS)
-    run_probrt("export", DEMO_MODEL, "--artifacts", folder / "demo", "--precisions", precisions)
-    yield Row(name, f"{time.perf_counter() - start:.0f} s", "60 s")
+    for which, precisions in {
+        "float32 and float16": "float32,float16",
+        "every precision": ",".join(precision.name for precision in PRECISIONS),
+    }.items():
+        name = f"export of the demo, all variants and formats, in {which}"
+        if not DEMO_MODEL.exists():
+            yield Row(name, NO_DEMO, "60 s")
+            continue
+        start = time.perf_counter()
+        artifacts = folder / precisions
+        run_probrt("export", DEMO_MODEL, "--artifacts", artifacts, "--precisions", precisions, codes=(0, 3))
+        seconds = f"{time.perf_counter() - start:.0f} s"
+        refused = "" if list(artifacts.rglob("probrt.json")) else ", which ends with the gate's refusal of an int8 file"
+        yield Row(name, seconds + refused, "60 s")
 
 
 def write_table(rows: list[Row], page: Path = PAGE) -> None:

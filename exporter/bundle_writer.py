@@ -49,7 +49,7 @@ class GraphPart:
     """One graph of a variant: the whole of it, or one chunk of the bank.
 
     make: traces it. chunk: its position among the chunks. draws: the first position of the bank, and how many.
-    compute_draws: computes the weights of these draws; None for a graph that no other chunk has.
+    compute_draws: computes the weights of these draws; None where no other chunk has the same graph.
     """
 
     make: Callable[[], graphs.GraphFunction]
@@ -99,7 +99,7 @@ class BundleWriter:
                         continue
                     (self.folder / name).write_bytes(content)
                     records.append(self._record(name, graph.format, variant, graph.precision.name, part.draws))
-                if part.chunk == 1:
+                if part.chunk == 0 and part.compute_draws:
                     template = files.make_template(self.model.input)
         return records
 
@@ -116,8 +116,8 @@ class BundleWriter:
             for chunk, first in enumerate(range(0, len(posterior.order), posterior.chunk)):
                 indices = posterior.order[first : first + posterior.chunk]
                 make = functools.partial(graphs.make_draws_function, self.model, posterior.seed, indices, first == 0)
-                # The first chunk has the novelty too; a member of an ensemble has constants of its own.
-                shared = first > 0 and len(self.model.members) == 1
+                # A member of an ensemble has constants of its own.
+                shared = len(self.model.members) == 1 and len(posterior.order) > posterior.chunk
                 compute = functools.partial(graphs.compute_draws, self.model, posterior.seed, indices)
                 yield GraphPart(make, chunk, (first, len(indices)), compute if shared else None)
 

@@ -13,6 +13,8 @@ from probrt.exporter.constants import freeze_variables
 from probrt.exporter.converted_file import (
     read_onnx_graph,
     read_tflite_graph,
+    remove_onnx_outputs,
+    remove_tflite_outputs,
     replace_onnx_constants,
     replace_tflite_constants,
 )
@@ -20,7 +22,7 @@ from probrt.exporter.drawn_constants import Draws, Floats, Rules, find_rules
 from probrt.exporter.graphs import GraphFunction
 from probrt.exporter.onnx_convert import convert_to_onnx
 from probrt.exporter.tflite_convert import convert_to_tflite
-from probrt.runtime.bundle.manifest import Input
+from probrt.runtime.bundle.manifest import NOVELTY, Input
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class ChunkTemplate:
 class GraphFiles:
     """One graph, traced and converted when a file of it is asked for.
 
-    make: traces it. compute_draws: computes the weights of a chunk that has the same graph as others; None for any
-    other graph. template: of an earlier one of these chunks.
+    make: traces it. compute_draws: computes the weights of a chunk that has the graph of others; None for any other
+    graph. template: of an earlier chunk.
     """
 
     make: Callable[[], GraphFunction]
@@ -71,15 +73,22 @@ class GraphFiles:
         return self._tflite_model
 
     def make_template(self, input: Input) -> ChunkTemplate:
-        """Returns a template of what was converted. input: of the model; its range gives the scale of the images."""
+        """Returns a template of what was converted, without the novelty, which only the first chunk has.
+
+        input: of the model; its range gives the scale of the images.
+        """
         low, high = input.range or (0.0, 1.0)
         find = functools.partial(find_rules, draws=self._draws, factor=1.0 / (high - low))
-        onnx, tflite = self._onnx_model, self._tflite_model
+        onnx, tflite = copy.deepcopy(self._onnx_model), self._tflite_model
+        if onnx is not None:
+            remove_onnx_outputs(onnx, f"{NOVELTY}.")
+        if tflite is not None:
+            tflite = remove_tflite_outputs(tflite, f"{NOVELTY}.")
         return ChunkTemplate(
             onnx_model=onnx,
-            onnx_rules=find(read_onnx_graph(onnx)) if onnx is not None and self._draws else None,
+            onnx_rules=None if onnx is None else find(read_onnx_graph(onnx)),
             tflite_model=tflite or b"",
-            tflite_rules=find(read_tflite_graph(tflite)) if tflite is not None and self._draws else None,
+            tflite_rules=None if tflite is None else find(read_tflite_graph(tflite)),
         )
 
     def _make_constants(self, rules: Rules) -> Mapping[Hashable, Floats]:

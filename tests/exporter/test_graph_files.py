@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,13 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from cases import BY_NAME, CASES, sides_of
+from exported_cases import make_examples
 
 from probrt.exporter import graphs
+from probrt.exporter.converted_file import read_tflite_graph
 from probrt.exporter.drawn_constants import FileGraph, Floats, Operation, find_rules
 from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
+from probrt.trainer.calibration.novelty import add_novelty
 from probrt.trainer.model import Model
 
 CHUNK = 4
@@ -25,8 +29,9 @@ USUAL = ("digits", "layers1d")
 
 
 def make_files(model: Model, chunk: int, template: ChunkTemplate) -> GraphFiles:
+    """The first chunk has the novelty too."""
     indices = range(CHUNK * chunk, CHUNK * chunk + CHUNK)
-    make = functools.partial(graphs.make_draws_function, model, 3, indices, with_novelty=False)
+    make = functools.partial(graphs.make_draws_function, model, 3, indices, with_novelty=chunk == 0)
     return GraphFiles(make, functools.partial(graphs.compute_draws, model, 3, indices), template)
 
 
@@ -42,10 +47,16 @@ def run_tflite(content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
     return answer
 
 
+def count_operations(files: GraphFiles) -> tuple[Counter[str], int]:
+    """Returns the operations of the ONNX model by name, and how many the TFLite model has."""
+    operations = Counter(node.op_type for node in files.copy_onnx("chunk.onnx").graph.node)
+    return operations, len(read_tflite_graph(files.convert_to_tflite("chunk.tflite")).operations)
+
+
 def make_template(model: Model) -> ChunkTemplate:
-    files = make_files(model, 1, ChunkTemplate())
-    files.copy_onnx("draws-01.onnx")
-    files.convert_to_tflite("draws-01.tflite")
+    files = make_files(model, 0, ChunkTemplate())
+    files.copy_onnx("draws-00.onnx")
+    files.convert_to_tflite("draws-00.tflite")
     return files.make_template(model.input)
 
 
@@ -54,18 +65,20 @@ def make_template(model: Model) -> ChunkTemplate:
     "name", [pytest.param(case.name, marks=[] if case.name in USUAL else [pytest.mark.stress]) for case in CASES]
 )
 def test_another_chunk_is_what_its_own_conversion_gives(name: str, measured: Callable[[str, str], None]) -> None:
-    """The files give the same bits; only tensors may have other names."""
-    model = BY_NAME[name].model().without_auxiliary()
+    """The files give the same bits by the same operations; only tensors may have other names."""
+    built = BY_NAME[name].model()
+    model = add_novelty(built, make_examples(built, 0), make_examples(built, 1), seed=0).without_auxiliary()
     if not model.weights:
         pytest.skip("no random weights")
     template = make_template(model)
     assert (template.onnx_rules is None) == (name in SEPARATE)
     assert (template.tflite_rules is None) == (name in SEPARATE)
-    made, separate = make_files(model, 2, template), make_files(model, 2, ChunkTemplate())
+    made, separate = make_files(model, 1, template), make_files(model, 1, ChunkTemplate())
     low, high = model.input.range or (-1.0, 1.0)
     images = np.random.default_rng(0).uniform(low, high, (3, *sides_of(model.input))).astype(np.float32)
     by_onnx = [run_onnx(files.copy_onnx("chunk.onnx"), images) for files in (made, separate)]
     by_tflite = [run_tflite(files.convert_to_tflite("chunk.tflite"), images) for files in (made, separate)]
+    assert count_operations(made) == count_operations(separate)
     for answer, expected in (by_onnx, by_tflite):
         assert sorted(answer) == sorted(expected)
         for output, values in expected.items():
