@@ -14,24 +14,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter.bank_errors import compute_independent_error, summarize_draws, summarize_pool
+from probrt.exporter.bank_errors import summarize_draws
 from probrt.exporter.bank_features import describe_draws
 from probrt.exporter.bank_images import count_images, make_bank_images
+from probrt.exporter.bank_trial import Trial, make_trial
 from probrt.exporter.draw_pool import Pool, compile_draws, count_within, size_of_pool
 from probrt.exporter.effective import Yardstick, make_yardstick
 from probrt.exporter.exportable import Exportable
-from probrt.runtime.bundle.manifest import BankError, HeadRecord, Selection
+from probrt.runtime.bundle.manifest import HeadRecord, Selection
 
 SECONDS = 12.0
 # A pool that is not this many times larger than the bank leaves nothing to choose.
 _MIN_POOL_RATIO = 4
-# How many groups of independent draws the order is compared with.
-_GROUPS = 32
 # How many draws tell on which images draws differ, and from how many random starts each chunk is sought.
 _TRIAL_DRAWS = 16
 _STARTS = 10
@@ -43,12 +42,13 @@ Floats = npt.NDArray[np.float64]
 class Bank:
     """The order of a bank's draws.
 
-    selection: how it compares with plain order. yardstick: measures what draws are worth. Both are None if there was
-    nothing to choose from.
+    selection: how it compares with independent draws. trial: compares other draws with them. yardstick: measures what
+    draws are worth. All are None if there was nothing to choose from.
     """
 
     order: list[int]
     selection: Selection | None
+    trial: Trial | None = None
     yardstick: Yardstick | None = None
 
 
@@ -89,11 +89,13 @@ def choose_bank(
     *chosen_on, kept, kept_shifted, measured, measured_shifted = slices
     products = inner_products([block for rows in chosen_on for block in describe_draws(heads, pool, rows)])
     order = order_draws(products, draws, chunk)
-    errors = _measure_errors(heads, pool, {"training": kept, "shifted": kept_shifted}, order, chunk)
-    better = _is_better(errors, chunk)
+    trial = make_trial(heads, pool, pool_images, (kept, kept_shifted), draws, chunk)
+    rows = slice(kept.start, kept_shifted.stop)
+    errors = trial.measure({name: (mean[order, rows], other[order, rows]) for name, (mean, other) in pool.items()})
+    better = trial.is_better_than_independent(errors)
     sides = {head.name: len(model.positions(head)) for head in model.heads}
     yardstick = make_yardstick(heads, sides, pool, pool_images, (measured, measured_shifted))
-    return Bank(order if better else plain, Selection(pool=size, kept=better, errors=errors), yardstick)
+    return Bank(order if better else plain, Selection(pool=size, kept=better, errors=errors), trial, yardstick)
 
 
 def inner_products(blocks: Sequence[Floats]) -> Floats:
@@ -155,40 +157,3 @@ def _sum_spreads(heads: Sequence[HeadRecord], pools: Sequence[Pool]) -> Floats:
         spread = np.concatenate([values.reshape(len(values), -1).mean(1) for _, values in summaries])
         total = total + spread / max(float(spread.mean()), 1e-30)
     return np.asarray(total)
-
-
-def _measure_errors(
-    heads: Sequence[HeadRecord],
-    pool: Pool,
-    sets: dict[Literal["training", "shifted"], slice],
-    order: Sequence[int],
-    chunk: int,
-) -> list[BankError]:
-    """Compares the first chunks of an order, and as many independent draws, with the pool on each set of images."""
-    errors = []
-    summaries = {name: summarize_pool(heads, pool, images) for name, images in sets.items()}
-    for draws in range(chunk, len(order) + 1, chunk):
-        for name, images in sets.items():
-            summary = summaries[name]
-            mean, spread = summary.compute_error(summarize_draws(heads, pool, images, order[:draws]))
-            independent_mean, independent_spread = compute_independent_error(
-                heads, pool, images, draws, _GROUPS, summary
-            )
-            errors.append(
-                BankError(
-                    draws=draws,
-                    images=name,
-                    mean=mean,
-                    spread=spread,
-                    independent_mean=independent_mean,
-                    independent_spread=independent_spread,
-                )
-            )
-    return errors
-
-
-def _is_better(errors: Sequence[BankError], chunk: int) -> bool:
-    """Whether an order beats independent draws in its first chunk on every set of images, and in the sum over all."""
-    gains = [error.independent_mean + error.independent_spread - error.mean - error.spread for error in errors]
-    first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == chunk]
-    return all(gain > 0 for gain in first_chunk) and sum(gains) > 0

@@ -51,7 +51,7 @@ def make_bank_images(
     """
     count = count_images(images)
     candidates = images[0::3][: _CANDIDATES * count]
-    kept_on, measured_on = images[1::3][: max(2, count // 2)], images[2::3][:count]
+    kept_on, measured_on = (images[rows] for rows in _reserve(len(images), count))
 
     def clip(values: Images) -> Images:
         return np.clip(values, low, high).astype(np.float32)
@@ -64,6 +64,18 @@ def make_bank_images(
         (clip(kept_on), clip(_blur(kept_on))),
         (clip(measured_on), clip(_mirror(measured_on))),
     )
+
+
+def list_free_images(images: Images) -> Images:
+    """Returns the images that are neither kept on nor measured on; some of them were chosen on."""
+    reserved = np.concatenate(_reserve(len(images), count_images(images)))
+    return np.delete(images, reserved, axis=0)
+
+
+def _reserve(images: int, count: int) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+    """Returns which images the order is kept on, and which it is measured on."""
+    places = np.arange(images)
+    return places[1::3][: max(2, count // 2)], places[2::3][:count]
 
 
 def _keep(images: Images) -> Images:

@@ -37,6 +37,13 @@ def export(
     select: Annotated[
         bool, typer.Option(help="Choose the bank's draws so that few stand for many; otherwise take 0, 1, 2, ...")
     ] = True,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            help="Move the noise of the final layers in the chosen draws, so that 8 of them stand for more; otherwise "
+            "leave it as generated."
+        ),
+    ] = True,
     layout: Annotated[
         str,
         typer.Option(
@@ -97,6 +104,7 @@ def export(
         precisions=parse_names(precisions, tuple(BY_PRECISION), "--precisions"),
         variants=parse_names(variants, VARIANTS, "--variants"),
         select=select,
+        tune=tune,
         auxiliary=auxiliary,
         key=sign,
         members=tuple(models[1:]),

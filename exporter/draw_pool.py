@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probrt.exporter.exportable import Exportable
-from probrt.trainer.variational.handlers import DrawHandler, use_handler
+from probrt.trainer.variational.handlers import use_handler
 
 POOL = 1024
 # How many entries of a map count.
@@ -39,7 +39,7 @@ def compile_draws(model: Exportable, images: npt.NDArray[np.float32], seed: int)
 
     @tf.function(autograph=False, input_signature=[specs, tf.TensorSpec([], tf.int32)])
     def evaluate(features: Any, index: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        with use_handler(DrawHandler(seed, index)):
+        with use_handler(model.draw_handler(tf.constant(seed), index)):
             moments = model.moments_from(features)
         return {
             head.name: tuple(thin_positions(values, len(model.positions(head))) for values in moments[head.name][:2])

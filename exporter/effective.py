@@ -2,9 +2,9 @@
 
 The squared error of n independent draws is a / n + b / n², of the mean (b = 0) and of the spread, whose estimate over n
 draws is also too small by a part 1 / n. Both numbers come from groups of the pool's draws. The pool itself is off the
-truth by the error of its size, which is added to every error that is measured against it. So draws can be worth no
-more than the pool. What counts is the worst of four: mean and spread, on images like the training images and on
-shifted ones, none of which the bank was chosen on.
+truth by the error of its size. That is added to the error of draws that were chosen to be near the pool's average; the
+error of draws tuned to others has it already. So draws can be worth no more than the pool. What counts is the worst of
+four: mean and spread, on images like the training images and on shifted ones, none of which the bank was made on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from probrt.exporter.bank_errors import (
     summarize_draws,
     summarize_pool,
 )
-from probrt.exporter.draw_pool import Pool, size_of_pool, thin_positions
+from probrt.exporter.draw_pool import Pool, compile_draws, size_of_pool, thin_positions
+from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import EffectiveDraws, FileRecord, HeadRecord, PosteriorRecord, RunPrecision
 from probrt.runtime.engines import BUILT_IN, Engine
@@ -83,13 +84,26 @@ class Yardstick:
         answers = [summarize_draws(self.heads, self.pool, images, list(order)) for images in self.slices]
         return self.compare("float32", len(order), answers)
 
-    def compare(self, precision: RunPrecision, draws: int, answers: Sequence[dict[str, Summary]]) -> EffectiveDraws:
-        """Returns what draws are worth whose answers on both sets of images are given."""
+    def measure_draws(self, answers: Pool, draws: int, tuned: bool = False) -> EffectiveDraws:
+        """Returns what the first draws are worth in float32; answers: of draws on `images`, thinned."""
+        count = len(self.images) // 2
+        halves = slice(0, count), slice(count, None)
+        summaries = [summarize_draws(self.heads, answers, rows, range(draws)) for rows in halves]
+        return self.compare("float32", draws, summaries, tuned)
+
+    def compare(
+        self, precision: RunPrecision, draws: int, answers: Sequence[dict[str, Summary]], tuned: bool = False
+    ) -> EffectiveDraws:
+        """Returns what draws are worth whose answers on both sets of images are given.
+
+        tuned: whether all of them are; then the pool did not make them.
+        """
         size = size_of_pool(self.pool)
         errors, counts = [], []
         for summary, laws, answer in zip(self.summaries, self.laws, answers, strict=True):
             errors.append(summary.compute_error(answer))
-            counts += [law.count(error**2 + law.square(size)) for law, error in zip(laws, errors[-1], strict=True)]
+            for law, error in zip(laws, errors[-1], strict=True):
+                counts.append(law.count(error**2 + (0.0 if tuned else law.square(size))))
         (mean, spread), (shifted_mean, shifted_spread) = errors
         return EffectiveDraws(
             precision=precision,
@@ -137,10 +151,14 @@ def make_yardstick(
     return Yardstick(heads, sides, pool, measured, slices, (summaries[0], summaries[1]), tuple(laws))  # type: ignore[arg-type]
 
 
-def measure_effective_draws(yardstick: Yardstick, bundle: Bundle, posterior: PosteriorRecord) -> list[EffectiveDraws]:
+def measure_effective_draws(
+    model: Exportable, yardstick: Yardstick, bundle: Bundle, posterior: PosteriorRecord
+) -> list[EffectiveDraws]:
     """Returns what each number of chunks of the bank is worth, in every precision that this machine can run."""
     ends = range(posterior.chunk, len(posterior.order) + 1, posterior.chunk)
-    records = [yardstick.measure_order(posterior.order[:draws]) for draws in ends]
+    draws = compile_draws(model, yardstick.images[:1], posterior.seed)(yardstick.images, posterior.order)
+    tuned = len(model.tuned.indices) if model.tuned else 0
+    records = [yardstick.measure_draws(draws, count, count <= tuned) for count in ends]
     for precision, engine, files in _list_runs(bundle):
         combiners = [combine_chunks(head) for head in yardstick.heads]
         for file in files:
@@ -148,7 +166,8 @@ def measure_effective_draws(yardstick: Yardstick, bundle: Bundle, posterior: Pos
             for combiner in combiners:
                 combiner.add(outputs, file.draws[1] if file.draws else 0)
             answers = {combiner.head.name: _take_summary(combiner.combine()) for combiner in combiners}
-            records.append(yardstick.compare(precision, combiners[0].draws, yardstick.split(answers)))
+            count = combiners[0].draws
+            records.append(yardstick.compare(precision, count, yardstick.split(answers), count <= tuned))
     return records
 
 

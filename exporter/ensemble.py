@@ -65,6 +65,10 @@ class Ensemble:
         return self.members[0].novelty
 
     @property
+    def tuned(self) -> None:
+        """None: the draws of an ensemble are as generated."""
+
+    @property
     def max_draws(self) -> int | None:
         """One draw per member without random weights; else no bound (None)."""
         return None if self.weights else len(self.members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probrt.exporter.bank import Bank, choose_bank
+from probrt.exporter.bank_tuning import tune_bank
 from probrt.exporter.bundle_writer import BundleWriter
 from probrt.exporter.effective import measure_effective_draws
 from probrt.exporter.exportable import Exportable
@@ -35,6 +37,7 @@ from probrt.runtime.bundle.manifest import (
     ModelRecord,
     PosteriorRecord,
     Provenance,
+    Tuning,
 )
 from probrt.runtime.bundle.manifest_file import encode
 from probrt.runtime.bundle.publish import next_version, stage_version
@@ -82,7 +85,8 @@ def export(
     if plan.chooses_bank:
         steps.begin(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write", "bank")
     bank = _choose_bank(plan, images)
-    posterior = make_posterior_record(plan.model, bank, plan.request.seed, plan.draws)
+    plan, tuning = _tune_bank(plan, bank, images, steps)
+    posterior = make_posterior_record(plan.model, bank, plan.request.seed, plan.draws, tuning)
     with stage_version(home, request.version) as stage:
         expected_version = request.version or next_version(home)
         manifest = _write_files(plan, expected_version, posterior, images, stage.folder, steps)
@@ -97,7 +101,7 @@ def export(
         if faults:
             raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
         if bank.yardstick is not None and posterior is not None:
-            effective = measure_effective_draws(bank.yardstick, Bundle.open(stage.folder), posterior)
+            effective = measure_effective_draws(plan.model, bank.yardstick, Bundle.open(stage.folder), posterior)
             posterior = msgspec.structs.replace(posterior, effective=effective)
         records = [record for difference in differences for record in (*difference.outputs, *difference.task)]
         stored = _write_answers(stage.folder, images.shape[1:], grids, differences)
@@ -121,7 +125,12 @@ def _plan_steps(plan: ExportPlan, on_step: Callable[[str, float], None]) -> Step
     """Returns the steps of an export, none of them begun."""
     chunk = plan.model.max_draws or CHUNK
     total = estimate_cost(
-        plan.graphs, plan.draws, chunk, saved_model="savedmodel" in plan.formats, bank=plan.chooses_bank
+        plan.graphs,
+        plan.draws,
+        chunk,
+        saved_model="savedmodel" in plan.formats,
+        bank=plan.chooses_bank,
+        tuning=plan.tunes_bank,
     )
     return Steps(total, on_step)
 
@@ -131,6 +140,20 @@ def _choose_bank(plan: ExportPlan, images: npt.NDArray[Any]) -> Bank:
     if not plan.chooses_bank:
         return Bank(list(range(plan.draws)), None)
     return choose_bank(plan.model, make_head_records(plan.model), images, plan.request.seed, plan.draws, CHUNK)
+
+
+def _tune_bank(
+    plan: ExportPlan, bank: Bank, images: npt.NDArray[Any], steps: Steps
+) -> tuple[ExportPlan, Tuning | None]:
+    """Tunes the bank's first draws; returns the plan of the model that gives them, and what the manifest says of it."""
+    if not plan.tunes_bank:
+        return plan, None
+    steps.begin("tuning the first draws of the bank", "tuning")
+    tuned = tune_bank(plan.model, make_head_records(plan.model), images, bank, plan.request.seed, CHUNK)
+    if tuned.draws is None:
+        return plan, tuned.record
+    model = dataclasses.replace(plan.model, tuned=tuned.draws)  # type: ignore[type-var]  # no ensemble has tuned draws
+    return dataclasses.replace(plan, model=model), tuned.record
 
 
 def _write_files(

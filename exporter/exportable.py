@@ -13,6 +13,7 @@ from probrt.trainer.model import Model
 from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.variational.handlers import Handler
 from probrt.trainer.variational.random_weight import RandomWeight
+from probrt.trainer.variational.tuned_draws import TunedDraws
 
 
 class Exportable(Protocol):
@@ -45,6 +46,10 @@ class Exportable(Protocol):
     @property
     def novelty(self) -> Novelty | None:
         """How the novelty of an image is computed; None if it is not."""
+
+    @property
+    def tuned(self) -> TunedDraws | None:
+        """The draws whose noise this export has moved; None if it is all as generated."""
 
     @property
     def max_draws(self) -> int | None:

@@ -32,6 +32,7 @@ class ExportRequest:
     seed: the bundle's own. version: None is the next.
     formats: None is all of them, unless that comes to more than a gigabyte.
     select: whether to choose the bank's draws; otherwise they are 0, 1, 2, …
+    tune: whether to tune those that were chosen.
     auxiliary: whether to keep the auxiliary heads.
     key: the private key to sign the bundle with.
     members: directories of further models that make an ensemble with the first.
@@ -46,6 +47,7 @@ class ExportRequest:
     precisions: tuple[Precision, ...] = ("float32",)
     variants: tuple[Variant, ...] = VARIANTS
     select: bool = True
+    tune: bool = True
     auxiliary: bool = False
     key: Path | None = None
     members: tuple[Path, ...] = ()
@@ -73,6 +75,11 @@ class ExportPlan:
         """Whether the draws of the bank are chosen; otherwise they are in plain order."""
         has_bank = "savedmodel" in self.formats or "draws" in self.request.variants
         return self.request.select and has_bank and self.model.max_draws is None
+
+    @property
+    def tunes_bank(self) -> bool:
+        """Whether the draws of the bank are tuned, where they can be."""
+        return self.request.tune and self.chooses_bank
 
 
 def plan_export(folder: Path, request: ExportRequest) -> ExportPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probrt.exporter.bank import Bank
 from probrt.exporter.exportable import Exportable
-from probrt.runtime.bundle.manifest import HeadRecord, NoveltyRecord, PosteriorRecord
+from probrt.runtime.bundle.manifest import HeadRecord, NoveltyRecord, PosteriorRecord, Tuning
 from probrt.trainer.novelty.fit import METHOD
 
 CHUNK = 8
@@ -29,7 +29,9 @@ def make_novelty_record(model: Exportable) -> NoveltyRecord | None:
     )
 
 
-def make_posterior_record(model: Exportable, bank: Bank, seed: int, draws: int) -> PosteriorRecord | None:
+def make_posterior_record(
+    model: Exportable, bank: Bank, seed: int, draws: int, tuning: Tuning | None = None
+) -> PosteriorRecord | None:
     """Returns the manifest's record of the draws; None for a model with one draw only."""
     if model.max_draws == 1:
         return None
@@ -40,4 +42,5 @@ def make_posterior_record(model: Exportable, bank: Bank, seed: int, draws: int) 
         samples=draws,
         max_samples=model.max_draws or MAX_SAMPLES,
         selection=bank.selection,
+        tuning=tuning,
     )

@@ -46,7 +46,7 @@ class Reference:
     def evaluate_draws(self, images: npt.NDArray[Any], seed: int, indices: Sequence[int]) -> list[NamedArrays]:
         """Computes `mean` and `aleatoric` of every head under each draw (seed, index)."""
         features = self._shared(images)
-        return [_to_arrays(self._draw_from(features, *_to_scalars(seed, index))) for index in indices]
+        return [_to_arrays(self._draw_from(features, *self._name_draw(seed, index))) for index in indices]
 
     def combine_draws(
         self, images: npt.NDArray[Any], seed: int, indices: Sequence[int], with_novelty: bool = True
@@ -74,9 +74,16 @@ class Reference:
         self._compare("at the posterior mean", self._whole_mean(images), self._mean_from(features))
         if self.model.weights:
             for index in range(len(self.model.members)):
-                draw = _to_scalars(seed, index)
+                draw = self._name_draw(seed, index)
                 whole, shared = self._whole_draw(images, *draw), self._draw_from(features, *draw)
                 self._compare(f"in draw ({seed}, {index})", whole, shared)
+
+    def _name_draw(self, seed: int, index: int) -> tuple[tf.Tensor, tf.Tensor, dict[int, tf.Tensor]]:
+        """Returns seed and index as tensors, so that a new draw does not trace a new graph, and any moved noise."""
+        tuned = self.model.tuned
+        noise = tuned.find_noise(seed, index) if tuned else {}
+        moved = {id: tf.constant(values) for id, values in noise.items()}
+        return tf.constant(seed, tf.int32), tf.constant(index, tf.int32), moved
 
     def _compare(self, where: str, whole: NamedTensors, shared: NamedTensors) -> None:
         answers = _to_arrays(shared)
@@ -125,9 +132,11 @@ def _under_mean(
     return evaluate_mean
 
 
-def _under_draw(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any, tf.Tensor, tf.Tensor], NamedTensors]:
-    def evaluate_draw(inputs: Any, seed: tf.Tensor, index: tf.Tensor) -> NamedTensors:
-        with use_handler(DrawHandler(seed, index)):
+def _under_draw(
+    evaluate: Callable[[Any], dict[str, Moments]],
+) -> Callable[[Any, tf.Tensor, tf.Tensor, Any], NamedTensors]:
+    def evaluate_draw(inputs: Any, seed: tf.Tensor, index: tf.Tensor, noise: dict[int, tf.Tensor]) -> NamedTensors:
+        with use_handler(DrawHandler(seed, index, noise)):
             return name_moments(evaluate(inputs))
 
     return evaluate_draw
@@ -135,11 +144,6 @@ def _under_draw(evaluate: Callable[[Any], dict[str, Moments]]) -> Callable[[Any,
 
 def _compile(function: Callable[..., Any]) -> Any:
     return tf.function(function, reduce_retracing=True, autograph=False)
-
-
-def _to_scalars(seed: int, index: int) -> tuple[tf.Tensor, tf.Tensor]:
-    # As tensors, so that a new draw does not trace a new graph.
-    return tf.constant(seed, tf.int32), tf.constant(index, tf.int32)
 
 
 def _to_arrays(outputs: NamedTensors) -> NamedArrays:

@@ -17,6 +17,7 @@ def write_saved_model(model: Exportable, posterior: PosteriorRecord | None, fold
     module = tf.Module()
     # Only the variables: if the module tracked the Keras model, its own functions would be saved too.
     module.parameters = [variable.value for member in model.members for variable in member.network.variables]
+    module.tuned_noise = list(model.tuned.noise.values()) if model.tuned else []
     stored = store_draws(model, posterior.seed, posterior.order[: posterior.samples]) if posterior else None
     module.bank = stored.variables if stored else []
     signatures = make_signatures(model, posterior, stored)

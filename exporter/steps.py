@@ -9,11 +9,12 @@ from typing import Literal
 
 from probrt.exporter.formats import GraphSpec
 
-StepKind = Literal["bank", "savedmodel", "trace", "tflite", "onnx", "check", "check signature", "finish"]
+StepKind = Literal["bank", "tuning", "savedmodel", "trace", "tflite", "onnx", "check", "check signature", "finish"]
 
 # Seconds on two busy cores for small networks: only their proportions count.
 COSTS: dict[StepKind, float] = {
     "bank": 15.0,
+    "tuning": 15.0,
     "savedmodel": 10.0,
     "trace": 1.2,
     "tflite": 3.0,
@@ -44,12 +45,14 @@ class Steps:
         self.on_step(text, min(1.0, self._done / self.total))
 
 
-def estimate_cost(graphs: Iterable[GraphSpec], draws: int, chunk: int, *, saved_model: bool, bank: bool) -> float:
+def estimate_cost(
+    graphs: Iterable[GraphSpec], draws: int, chunk: int, *, saved_model: bool, bank: bool, tuning: bool
+) -> float:
     """Returns what the steps of an export cost together.
 
-    draws, chunk: of the bank. saved_model: whether one is written. bank: whether its draws are chosen.
+    draws, chunk: of the bank. saved_model: whether one is written. bank, tuning: whether its draws are chosen, tuned.
     """
-    total = COSTS["finish"] + bank * COSTS["bank"]
+    total = COSTS["finish"] + bank * COSTS["bank"] + tuning * COSTS["tuning"]
     if saved_model:
         total += COSTS["savedmodel"] + _SIGNATURES * COSTS["check signature"]
     traced = set()

@@ -20,7 +20,6 @@ from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.novelty.stages import pool_positions, stage_tensors
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
-    DrawHandler,
     Handler,
     MeanHandler,
     compute_weights,
@@ -28,6 +27,7 @@ from probrt.trainer.variational.handlers import (
     use_handler,
 )
 from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights
+from probrt.trainer.variational.tuned_draws import TunedDraws
 
 Features = list[tf.Tensor]
 Channels = dict[str, tf.Tensor]
@@ -40,6 +40,7 @@ class Model:
 
     network: Keras 3, raw images [batch, *input.shape] → {head: channels}; call it under a handler.
     novelty: how far an image lies from the training images; None if the model cannot tell.
+    tuned: draws whose noise an export has moved; None if it is all as generated.
 
     The network is cut where the first random weights come in. `shared_features` runs the first part, once for all
     draws; the methods named `…_from` run the rest, once per draw. Raises ConfigError for a head of a reserved name.
@@ -51,6 +52,7 @@ class Model:
     network: keras.Model
     calibration: tuple[Calibration, ...] = ()
     novelty: Novelty | None = None
+    tuned: TunedDraws | None = None
 
     def __post_init__(self) -> None:
         if any(head.name == NOVELTY for head in self.heads):
@@ -82,11 +84,12 @@ class Model:
 
     def constant_draw_handler(self, seed: int, index: int) -> Handler:
         """Returns a handler that holds every random weight's draw (seed, index); call it outside a trace."""
-        return ConstantHandler(compute_weights(self.network, DrawHandler(seed, index)))
+        return ConstantHandler(compute_weights(self.network, self.draw_handlers(seed, [index], 1)[0]))
 
     def draw_handlers(self, seed: tf.Tensor | int, indices: tf.Tensor | Sequence[int], count: int) -> list[Handler]:
         """Returns handlers of `count` draws (seed, indices[i]); makes the noise of all draws and weights at once."""
-        return list(make_draw_handlers(self.network, seed, tf.convert_to_tensor(indices, tf.int32), count))
+        indices = tf.convert_to_tensor(indices, tf.int32)
+        return list(make_draw_handlers(self.network, seed, indices, count, self.tuned))
 
     def draw_handler(self, seed: tf.Tensor, index: tf.Tensor) -> Handler:
         """Returns the handler of draw (seed, index), int32 scalars; use it in the function that creates it."""

@@ -145,6 +145,25 @@ class Selection(Record, frozen=True, kw_only=True):
     errors: list[BankError]
 
 
+class Tuning(Record, frozen=True, kw_only=True):
+    """How the first draws of a bank were moved, so that few stand for many.
+
+    draws: how many of the first were moved and are used; 0 if none is.
+    weights: whose noise was moved. distance: by how much, the root mean square over its values, whose own is about 1.
+    images, steps: that each chunk was tuned on, and by.
+    errors: of the tuned draws, on the images of `selection.errors`, whether they are used or not.
+    reason: why none is used; empty if some are.
+    """
+
+    draws: Natural
+    weights: list[str] = []
+    distance: Annotated[float, Meta(ge=0)] = 0.0
+    images: Natural = 0
+    steps: Natural = 0
+    errors: list[BankError] = []
+    reason: str = ""
+
+
 class EffectiveDraws(Record, frozen=True, kw_only=True):
     """What the first draws of a bank are worth, measured on images that it was not chosen on.
 
@@ -167,7 +186,8 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
     any other seed the index equals the position.
 
     order: of the bank. chunk: draws per file of the bank. samples: draws per image unless the user asks for another
-    number. max_samples: the largest number that the user may ask for. selection: null for plain order.
+    number. max_samples: the largest number that the user may ask for. selection: null for plain order. tuning: null if
+    none was tried.
     effective: what the first chunks of the bank are worth; empty where it was not measured.
     """
 
@@ -177,6 +197,7 @@ class PosteriorRecord(Record, frozen=True, kw_only=True):
     samples: Positive
     max_samples: Positive
     selection: Selection | None = None
+    tuning: Tuning | None = None
     effective: list[EffectiveDraws] = []
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights, make_noise
+from probrt.trainer.variational.tuned_draws import TunedDraws
 
 LinearOp = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -47,12 +48,18 @@ class MeanHandler(Handler):
 
 @dataclass(frozen=True)
 class DrawHandler(Handler):
-    """Sets every weight to draw (seed, index): int32 scalars or Python integers."""
+    """Sets every weight to draw (seed, index): int32 scalars or Python integers.
+
+    noise: by weight id, takes the place of what would be generated; see `tuned_draws.py`.
+    """
 
     seed: tf.Tensor | int
     index: tf.Tensor | int
+    noise: Mapping[int, tf.Tensor] = field(default_factory=dict)
 
     def value(self, weight: RandomWeight) -> tf.Tensor:
+        if weight.id in self.noise:
+            return weight.from_noise(self.noise[weight.id])
         return weight.draw(self.seed, self.index)
 
 
@@ -135,9 +142,16 @@ def apply_linear(
     return affine(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
 
 
-def make_draw_handlers(model: keras.Layer, seed: tf.Tensor | int, indices: tf.Tensor, count: int) -> list[NoiseHandler]:
-    """Returns handlers of `count` draws (seed, indices[i]); makes the noise of all draws and weights at once."""
+def make_draw_handlers(
+    model: keras.Layer, seed: tf.Tensor | int, indices: tf.Tensor, count: int, tuned: TunedDraws | None = None
+) -> list[NoiseHandler]:
+    """Returns handlers of `count` draws (seed, indices[i]); makes the noise of all draws and weights at once.
+
+    tuned: the draws whose noise is another.
+    """
     noise = make_noise(find_random_weights(model), seed, indices)
+    if tuned is not None:
+        noise = tuned.replace_noise(noise, seed, indices)
     by_draw = {id: tf.unstack(values, num=count) for id, values in noise.items()}
     return [NoiseHandler({id: values[draw] for id, values in by_draw.items()}) for draw in range(count)]
 
