@@ -59,26 +59,28 @@ class Trial:
 
     def is_better_than_independent(self, errors: Sequence[BankError]) -> bool:
         """Whether draws beat independent ones in their first chunk on every kind of images, and in the sum over all."""
-        return self._is_better([error.independent_mean + error.independent_spread for error in errors], errors)
+        gains = [error.independent_mean + error.independent_spread - error.mean - error.spread for error in errors]
+        first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == self.chunk]
+        return all(gain > 0 for gain in first_chunk) and sum(gains) > 0
 
     def is_better(self, errors: Sequence[BankError], others: Sequence[BankError]) -> bool:
-        """Whether draws from elsewhere beat as many of the pool in the same way.
+        """Whether draws from elsewhere beat as many of the pool in their first chunk, and in the sum over all.
 
         The pool is off the truth by the error of its size. The errors of draws that were matched to it lack that, those
         of others have it.
         """
-        return self._is_better([sum(self._add_error_of_pool(error)) for error in others], errors)
+        gains = [
+            sum(self._add_error_of_pool(other)) - error.mean - error.spread
+            for other, error in zip(others, errors, strict=True)
+        ]
+        first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == self.chunk]
+        return sum(first_chunk) > 0 and sum(gains) > 0
 
     def _add_error_of_pool(self, error: BankError) -> tuple[float, float]:
         """Returns the errors of mean and spread with the pool's own, whose square is that of a draw by its size."""
         part = error.draws / self.size
         mean = math.hypot(error.mean, error.independent_mean * math.sqrt(part))
         return mean, math.hypot(error.spread, error.independent_spread * math.sqrt(part))
-
-    def _is_better(self, sums: Sequence[float], errors: Sequence[BankError]) -> bool:
-        gains = [others - error.mean - error.spread for others, error in zip(sums, errors, strict=True)]
-        first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == self.chunk]
-        return all(gain > 0 for gain in first_chunk) and sum(gains) > 0
 
 
 def make_trial(

@@ -125,6 +125,8 @@ def export(
     posterior = result.bundle.manifest.posterior
     if posterior and posterior.selection:
         console.print(make_bank_table(posterior.selection))
+    if posterior and posterior.tuning:
+        console.print(f"tuned {posterior.tuning.summary}", soft_wrap=True, markup=False)
     if posterior and posterior.effective:
         console.print(make_worth_table(posterior.effective))
     console.print(make_files_table(result.bundle, result.differences))

@@ -28,6 +28,8 @@ from probrt.trainer.variational.random_weight import RandomWeight, find_random_w
 # Images per step, and per pass that computes what the final layers read.
 _BATCH, _PASS = 64, 128
 _RATE = 0.1
+# What a mean square distance from the first noise costs, beside squared errors in units of one draw's.
+_DISTANCE = 0.02
 
 Noise = dict[int, npt.NDArray[np.float32]]
 """By weight id, [draws, *noise_shape]."""
@@ -131,6 +133,7 @@ def tune_draws(layers: FinalLayers, target: Target, noise: Mapping[int, tf.Tenso
     def measure(rows: tf.Tensor) -> tf.Tensor:
         answers = layers.answer([tf.gather(part, rows) for part in features], fixed | moving)
         loss = tf.add_n([tf.reduce_mean(tf.square(_mean_square(moving[id]) - squares[id])) for id in moving])
+        loss += _DISTANCE * tf.add_n([tf.reduce_mean(tf.square(moving[id] - fixed[id])) for id in moving])
         for name, parts in answers.items():
             for part, wanted, unit in zip(parts, targets[name], target.units[name], strict=True):
                 loss += tf.reduce_mean(tf.square((part - tf.gather(wanted, rows)) / unit)) / len(targets)

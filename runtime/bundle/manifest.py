@@ -163,6 +163,13 @@ class Tuning(Record, frozen=True, kw_only=True):
     errors: list[BankError] = []
     reason: str = ""
 
+    @property
+    def summary(self) -> str:
+        """What was moved, or why nothing was, in words."""
+        if self.reason:
+            return f"no draw: {self.reason}"
+        return f"the first {self.draws} draws, by {self.distance:.2g} standard deviations, in {', '.join(self.weights)}"
+
 
 class EffectiveDraws(Record, frozen=True, kw_only=True):
     """What the first draws of a bank are worth, measured on images that it was not chosen on.

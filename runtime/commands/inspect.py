@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest, PosteriorRecord, Tuning
+from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest, PosteriorRecord
 from probrt.runtime.calibration.conformal import list_coverages
 from probrt.runtime.images.decode import format_shape
 
@@ -41,7 +41,7 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
         bank = f"bank of {len(posterior.order)} in chunks of {posterior.chunk}" if posterior.order else "no bank"
         yield f"draws    default {posterior.samples}, at most {posterior.max_samples}, seed {posterior.seed}, {bank}"
         if posterior.tuning:
-            yield f"tuned    {_describe_tuning(posterior.tuning)}"
+            yield f"tuned    {posterior.tuning.summary}"
         yield from _describe_worth(posterior)
     yield f"novelty  {_describe_novelty(manifest)}"
     for calibration in manifest.calibration:
@@ -62,14 +62,6 @@ def _describe_head(head: HeadRecord) -> str:
     unit = f" [{head.unit}]" if head.unit else ""
     labels = ", ".join(head.labels[:LABELS]) + more
     return f"{head.name}{unit}: {head.likelihood}, {positions}{UNCERTAINTIES[head.kind]}; {labels}"
-
-
-def _describe_tuning(tuning: Tuning) -> str:
-    if tuning.reason:
-        return f"no draw: {tuning.reason}"
-    return (
-        f"the first {tuning.draws} draws, by {tuning.distance:.2g} of a standard deviation: {', '.join(tuning.weights)}"
-    )
 
 
 def _describe_worth(posterior: PosteriorRecord) -> Iterator[str]:

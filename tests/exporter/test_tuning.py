@@ -100,7 +100,7 @@ def test_tuned_draws_of_a_linear_model_have_the_exact_mean_and_variance() -> Non
 
 
 def test_a_tuned_bank_beats_the_chosen_one_on_images_of_neither(model: Model) -> None:
-    """Eight tuned draws are worth twice the chosen ones, by the measure of the export and on images of its own."""
+    """Eight tuned draws are worth a third more than the chosen ones, by the measure of the export and on its images."""
     images = make_waves(240, 3)
     heads = make_head_records(model)
     ticks = count()
@@ -119,7 +119,7 @@ def test_a_tuned_bank_beats_the_chosen_one_on_images_of_neither(model: Model) ->
     for version in (model, dataclasses.replace(model, tuned=tuned.draws)):
         answers = compile_draws(version, images[:1], 5)(chosen.yardstick.images, chosen.order)
         worth.append(chosen.yardstick.measure_draws(answers, CHUNK).effective)
-    assert worth[1] > 2 * worth[0]
+    assert worth[1] > 4 / 3 * worth[0]
     # Fresh images and another pool, which no part of the export has seen.
     fresh = make_waves(60, 4)
     pool = compile_draws(model, images[:1], 99)(fresh, range(400))
