@@ -28,7 +28,7 @@ from probrt.trainer.model import Model
 from probrt.trainer.variational.tuned_draws import TunedDraws
 
 # The time for the targets, and for the chunks; the first chunk is tuned whatever it takes.
-SECONDS = 12.0
+SECONDS = 15.0
 STEPS = 300
 # The first draws of the bank that are tuned: more are good enough as they are.
 _DRAWS = 32

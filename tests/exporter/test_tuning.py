@@ -99,6 +99,16 @@ def test_tuned_draws_of_a_linear_model_have_the_exact_mean_and_variance() -> Non
     np.testing.assert_allclose(np.square(moved[weight.id]).mean(), np.square(noise[weight.id]).mean(), rtol=0.3)
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer images of the targets, fewer draws for each group of them, and fewer steps: what a small model needs."""
+    monkeypatch.setattr(bank_tuning, "_IMAGES", 512)
+    monkeypatch.setattr(bank_tuning, "_GROUP_DRAWS", 48)
+    monkeypatch.setattr(bank_tuning, "STEPS", 150)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_a_tuned_bank_beats_the_chosen_one_on_images_of_neither(model: Model) -> None:
     """Eight tuned draws are worth a third more than the chosen ones, by the measure of the export and on its images."""
     images = make_waves(240, 3)
@@ -131,6 +141,8 @@ def test_a_tuned_bank_beats_the_chosen_one_on_images_of_neither(model: Model) ->
     assert errors[1] < errors[0]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_a_tuned_bank_that_is_no_better_is_not_kept(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     images, heads, ticks = make_waves(240, 3), make_head_records(model), count()
     chosen = choose_bank(model, heads, images, 5, CHUNK, CHUNK, seconds=100, clock=lambda: next(ticks))
