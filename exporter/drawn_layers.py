@@ -18,6 +18,9 @@ import numpy.typing as npt
 # The largest step that a layer in int8 may have, in standard deviations between draws. A draw shifts many positions
 # alike, where rounding an activation does not, so that the sums of the next layer keep less of it.
 LARGEST_WEIGHT_STEP, LARGEST_ACTIVATION_STEP = 1.0, 3.0
+# Of a sum of fewer products the roundings hardly average out: in the first layer one shifts a draw for all images.
+# Such a layer computes little.
+LEAST_TERMS = 32
 # Steps of int8 between 0 and the largest weight, and between the smallest and the largest activation.
 WEIGHT_STEPS, ACTIVATION_STEPS = 127, 255
 
@@ -33,7 +36,7 @@ class GraphNode:
     kind: its operation with the attributes, and the shapes of the constants among its inputs.
     inputs: the tensors that are no constants. label: paths that tell its layer, joined by semicolons.
     weights: of a convolution or matrix product that the format has in int8: [scales, weights per scale].
-    rounded: the tensors that int8 rounds, its input and, if the format does, its output.
+    rounded: the tensors that int8 rounds, its input and, if the format does, its output. channels: their axis.
     """
 
     kind: str
@@ -42,6 +45,8 @@ class GraphNode:
     label: str
     weights: Array | None = None
     rounded: tuple[Tensor, ...] = ()
+    channels: int = -1
+    terms: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,25 @@ class DrawnLayer:
 
 @dataclass
 class Range:
-    """The smallest and the largest value of a tensor; 0 is always inside."""
+    """The smallest and the largest value of a tensor, where 0 is always inside, and the average of each channel."""
 
     low: float = 0.0
     high: float = 0.0
+    _sums: npt.NDArray[np.float64] | float = 0.0
+    _count: int = 0
 
-    def add(self, values: npt.NDArray[Any]) -> None:
-        """Extends the range by some values."""
+    def add(self, values: npt.NDArray[Any], channels: int = -1) -> None:
+        """Adds some values. channels: their axis."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._sums = self._sums + np.moveaxis(values, channels, -1).reshape(-1, values.shape[channels]).mean(
+            0, np.float64
+        )
+        self._count += 1
+
+    @property
+    def means(self) -> npt.NDArray[np.float64]:
+        """The average of each channel."""
+        return np.asarray(self._sums) / max(1, self._count)
 
     @property
     def step(self) -> float:
@@ -77,19 +93,21 @@ class Range:
 class LayerSteps:
     """How a layer's steps compare with the standard deviation between draws; None where draws do not differ.
 
-    weights, activations: step / standard deviation, both as root mean squares.
+    weights, activations: step / standard deviation, both as root mean squares. terms: how many products a sum has.
     """
 
     key: LayerKey
     name: str
     weights: float | None
     activations: float | None
+    terms: int
 
     @property
     def fits(self) -> bool:
         """Whether the layer can compute in int8."""
         weights, activations = self.weights or 0.0, self.activations or 0.0
-        return weights <= LARGEST_WEIGHT_STEP and activations <= LARGEST_ACTIVATION_STEP
+        fine = weights <= LARGEST_WEIGHT_STEP and activations <= LARGEST_ACTIVATION_STEP
+        return fine and self.terms >= LEAST_TERMS
 
 
 def find_drawn_layers(
@@ -137,7 +155,7 @@ def measure_layers(
         for layer in layers:
             for index, tensors in enumerate(_list_rounded(layer, nodes)):
                 for tensor in tensors:
-                    ranges[tensor].add(values[tensor])
+                    ranges[tensor].add(values[tensor], nodes[layer.nodes[0]].channels)
                 between = np.var(np.stack([values[tensor] for tensor in tensors]).astype(np.float64), axis=0, ddof=1)
                 squares[layer.key, index].append(float(between.mean()))
     steps = []
@@ -148,7 +166,7 @@ def measure_layers(
         ]
         weights = compare_weights([weight for place in layer.nodes if (weight := nodes[place].weights) is not None])
         activations = max((ratio for ratio in ratios if ratio is not None), default=None)
-        steps.append(LayerSteps(layer.key, layer.name, weights, activations))
+        steps.append(LayerSteps(layer.key, layer.name, weights, activations, nodes[layer.nodes[0]].terms))
     return steps, dict(ranges)
 
 
@@ -185,6 +203,16 @@ def round_weights(values: Array, axis: int | None, least: Array | float = 1e-12)
     scales = np.maximum(np.abs(values).max(axis=others) / WEIGHT_STEPS, np.maximum(least, 1e-12)).astype(np.float32)
     shape = [-1 if side == axis else 1 for side in range(values.ndim)] if axis is not None else []
     return np.round(values / scales.reshape(shape)).astype(np.int8), scales
+
+
+def correct_bias(errors: Array, values: Range) -> Array | None:
+    """Returns what to add to the bias of each output for the rounding of weights, which shifts it on average.
+
+    After Nagel et al. (2019, section 4.2). errors: weights less the rounded ones, [outputs, inputs]. values: of the
+    inputs. None where each output has inputs of its own (groups).
+    """
+    means = values.means
+    return (errors @ means).astype(np.float32) if len(means) == errors.shape[1] else None
 
 
 def _list_rounded(layer: DrawnLayer, nodes: Sequence[GraphNode]) -> list[tuple[Tensor, ...]]:

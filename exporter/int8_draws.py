@@ -58,5 +58,6 @@ def _describe_layer(step: LayerSteps) -> dict[str, Any]:
     return {
         "layer": step.name,
         "precision": "int8" if step.fits else "float32",
+        "terms": step.terms,
         **{f"{name}_step": None if ratio is None else float(f"{ratio:.3g}") for name, ratio in ratios.items()},
     }

@@ -20,6 +20,7 @@ from probrt.exporter.drawn_layers import (
     Range,
     Tensor,
     choose_nodes,
+    correct_bias,
     find_drawn_layers,
     find_scale,
     measure_layers,
@@ -54,17 +55,19 @@ def _describe_nodes(model: Any) -> list[GraphNode]:
     for node in model.graph.node:
         shapes = [tuple(constants[name].dims) if name in constants else None for name in node.input]
         attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
-        weights = None
+        weights, terms = None, 0
         if node.op_type == "Conv" and node.input[1] in constants:
             values = numpy_helper.to_array(constants[node.input[1]])
             weights = values.reshape(len(values), -1)
+            terms = weights.shape[1]
         elif node.op_type == "MatMul" and node.input[1] in constants:
             # ONNX Runtime multiplies by a matrix with one scale.
-            weights = numpy_helper.to_array(constants[node.input[1]]).reshape(1, -1)
+            values = numpy_helper.to_array(constants[node.input[1]])
+            weights, terms = values.reshape(1, -1), values.shape[-2] if values.ndim > 1 else 0
         inputs = tuple(name for name in node.input if name not in constants)
         kind = f"{node.op_type} {attributes} {shapes}"
         label = ";".join((node.name, *node.output, *node.input))
-        nodes.append(GraphNode(kind, inputs, tuple(node.output), label, weights, inputs[:1]))
+        nodes.append(GraphNode(kind, inputs, tuple(node.output), label, weights, inputs[:1], 1, terms))
     return nodes
 
 
@@ -121,9 +124,15 @@ def _insert_roundings(model: Any, chosen: Sequence[int], ranges: Mapping[Tensor,
 
     for place in chosen:
         node = nodes[place]
-        node.input[0] = round_tensor(node.input[0], ranges[node.input[0]])
+        values, weights = ranges[node.input[0]], constants[node.input[1]]
+        node.input[0] = round_tensor(node.input[0], values)
         per_channel = node.op_type == "Conv"
-        integers, scales = round_weights(constants[node.input[1]], 0 if per_channel else None)
+        integers, scales = round_weights(weights, 0 if per_channel else None)
+        if per_channel and len(node.input) > 2 and node.input[2] in constants:
+            errors = weights - integers * scales.reshape(-1, *[1] * (weights.ndim - 1))
+            shift = correct_bias(errors.reshape(*errors.shape[:2], -1).sum(2), values)
+            if shift is not None:
+                node.input[2] = add_constant(f"{node.name}/bias", constants[node.input[2]] + shift)
         name = f"{node.name}/weights"
         inputs = [add_constant(f"{name}/int8", integers), add_constant(f"{name}/scale", scales)]
         axis = {"axis": 0} if per_channel else {}

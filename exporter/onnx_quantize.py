@@ -18,6 +18,8 @@ import numpy.typing as npt
 _MIN_SIZE = 64
 # Which axis of a weight has one entry per output channel; -1 is the last.
 _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
+# Sums along skip connections would lose more than the products: their range is that of all layers before them.
+_QUANTIZED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
 
 
 def store_weights_in_float16(model: Any) -> None:
@@ -77,6 +79,7 @@ def quantize_to_int8(model: Any, images: npt.NDArray[np.float32]) -> Any:
                 source,
                 target,
                 ImageReader(),
+                op_types_to_quantize=_QUANTIZED,
                 per_channel=not has_matrices,
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from probrt.exporter.drawn_layers import LEAST_TERMS
 from probrt.exporter.parity import Difference
 from probrt.exporter.tf_serving import BATCHING, FOLDER
 from probrt.runtime.bundle.bundle import Bundle
@@ -89,12 +90,14 @@ def list_float_layers(bundle: Bundle) -> list[str]:
         if len(kept) < len(layers):
             lines += [f"draws in int8, {format}: in float32 {reasons}"] if kept else []
         else:
-            why = f"its steps are too large: {reasons}" if kept else "none comes before the final ones in each draw"
+            why = f"too coarse: {reasons}" if kept else "none comes before the final ones in each draw"
             lines.append(f"draws in int8, {format}: left out, as no layer can be in int8; {why}")
     return lines
 
 
 def _describe_steps(layer: Mapping[str, Any]) -> str:
+    if layer["terms"] < LEAST_TERMS:
+        return f"sums of only {layer['terms']} products"
     steps = [f"{layer[f'{name}_step']:.2g} of {name}" for name in ("weights", "activations") if layer[f"{name}_step"]]
     return f"steps of {' and '.join(steps)} standard deviations between draws" if steps else "not measured"
 

@@ -21,6 +21,7 @@ from probrt.exporter.drawn_layers import (
     Range,
     Tensor,
     choose_nodes,
+    correct_bias,
     find_drawn_layers,
     find_scale,
     measure_layers,
@@ -68,13 +69,14 @@ def _describe_nodes(model: Any) -> list[GraphNode]:
         options = sorted(vars(operator.builtinOptions).items()) if operator.builtinOptions else []
         inputs = tuple(int(index) for index in operator.inputs if index >= 0 and index not in constants)
         outputs = tuple(map(int, operator.outputs))
-        weights = None
+        weights, terms = None, 0
         if kind in ("CONV_2D", "FULLY_CONNECTED") and operator.inputs[1] in constants:
             values = _read(model, graph.tensors[operator.inputs[1]])
             weights = values.reshape(len(values) if kind == "CONV_2D" else 1, -1)
+            terms = values[0].size
         label = ";".join(graph.tensors[index].name.decode() for index in (*outputs, *operator.inputs))
         rounded = (*inputs[:1], *outputs[:1])
-        nodes.append(GraphNode(f"{kind} {options} {shapes}", inputs, outputs, label, weights, rounded))
+        nodes.append(GraphNode(f"{kind} {options} {shapes}", inputs, outputs, label, weights, rounded, terms=terms))
     return nodes
 
 
@@ -144,6 +146,9 @@ class _Rewriter:
         integers, scales = round_weights(weights, axis, least if axis == 0 else least.max())
         inputs = [input, self._add_tensor(operator.inputs[1], integers, scales, np.zeros(scales.size, np.int64))]
         if bias is not None:
+            errors = weights - integers * scales.reshape(-1, *[1] * (weights.ndim - 1))
+            shift = correct_bias(errors.reshape(len(errors), -1, errors.shape[-1]).sum(1), self._ranges[source])
+            bias = bias if shift is None else bias + shift
             products = (input_scale * scales).astype(np.float32)
             rounded = np.round(bias / products).astype(np.int32)
             inputs.append(self._add_tensor(operator.inputs[2], rounded, products, np.zeros(scales.size, np.int64)))

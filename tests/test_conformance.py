@@ -12,10 +12,12 @@ from ai_edge_litert import schema_py_generated as schema
 from cases import CASES, MAPPED, REPRESENTATIVE
 from exported_cases import ExportedCase, make_examples
 
+from probrt.exporter import onnx_draws, tflite_draws
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
+from probrt.exporter.summary import list_float_layers
 from probrt.runtime.bundle.manifest import FileRecord, Precision
-from probrt.runtime.engines import BUILT_IN, Engine, Graph
+from probrt.runtime.engines import BUILT_IN, Engine, Graph, litert, onnxruntime
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer.novelty.score import StageDistance
@@ -318,3 +320,27 @@ def test_metadata_of_each_file(bundle: ExportedCase) -> None:
         assert metadata["draws"] == (list(file.draws) if file.draws else None)
     sizes = {file.path: file.bytes for file in bundle.bundle.manifest.files}
     assert sizes["draws-00.fp16.onnx"] < sizes["draws-00.onnx"]
+
+
+@pytest.mark.parametrize("case", ["digits"], indirect=True)
+def test_the_export_says_which_layers_of_draws_stay_in_float(bundle: ExportedCase) -> None:
+    reason = "in float32 stage1_conv1 (sums of only 9 products)"
+    assert list_float_layers(bundle.bundle) == [f"draws in int8, {format}: {reason}" for format in ("tflite", "onnx")]
+
+
+@pytest.mark.parametrize("case", ["digits"], indirect=True)
+@pytest.mark.parametrize("value", [0.0, 255.0])
+def test_constant_images_make_finite_files_in_int8(bundle: ExportedCase, value: float) -> None:
+    """All ranges are then those of one image: others are cut off, which the gate must find, but nothing breaks."""
+    constant = np.full((4, *bundle.images.shape[1:]), value, np.float32)
+    path = bundle.bundle.path
+    content, tflite_steps = tflite_draws.quantize_draws((path / "draws-00.tflite").read_bytes(), constant, 8, [], None)
+    model = onnx.load(path / "draws-00.onnx")
+    onnx_steps = onnx_draws.quantize_draws(model, constant, 8, [], None)
+    assert [sum(step.fits for step in steps) for steps in (tflite_steps, onnx_steps)] == [3, 3]
+    answers = [
+        litert.LiteRT(content, 1)({"images": bundle.images}),
+        onnxruntime.OnnxRuntime(model.SerializeToString(), "CPUExecutionProvider", 1)({"images": bundle.images}),
+    ]
+    for answer in answers:
+        assert all(np.isfinite(values).all() for values in answer.values())

@@ -12,6 +12,7 @@ from probrt.exporter.drawn_layers import (
     Range,
     choose_nodes,
     compare_weights,
+    correct_bias,
     find_drawn_layers,
     find_scale,
     measure_layers,
@@ -37,7 +38,11 @@ def make_nodes(*layers: list[np.ndarray]) -> list[GraphNode]:
             result = f"draw{draw}_{place}"
             values = weights[0] if draw is None else weights[draw]
             label = f"model_{draw}/stage{place}_1/Conv2D"
-            nodes.append(GraphNode(f"Conv {values.shape}", (source,), (result,), label, values, (source, result)))
+            nodes.append(
+                GraphNode(
+                    f"Conv {values.shape}", (source,), (result,), label, values, (source, result), terms=values.shape[1]
+                )
+            )
             source = result
     nodes.append(GraphNode("Distance", (source,), ("novelty.score",), "distance"))
     return nodes
@@ -67,12 +72,12 @@ def test_the_ratio_tells_how_much_rounding_adds_to_the_variance(scale: float) ->
 
 def test_a_layer_of_a_narrow_posterior_stays_in_float() -> None:
     """The middle layer has a posterior far below a step; the others, but for the final one, become int8."""
-    layers = [make_weights(scale, shape) for scale, shape in ((0.1, (30, 20)), (1e-4, (30, 30)), (0.1, (30, 30)))]
-    final = make_weights(0.1, (5, 30))
+    layers = [make_weights(scale, shape) for scale, shape in ((0.1, (40, 50)), (1e-4, (40, 40)), (0.1, (40, 40)))]
+    final = make_weights(0.1, (5, 40))
     nodes = make_nodes(*layers, final)
     found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, ["stage0", "stage1", "stage2", "stage3"])
     assert [layer.name for layer in found] == ["stage0", "stage1", "stage2"]
-    images = rng.normal(size=(6, 20)).astype(np.float32)
+    images = rng.normal(size=(6, 50)).astype(np.float32)
     steps, ranges = measure_layers(found, nodes, lambda image: run(nodes, image), images)
     assert [step.fits for step in steps] == [True, False, True]
     assert steps[1].weights > 100
@@ -85,15 +90,39 @@ def test_a_layer_of_a_narrow_posterior_stays_in_float() -> None:
 
 def test_activations_that_hardly_differ_stay_in_float() -> None:
     """One large activation, alike in all draws, makes the step large beside what the draws differ by."""
-    weights = make_weights(0.1, (30, 20))
+    weights = make_weights(0.1, (40, 50))
     for draw in weights:
         draw[0] = 50.0
-    nodes = make_nodes(weights, make_weights(0.1, (30, 30)), make_weights(0.1, (5, 30)))
+    nodes = make_nodes(weights, make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
     found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, [])
-    images = np.abs(rng.normal(size=(6, 20))).astype(np.float32)
+    images = np.abs(rng.normal(size=(6, 50))).astype(np.float32)
     steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
     assert not steps[1].fits
     assert steps[1].activations > 3
+
+
+def test_a_layer_of_few_products_stays_in_float() -> None:
+    """A grey image's first convolution of 3 x 3 sums nine products."""
+    nodes = make_nodes(make_weights(0.1, (40, 9)), make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
+    found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, [])
+    images = np.abs(rng.normal(size=(6, 9))).astype(np.float32)
+    steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
+    assert [step.fits for step in steps] == [False, True]
+
+
+def test_the_bias_takes_the_average_shift_of_rounding() -> None:
+    """With inputs of one sign, rounding the weights shifts each output; the corrected bias takes that back."""
+    weights = make_weights(0.1, (40, 50))[0]
+    inputs = np.abs(rng.normal(size=(500, 50)) + 2).astype(np.float32)
+    values = Range()
+    values.add(inputs)
+    integers, scales = round_weights(weights, 0)
+    errors = weights - integers * scales[:, None]
+    shift = correct_bias(errors, values)
+    assert shift is not None
+    exact, rounded = inputs @ weights.T, inputs @ (integers * scales[:, None]).T
+    assert np.abs((rounded + shift - exact).mean(0)).max() < 1e-4 < np.abs((rounded - exact).mean(0)).max()
+    assert correct_bias(errors[:, :25], values) is None  # in groups
 
 
 def test_what_no_draw_changes_has_no_ratio() -> None:
