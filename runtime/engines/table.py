@@ -125,7 +125,7 @@ BUILT_IN = (
         1,
         0.6,
         words=False,  # it shifts uint32 as if it were signed, and fuses chains of integer operations into float32
-        int8_sequences=False,  # version 2026.4 does not compile quantized one-dimensional convolutions
+        int8_sequences=False,  # version 2026.4 does not compile the one-dimensional int8 files of earlier exports
         bfloat16=True,
     ),
     Engine("litert", "probrt.runtime.engines.litert", "tflite", "ai_edge_litert", "", ("cpu", "gpu"), 2, 0.15),
