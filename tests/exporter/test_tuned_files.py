@@ -76,7 +76,7 @@ def test_a_position_is_the_same_moved_draw_in_every_format(
 
     first, later = range(MOVED), range(MOVED, DRAWS)
     difference = np.abs(expect("moved", SEED, first) - expect("generated", SEED, first)).max()
-    assert difference > 1e-3, "the moved draws must differ, or this test sees nothing"
+    assert difference > 5e-4, "the moved draws must differ, or this test sees nothing"
     for engine in (engine for engine in BUILT_IN if engine.format != "savedmodel" and engine.installed):
         for file, positions in zip(bundle.files(engine.format, "draws"), (first, later), strict=True):
             answer = load(bundle, engine.name, [file])({"images": images})
