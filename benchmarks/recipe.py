@@ -1,6 +1,6 @@
 """Measures what `probrt train` gives on three data sets, each with one config that states nothing but its data.
 
-    python benchmarks/recipe.py [--part mnist|fashion|emoji|corruptions|novelty …] [--quick] [--out FOLDER]
+    python benchmarks/recipe.py [--part mnist|fashion|emoji|corruptions|novelty …] [--seeds 5] [--quick] [--out FOLDER]
 
 | part | data | compared |
 |---|---|---|
@@ -14,7 +14,8 @@ The deterministic networks have the same config with `bayesian = "none"`, so the
 The plain CNN has as many weights as the deterministic network and trains for as many CPU seconds as probrt's model:
 other work on the machine changes the time on the clock, not these. Every network is
 trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers lie in --out, so
-an interrupted run continues where it stopped. --quick takes one fold, three epochs and no ensembles.
+an interrupted run continues where it stopped. --seeds trains each single network as often, and scores are their
+averages with standard errors. --quick takes one fold, three epochs and no ensembles.
 """
 
 from __future__ import annotations
@@ -200,33 +201,42 @@ def find_models(options: argparse.Namespace) -> dict[str, list[Path]]:
     }
 
 
-def train_part(part: str, methods: Sequence[str], options: argparse.Namespace) -> dict[str, list[list[Path]]]:
-    """Trains the networks of a part; returns, by method, the files of each fold's networks."""
+def train_part(
+    part: str, methods: Sequence[str], seed: int, options: argparse.Namespace
+) -> dict[str, list[list[Path]]]:
+    """Trains the networks of a part from one seed; returns, by method, the files of each fold's networks.
+
+    The five nets have the seeds 1 to 5, so only the first seed has them.
+    """
     data = prepare(part, options.out, options.fashion)
-    folds, epochs = list_folds(part, options), 3 if options.quick else None
+    epochs = 3 if options.quick else None
+    methods = [method for method in methods if seed == 1 or method != "five deterministic nets"]
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
-    for fold in folds:
-        ours = train(Run(part, fold, "probrt", 1, epochs), data, options.out, options.fashion)
-        wanted = {"deterministic": 1, "five deterministic nets": MEMBERS}
-        count = max((wanted.get(method, 0) for method in methods), default=0)
-        members = [
-            train(Run(part, fold, "deterministic", seed, epochs), data, options.out, options.fashion)
-            for seed in range(1, 1 + count)
-        ]
+    for fold in list_folds(part, options):
+
+        def fit(method: str, seed: int, fold: int | None = fold) -> Path:
+            return train(Run(part, fold, method, seed, epochs), data, options.out, options.fashion)
+
+        ours = fit("probrt", seed)
         for method in methods:
-            if method == "plain Keras CNN":
-                plain = Run(part, fold, method, 1, epochs)
-                file = options.out / f"{plain.name}.npz"
-                if not file.exists():
-                    config = write_config(plain, data)
-                    about = np.load(ours)
-                    words = [config, about["weights"], about["seconds"], 1, file]
-                    subprocess.run([sys.executable, __file__, "--plain", *map(str, words)], check=True)
-                files[method].append([file])
+            if method == "probrt":
+                files[method].append([ours])
+            elif method == "plain Keras CNN":
+                files[method].append([train_plain(Run(part, fold, method, seed, epochs), data, ours, options.out)])
             else:
-                chosen = {"probrt": [ours], "deterministic": members[:1], "five deterministic nets": members}
-                files[method].append(chosen[method])
+                seeds = [seed] if method == "deterministic" else range(1, 1 + MEMBERS)
+                files[method].append([fit("deterministic", member) for member in seeds])
     return files
+
+
+def train_plain(run: Run, data: Path, ours: Path, out: Path) -> Path:
+    """Trains the plain CNN with the weights and CPU seconds of a network of ours; returns the file of its answers."""
+    file = out / f"{run.name}.npz"
+    if not file.exists():
+        about = np.load(ours)
+        words = [write_config(run, data), about["weights"], about["seconds"], run.seed, file]
+        subprocess.run([sys.executable, __file__, "--plain", *map(str, words)], check=True)
+    return file
 
 
 def main() -> None:
@@ -235,6 +245,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--folds", type=int, default=folders.FOLDS, choices=range(1, folders.FOLDS + 1))
+    parser.add_argument("--seeds", type=int, default=1, metavar="N")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
@@ -257,12 +268,13 @@ def main() -> None:
             print_novelty(find_models(options))
             continue
         try:
-            files = train_part("mnist" if part == "corruptions" else part, methods, options)
+            trained = "mnist" if part == "corruptions" else part
+            files = [train_part(trained, methods, seed, options) for seed in range(1, 1 + options.seeds)]
         except folders.MissingData as error:
             print(f"\n{part}: left out: {error}", flush=True)
             continue
         if part == "corruptions":
-            print_corruptions(files)
+            print_corruptions(files[0])
         else:
             print_scores(part, files)
     print(f"\n{time.monotonic() - start:.0f} s")

@@ -14,22 +14,43 @@ Networks = Mapping[str, Sequence[Sequence[Path]]]
 """By method, the files of each fold's networks."""
 
 
-def print_scores(part: str, files: Networks) -> None:
-    """Prints the scores of the test images, pooled over folds."""
+def print_scores(part: str, files: Sequence[Networks]) -> None:
+    """Prints the scores of the test images, pooled over folds. files: of each seed; with several, scores are averaged.
+
+    After ± stands the standard error over the seeds.
+    """
     titles = ["method", "accuracy, %", "NLL", "ECE, 15 bins", "weights", "CPU minutes"]
     print(f"\n{part}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    for method, folds in files.items():
+    for method, first in files[0].items():
+        seeds = [networks[method] for networks in files if method in networks]
         for name in ("test", "tempered"):
-            if name not in np.load(folds[0][0]).files:
+            if name not in np.load(first[0][0]).files:
                 continue
-            parts = [read_answers(networks, name) for networks in folds]
-            labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            accuracy, nll, ece = score(labels, probabilities)
-            seconds = np.mean([sum(float(np.load(file)["seconds"]) for file in networks) for networks in folds])
-            weights = sum(int(np.load(file)["weights"]) for file in folds[0])
+            scores = np.array([score_folds(folds, name) for folds in seeds])
+            seconds = np.mean([_sum_over(networks, "seconds") for folds in seeds for networks in folds])
             title = method if name == "test" else f"{method}, with a temperature"
-            cells = [title, f"{accuracy:.2f}", f"{nll:.4f}", f"{ece:.4f}", f"{weights:,}", f"{seconds / 60:.1f}"]
+            if len(seeds) > 1:
+                title += f", {len(seeds)} seeds"
+            numbers = [format_average(scores[:, column], digits) for column, digits in enumerate((2, 4, 4))]
+            cells = [title, *numbers, f"{_sum_over(first[0], 'weights'):,.0f}", f"{seconds / 60:.1f}"]
             print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def format_average(values: np.ndarray, digits: int) -> str:
+    """Returns the average, and after ± its standard error where there are several values."""
+    average = f"{values.mean():.{digits}f}"
+    return average if len(values) == 1 else f"{average} ± {values.std(ddof=1) / len(values) ** 0.5:.{digits}f}"
+
+
+def score_folds(folds: Sequence[Sequence[Path]], name: str) -> tuple[float, float, float]:
+    """Returns accuracy in percent, NLL and ECE of the networks of all folds on their images, pooled."""
+    answers = [read_answers(networks, name) for networks in folds]
+    labels, probabilities = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+    return score(labels, probabilities)
+
+
+def _sum_over(files: Sequence[Path], name: str) -> float:
+    return sum(float(np.load(file)[name]) for file in files)
 
 
 def print_corruptions(files: Networks) -> None:
