@@ -20,7 +20,7 @@ import numpy as np
 from compared import folders
 from compared.command_line import run_probrt
 
-POOL, TEST, EPOCHS = 3000, 1000, 40
+POOL, TEST, EPOCHS = 3000, 1000, 200
 CONFIG = """name = "digits"
 seed = {seed}
 [data]
@@ -42,6 +42,7 @@ likelihood = "categorical"
 labels = {labels}
 [fit]
 epochs = {epochs}
+batch = 16
 """
 
 
