@@ -25,7 +25,7 @@ from probrt.trainer.variational.tuned_draws import TunedDraws
 DRAWS, MOVED, SEED = 16, 8, 3
 CASES = [
     pytest.param("digits"),
-    *(pytest.param(name, marks=pytest.mark.stress) for name in ("layers1d", "layers2d", "layers3d", "dense")),
+    *(pytest.param(name, marks=pytest.mark.stress) for name in ("layers1d", "layers2d_dynamic", "layers3d", "dense")),
 ]
 
 
