@@ -22,10 +22,12 @@ from probrt.runtime.bundle.manifest import (
     Input,
     Manifest,
     NoveltyRecord,
+    PosteriorRecord,
 )
 from probrt.runtime.errors import BundleError
 
 MAX_INPUT_VALUES: Final = 1 << 28
+MAX_SAMPLES: Final = 1 << 16
 # What the name of a file says of its format; all others belong to the SavedModel.
 FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {".tflite": "tflite", ".onnx": "onnx"}
 # Other files that a TensorFlow loader would take for a graph, or for a part of one.
@@ -59,6 +61,8 @@ def check_manifest(manifest: Manifest) -> None:
     # On some file systems names that differ in case or in their Unicode form are one file.
     paths = [file.path for file in manifest.listed]
     _check_unique("file", [unicodedata.normalize("NFC", path).casefold() for path in paths])
+    if manifest.posterior:
+        _check_samples(manifest.posterior)
     bank = manifest.posterior.order if manifest.posterior else []
     _check_unique("draw", [str(index) for index in bank])
     effective = manifest.posterior.effective if manifest.posterior else []
@@ -68,6 +72,14 @@ def check_manifest(manifest: Manifest) -> None:
     for file in manifest.files:
         _check_file(file, len(bank))
     _check_chunks(manifest.files)
+
+
+def _check_samples(posterior: PosteriorRecord) -> None:
+    """A plan has an entry for each chunk of draws, so a number without an end would fill the memory."""
+    if posterior.max_samples > MAX_SAMPLES:
+        raise BundleError(f"posterior: up to {posterior.max_samples} draws; at most {MAX_SAMPLES} are supported")
+    if posterior.samples > posterior.max_samples:
+        raise BundleError(f"posterior: {posterior.samples} draws by default, but at most {posterior.max_samples}")
 
 
 def _check_novelty(novelty: NoveltyRecord, heads: Iterable[HeadRecord]) -> None:

@@ -101,6 +101,20 @@ def test_a_worth_that_cannot_be_is_refused(bundle: Bundle, records: list[tuple[s
         decode_raw(raw)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": 2**31}, "2147483648 draws by default, but at most 64"),
+        ({"samples": 2**31, "max_samples": 2**31}, "at most 65536 are supported"),
+    ],
+)
+def test_draws_without_an_end_are_refused(bundle: Bundle, change: dict[str, int], message: str) -> None:
+    raw = raw_manifest(bundle)
+    raw["posterior"] |= change
+    with pytest.raises(BundleError, match=message):
+        decode_raw(raw)
+
+
 def test_todays_manifest_stays_as_it_is(bundle: Bundle) -> None:
     raw = raw_manifest(bundle) | {"parity": [{"file": "f", "head": "ink", "quantity": "mean", **NUMBERS}]}
     assert upgrade_manifest(raw) == raw
