@@ -15,7 +15,7 @@ from probrt.runtime.bundle.manifest import NOVELTY, Calibration, Input
 from probrt.runtime.errors import ConfigError
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments, combine_stacked
-from probrt.trainer.keras_internals import flatten_layers, nodes_in_order
+from probrt.trainer.network_parts import Features, NetworkParts, as_list
 from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.novelty.stages import pool_positions, stage_tensors
 from probrt.trainer.variational.handlers import (
@@ -29,7 +29,6 @@ from probrt.trainer.variational.handlers import (
 from probrt.trainer.variational.random_weight import RandomWeight, find_random_weights
 from probrt.trainer.variational.tuned_draws import TunedDraws
 
-Features = list[tf.Tensor]
 Channels = dict[str, tf.Tensor]
 T = TypeVar("T")
 
@@ -110,24 +109,19 @@ class Model:
         """
         if self.novelty is None:
             return self.moments(images), {}
-        channels, stages = self._with_stages(images, training=False)
-        return self.calibrated_moments(_to_float32(channels)), self.score_stages(_as_list(stages))
+        channels, stages = self._parts.with_stages(images, training=False)
+        return self.calibrated_moments(_to_float32(channels)), self.score_stages(as_list(stages))
 
     def shared_features(self, images: tf.Tensor) -> Features:
         """Computes the deterministic features that all draws share."""
         with use_handler(MeanHandler()):
-            return _as_list(self._parts[0](images, training=False))
+            return as_list(self._parts.shared(images, training=False))
 
     def novelty_from(self, features: Features) -> dict[str, tf.Tensor]:
         """Returns the novelty from shared features, as in `score_stages`; use a handler of the posterior mean."""
         if self.novelty is None:
             return {}
-        by_id = {id(tensor): value for tensor, value in zip(self._cut[0], features, strict=True)}
-        later = [tensor for tensor in self.stages if id(tensor) not in by_id]
-        if self._later_stages is not None:
-            values = _as_list(self._later_stages(features, training=False))
-            by_id |= {id(tensor): value for tensor, value in zip(later, values, strict=True)}
-        return self.score_stages([by_id[id(tensor)] for tensor in self.stages])
+        return self.score_stages(self._parts.compute_stages(features))
 
     def score_stages(self, stages: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the novelty from the features of each stage; empty if there is none.
@@ -144,10 +138,7 @@ class Model:
 
     def channels_from(self, features: Features) -> Channels:
         """Returns each head's channels under the active handler, before calibration, from shared features."""
-        drawn = self._parts[1]
-        if drawn is None:
-            return _to_float32(dict(zip(self.network.output, features, strict=False)))  # stages follow
-        return _to_float32(drawn(features, training=False))
+        return _to_float32(self._parts.compute_channels(features))
 
     def moments_from(self, features: Features) -> dict[str, Moments]:
         """Returns each head's calibrated moments under the active handler, from shared features."""
@@ -224,27 +215,9 @@ class Model:
                 raise ValueError(f"stage {ref} of the map has {tensor.shape[-1]} features, not {len(distance.centre)}")
 
     @cached_property
-    def _cut(self) -> tuple[list[keras.KerasTensor], bool]:
-        """The tensors at which the network is cut, and whether random weights follow.
-
-        Last come the stages of novelty before the cut, which no draw changes.
-        """
-        random: set[int] = set()
-        border: dict[int, keras.KerasTensor] = {}
-        for node in nodes_in_order(self.network):
-            has_weights = any(getattr(layer, "random_weights", ()) for layer in flatten_layers(node.operation))
-            if has_weights or any(id(tensor) in random for tensor in node.inputs):
-                random |= {id(tensor) for tensor in node.outputs}
-                border |= {id(tensor): tensor for tensor in node.inputs if id(tensor) not in random}
-        border |= {id(tensor): tensor for tensor in self.network.output.values() if id(tensor) not in random}
-        border |= {id(tensor): tensor for tensor in self.stages if id(tensor) not in random}
-        return list(border.values()), bool(random)
-
-    @cached_property
-    def _parts(self) -> tuple[keras.Model, keras.Model | None]:
-        """The network cut where the first random weights come in; None if there are none."""
-        cut, has_random = self._cut
-        return keras.Model(self.network.input, cut), keras.Model(cut, self.network.output) if has_random else None
+    def _parts(self) -> NetworkParts:
+        """The network cut where the first random weights come in."""
+        return NetworkParts(self.network, self.stages)
 
     @cached_property
     def stages(self) -> list[keras.KerasTensor]:
@@ -265,21 +238,6 @@ class Model:
     def map_sides(self) -> list[int | None]:
         """The sides of the map of novelty; only for a model that has one."""
         return list(self._stages_by_use[1][0].shape[1:-1])
-
-    @cached_property
-    def _with_stages(self) -> keras.Model:
-        """The network with its stages as a second output."""
-        return keras.Model(self.network.input, [self.network.output, self.stages])
-
-    @cached_property
-    def _later_stages(self) -> keras.Model | None:
-        """The part of the network from the cut to the stages behind it; None if all lie before it.
-
-        A stage at the cut is an input already, and Keras builds no model that gives an inner tensor back as it is.
-        """
-        cut = {id(tensor) for tensor in self._cut[0]}
-        later = [tensor for tensor in self.stages if id(tensor) not in cut]
-        return keras.Model(self._cut[0], later) if later else None
 
 
 def map_draws(features: Any, handlers: Sequence[Handler], evaluate: Callable[[Any], T]) -> list[T]:
@@ -314,8 +272,3 @@ def own_layer_name(head: AnyHead, part: str) -> str:
 
 def _to_float32(channels: Channels) -> Channels:
     return {name: tf.cast(values, tf.float32) for name, values in channels.items()}
-
-
-def _as_list(tensors: Any) -> list[tf.Tensor]:
-    """Returns a network's outputs as a list: Keras unwraps a list of one."""
-    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]

@@ -51,6 +51,7 @@ def test_a_member_stores_its_own_draws_alone(model: Exportable) -> None:
     assert elements == len(INDICES) * sum(int(np.prod(weight.shape)) for weight in make_member(0).weights)
 
 
+@pytest.mark.slow
 def test_a_large_bank_is_made_in_the_graph_with_the_same_answers(
     model: Exportable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

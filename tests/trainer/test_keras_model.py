@@ -96,6 +96,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert "600 train, 300 validation" in card
 
 
+@pytest.mark.slow
 def test_a_head_that_has_learned_nothing_is_a_warning(tmp_path: Path) -> None:
     """The model has not been fitted; without targets, or without `calibrate`, nothing can be said."""
     model = make_model()

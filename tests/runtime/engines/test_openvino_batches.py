@@ -48,6 +48,7 @@ def test_a_size_that_comes_back_is_compiled(bundle: Bundle, compiled: list[int])
     assert compiled == [33, 1, 64, 56]
 
 
+@pytest.mark.slow
 def test_sizes_in_any_order_answer_alike(bundle: Bundle, compiled: list[int]) -> None:
     """Every row equals LiteRT's, and its first answer but for rounding (here to the bit), whatever the batch."""
     graph = load_bank(bundle, "openvino")

@@ -17,13 +17,20 @@ from probrt.runtime.images.loader import Loader
 FREE = Input(shape=[None, None, 1], colour="grey", resize="none", range=(0, 255))
 
 
+@pytest.fixture(scope="module")
+def slow_picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A picture that takes hundreds of times as long to decode as the others."""
+    path = tmp_path_factory.mktemp("slow") / "slow.png"
+    Image.effect_noise((5000, 5000), 90).save(path, compress_level=1)
+    return str(path)
+
+
 @pytest.fixture
-def names(pictures: Path, tmp_path: Path) -> list[str]:
-    """A picture that takes hundreds of times as long as the others, first and in the middle, and a damaged one."""
-    Image.effect_noise((5000, 5000), 90).save(tmp_path / "slow.png", compress_level=1)
+def names(pictures: Path, slow_picture: str, tmp_path: Path) -> list[str]:
+    """The slow picture first and in the middle, and a damaged one."""
     (tmp_path / "damaged.png").write_bytes(b"no image")
     small = [str(pictures / "00.png")] * 30
-    return [str(tmp_path / "slow.png"), *small, str(tmp_path / "damaged.png"), str(tmp_path / "slow.png"), *small]
+    return [slow_picture, *small, str(tmp_path / "damaged.png"), slow_picture, *small]
 
 
 def compose(names: list[str], input: Input, batch_size: int, workers: int) -> list[list[int] | int | None]:

@@ -23,6 +23,7 @@ from probrt.trainer.model import Model
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 
+@pytest.mark.slow
 def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() -> None:
     """4,000 labels of the model's own predictive distribution: temperature and scale 1 within 10 %.
 
