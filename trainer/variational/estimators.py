@@ -55,6 +55,23 @@ class TrainingHandler(Handler):
     ) -> tf.Tensor:
         return ESTIMATORS[estimator](op, affine, inputs, weight, self)
 
+    def add_bias(self, outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        return _add_bias(outputs, bias) if outputs.dtype == tf.float32 else super().add_bias(outputs, bias)
+
+
+@tf.custom_gradient
+def _add_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
+    """Adds a bias whose gradient is a matrix product.
+
+    TensorFlow joins its own gradient of a bias with the convolution's on a processor, which takes half as long again.
+    """
+
+    def pull_back(gradient: tf.Tensor) -> list[tf.Tensor]:
+        rows = tf.reshape(gradient, [-1, bias.shape[0]])
+        return [gradient, tf.reshape(tf.ones([1, tf.shape(rows)[0]]) @ rows, [-1])]
+
+    return tf.nn.bias_add(outputs, bias), pull_back
+
 
 def reparameterization(
     op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler

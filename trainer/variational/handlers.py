@@ -38,6 +38,10 @@ class Handler:
         del op, estimator
         return affine(inputs, tf.cast(self.value(weight), inputs.dtype))
 
+    def add_bias(self, outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Returns outputs [batch, …, channels] + bias [channels]."""
+        return tf.nn.bias_add(outputs, bias)
+
 
 class MeanHandler(Handler):
     """Sets every weight to its posterior mean."""
@@ -131,14 +135,15 @@ def apply_linear(
 ) -> tf.Tensor:
     """Returns `op(inputs, weight) + bias` under the active handler; `op` is linear in both arguments."""
     bias_value = read_weight(bias)
+    handler = active_handler() if isinstance(weight, RandomWeight) else Handler()
 
     def affine(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         # The bias is added right behind the product, where TensorFlow fuses the two.
         outputs = op(inputs, kernel)
-        return outputs if bias_value is None else tf.nn.bias_add(outputs, tf.cast(bias_value, outputs.dtype))
+        return outputs if bias_value is None else handler.add_bias(outputs, tf.cast(bias_value, outputs.dtype))
 
     if isinstance(weight, RandomWeight):
-        return active_handler().apply(op, affine, inputs, weight, estimator=estimator)
+        return handler.apply(op, affine, inputs, weight, estimator=estimator)
     return affine(inputs, tf.cast(tf.convert_to_tensor(weight), inputs.dtype))
 
 

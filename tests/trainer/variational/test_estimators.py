@@ -153,3 +153,22 @@ def _assert_uncorrelated(samples: np.ndarray) -> None:
     away = (samples - samples.mean(0)).reshape(len(samples), samples.shape[1], -1)
     first, second = np.triu_indices(samples.shape[1], 1)
     assert_mean(away[:, first] * away[:, second], 0.0)
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5, 4, 2), (5, 4, 3, 2), (5, 4, 3, 2, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gradient_of_a_bias_is_that_of_a_sum(shape, dtype):
+    outputs = tf.cast(tf.random.stateless_normal(shape, [1, 2]), dtype)
+    target = tf.cast(tf.random.stateless_normal(shape, [3, 4]), dtype)
+    bias = tf.cast([0.5, -1.0], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch([outputs, bias])
+        added = TrainingHandler(3, 0).add_bias(outputs, bias)
+        loss = tf.reduce_sum(added * target)
+    np.testing.assert_array_equal(added, outputs + bias)
+    by_outputs, by_bias = tape.gradient(loss, [outputs, bias])
+    np.testing.assert_array_equal(by_outputs, target)
+    # Sums of 5 to 120 numbers of about 1 in another order; bfloat16 rounds them to 8 bits.
+    tolerance = 1e-5 if dtype == "float32" else 0.2
+    expected = tf.reduce_sum(tf.cast(target, tf.float32), axis=list(range(len(shape) - 1)))
+    np.testing.assert_allclose(tf.cast(by_bias, tf.float32), expected, atol=tolerance)
