@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import tensorflow as tf
 from probrt.exporter.bank import Bank
 from probrt.exporter.bank_errors import Summary, summarize_draws
 from probrt.exporter.bank_images import list_free_images
-from probrt.exporter.draw_pool import POOL, compile_draws
+from probrt.exporter.draw_pool import POOL, EvaluateDraws, Pool, compile_draws, size_of_pool
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.tuning import FinalLayers, Noise, Target, cut_final_layers, tune_draws
 from probrt.exporter.tuning_images import make_tuning_images
@@ -29,11 +29,16 @@ from probrt.trainer.variational.tuned_draws import TunedDraws
 
 # The time for the targets, and for the chunks; the first chunk is tuned whatever it takes.
 SECONDS = 15.0
-STEPS = 300
-# The first draws of the bank that are tuned: more are good enough as they are.
-_DRAWS = 32
+# The first draws of the bank that are tuned. With later ones tuned too, each by itself, all together may be worse.
+_DRAWS = 16
 # Images of the targets, in groups that have 64 draws each of their own, so that their errors average out.
 _IMAGES, _GROUP, _GROUP_DRAWS = 1024, 128, 64
+STEPS = 300
+# Final layers that read vectors take twice as many images and steps, and several draws for each draw of the layers
+# before them, from this index on, as far as a group has no more answers than that.
+_TIMES = 2
+_FINAL_DRAWS, _FINAL_FIRST = 8, 1 << 20
+_MAX_ANSWERS = 1 << 25
 # Fewer images, or noise of more values, are not tuned: a million values are 4 MB of the SavedModel.
 _MIN_IMAGES = 256
 _MAX_VALUES = 1 << 20
@@ -76,8 +81,8 @@ def tune_bank(
     target = _make_target(layers, heads, images, seed, chunk, lambda: clock() < end)
     if target is None:
         return _keep_bank(f"fewer than {_MIN_IMAGES} images were evaluated in {seconds:g} s, or fit the memory")
-    end = clock() + seconds
-    noise, distance = _tune_chunks(layers, target, seed, bank.order[:draws], chunk, lambda: clock() < end)
+    end, steps = clock() + seconds, STEPS * (_TIMES if layers.read_vectors else 1)
+    noise, distance = _tune_chunks(layers, target, seed, bank.order[:draws], chunk, steps, lambda: clock() < end)
     count = len(next(iter(noise.values())))
     variables = {id: tf.Variable(values, trainable=False) for id, values in noise.items()}
     tuned = TunedDraws(seed, tuple(bank.order[:count]), variables)
@@ -91,7 +96,7 @@ def tune_bank(
         weights=[weight.name for weight in layers.weights],
         distance=float(f"{distance:.3g}"),
         images=len(target.images),
-        steps=STEPS,
+        steps=steps,
         errors=errors,
         reason="" if better else "the tuned draws were no better",
     )
@@ -113,19 +118,23 @@ def _make_target(
     """Evaluates draws that no bank holds on images made of training images; None if there are too few in time."""
     model = layers.model
     low, high = model.input.range or (-np.inf, np.inf)
-    count = min(_IMAGES, _MAX_FEATURES // (chunk * layers.count_read(images[:1])))
+    wanted = _IMAGES * (_TIMES if layers.read_vectors else 1)
+    count = min(wanted, _MAX_FEATURES // (chunk * layers.count_read(images[:1])))
     made = make_tuning_images(list_free_images(images), count, low, high)
-    evaluate = compile_draws(model, made[:1], seed)
+    evaluate = _compile_targets(layers, made, seed, chunk)
     summaries: dict[str, list[Summary]] = {head.name: [] for head in heads}
     variances: dict[str, list[float]] = {head.name: [] for head in heads}
     done = 0
     while done + _GROUP <= count and in_time():
         first = POOL + done // _GROUP * _GROUP_DRAWS
         pool = evaluate(made[done : done + _GROUP], range(first, first + _GROUP_DRAWS))
-        for name, (mean, spread) in summarize_draws(heads, pool, slice(None), range(_GROUP_DRAWS)).items():
-            # The spread of n draws is too small by a part 1 / n.
-            summaries[name].append((mean, spread * _GROUP_DRAWS / (_GROUP_DRAWS - 1)))
-            variances[name].append(float(pool[name][0].var(0).mean()))
+        draws = size_of_pool(pool)
+        for name, (mean, spread) in summarize_draws(heads, pool, slice(None), range(draws)).items():
+            # The spread is too small by the part that the variance of the mean is of the variance.
+            means = pool[name][0].reshape(_GROUP_DRAWS, draws // _GROUP_DRAWS, -1).mean(1)
+            of_mean = float(means.var(0, ddof=1).mean()) / _GROUP_DRAWS
+            variances[name].append(float(pool[name][0].var(0).mean()) + of_mean)
+            summaries[name].append((mean, spread / (1.0 - of_mean / max(variances[name][-1], 1e-30))))
         done += _GROUP
     if done < _MIN_IMAGES:
         return None
@@ -140,25 +149,57 @@ def _make_target(
     return Target(made[:done], joined, units)
 
 
+def _compile_targets(layers: FinalLayers, images: npt.NDArray[np.float32], seed: int, chunk: int) -> EvaluateDraws:
+    """Returns a function of images and indices that evaluates draws, each with several draws of the final layers.
+
+    Where these read vectors they cost little, and their draws are often most of the spread. Elsewhere one each.
+    """
+    answers = sum(int(np.prod([side or 1 for side in tensor.shape[1:]])) for tensor in layers.final.outputs)
+    draws = min(_FINAL_DRAWS, _MAX_ANSWERS // (_GROUP * _GROUP_DRAWS * answers))
+    if draws < 2 or not layers.read_vectors:
+        return compile_draws(layers.model, images[:1], seed)
+    evaluate = layers.compile_final(seed, draws)
+
+    def evaluate_draws(images: npt.NDArray[np.float32], indices: Iterable[int]) -> Pool:
+        indices, parts = list(indices), []
+        for place in range(0, len(indices), chunk):  # the graph that a chunk of the bank needs too
+            some = indices[place : place + chunk]
+            features = layers.read(images, layers.make_noise(seed, some))
+            for draw, index in enumerate(some):
+                read = [part[:, draw] for part in features]
+                parts.append(evaluate(read, tf.constant(_FINAL_FIRST + index * draws)))
+        return {
+            name: (
+                np.concatenate([part[name][0] for part in parts]),
+                np.concatenate([part[name][1] for part in parts]),
+            )
+            for name in parts[0]
+        }
+
+    return evaluate_draws
+
+
 def _tune_chunks(
     layers: FinalLayers,
     target: Target,
     seed: int,
     indices: Sequence[int],
     chunk: int,
+    steps: int,
     in_time: Callable[[], bool],
 ) -> tuple[Noise, float]:
     """Tunes the first chunk, and the others as long as there is time.
 
     Returns the moved noise, [draws, …], and the root mean square distance that its values moved.
     """
+    noises = (layers.make_noise(seed, indices[first : first + chunk]) for first in range(0, len(indices), chunk))
     chunks: list[Noise] = []
     squares = []
-    for first in range(0, len(indices), chunk):
-        if chunks and not in_time():
-            break
+    for first, moved in zip(range(0, len(indices), chunk), tune_draws(layers, target, noises, steps), strict=False):
         noise = layers.make_noise(seed, indices[first : first + chunk])
-        chunks.append(tune_draws(layers, target, noise, STEPS))
-        squares.append(np.concatenate([np.square(values - noise[id]).ravel() for id, values in chunks[-1].items()]))
+        chunks.append(moved)
+        squares.append(np.concatenate([np.square(values - noise[id]).ravel() for id, values in moved.items()]))
+        if not in_time():
+            break
     joined = {id: np.concatenate([moved[id] for moved in chunks]) for id in chunks[0]}
     return joined, float(np.sqrt(np.mean(np.concatenate(squares))))

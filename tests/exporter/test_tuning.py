@@ -90,13 +90,38 @@ def test_tuned_draws_of_a_linear_model_have_the_exact_mean_and_variance() -> Non
     mean, variance = solve(images)
     units = {"slant": (float(np.sqrt(variance.mean())), float(np.sqrt(np.square(variance).mean())))}
     noise = cut.make_noise(0, range(8))
-    moved = tune_draws(cut, Target(images, {"slant": (mean, variance)}, units), noise, 300)
+    (moved,) = tune_draws(cut, Target(images, {"slant": (mean, variance)}, units), [noise], 300)
     untuned, tuned = measure(noise), measure({id: tf.constant(values) for id, values in moved.items()})
     assert untuned[0] > 0.15
     assert untuned[1] > 0.15
     assert tuned[0] < np.sqrt(1 / 128)
     assert tuned[1] < np.sqrt(2 / 128)
     np.testing.assert_allclose(np.square(moved[weight.id]).mean(), np.square(noise[weight.id]).mean(), rtol=0.3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_final_layers_of_one_position_read_averages(kernel: int) -> None:
+    """Their answers are those of the whole network; a larger kernel weighs the border differently, and reads all."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(1)
+    convolutional = layered(
+        "convolutional",
+        [6, 6, 2],
+        [DIGIT, SLANT],
+        layers.Conv2D(4, 3, activation="relu", name="conv"),
+        lambda filters: layers.Conv2D(filters, kernel, padding="same", name="final"),
+    )
+    cut = cut_final_layers(convolutional)
+    assert cut is not None
+    images = make_images([6, 6, 2], 5, 0)
+    assert cut.read_vectors == (kernel == 1)
+    assert cut.count_read(images[:1]) == (4 if kernel == 1 else 4 * 36)
+    noise = cut.make_noise(3, range(8))
+    answers = cut.answer(cut.read(images, noise), noise)
+    pool = compile_draws(convolutional, images, 3)(images, range(8))
+    for head in (DIGIT, SLANT):
+        np.testing.assert_allclose(answers[head.name][0], pool[head.name][0].mean(0), atol=1e-5)
+    np.testing.assert_allclose(answers["slant"][1], pool["slant"][0].var(0), atol=1e-5)
 
 
 @pytest.fixture
@@ -149,7 +174,9 @@ def test_a_tuned_bank_that_is_no_better_is_not_kept(model: Model, monkeypatch: p
     monkeypatch.setattr(
         bank_tuning,
         "tune_draws",
-        lambda layers, target, noise, steps: {w.id: 3 * noise[w.id].numpy() for w in layers.weights},
+        lambda layers, target, chunks, steps: (
+            {w.id: 3 * noise[w.id].numpy() for w in layers.weights} for noise in chunks
+        ),
     )
     tuned = bank_tuning.tune_bank(model, heads, images, chosen, 5, CHUNK, clock=lambda: 0.0)
     assert tuned.draws is None
