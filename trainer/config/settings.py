@@ -79,6 +79,8 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         0.03 of the training examples per random weight, at most 1: the KL of independent weights grows with their
         number, not with what they know, and would outweigh a small data set.
     kl_warmup: fraction of the steps over which that weight rises from 0.
+    noise_warmup: fraction of the steps over which the weights' noise rises from 0, so that the means settle first; 0
+        has the whole noise from the start, and so has the estimator "ivon".
     draws: weight draws per step; the step averages their log-likelihoods.
     learning_rate: highest learning rate; it falls to 0 along a cosine after the warm-up.
     warmup: fraction of the steps over which the learning rate rises from 0.
@@ -103,6 +105,7 @@ class FitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     clip: PositiveFloat = 10.0
     kl_weight: Annotated[float, Meta(ge=0)] | Literal["auto"] = "auto"
     kl_warmup: Fraction = 0.3
+    noise_warmup: Fraction = 0.0
     draws: PositiveInt = 1
     average: Fraction = 0.0
     mixup: Annotated[float, Meta(ge=0)] = 0.0

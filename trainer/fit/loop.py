@@ -24,7 +24,7 @@ from probrt.trainer.fit.checkpoints import Checkpoints, FitState
 from probrt.trainer.fit.mixup import check_mixup, mix_batches
 from probrt.trainer.fit.nonfinite import explain_divergence, explain_nonfinite, locate_nonfinite
 from probrt.trainer.fit.objective import Objective, resolve_epochs, resolve_kl_weight
-from probrt.trainer.fit.optimizers import make_optimizers
+from probrt.trainer.fit.optimizers import make_optimizers, spread_at
 from probrt.trainer.fit.signals import defer_signals
 from probrt.trainer.fit.step import StepResult, make_train_step
 from probrt.trainer.fit.validation import make_elbo, make_metrics
@@ -103,9 +103,9 @@ def fit_model(
                 break
             result = train_step(batch, state.step)
             if not result.finite:
-                location = locate_nonfinite(
-                    model, objective, batch, TrainingHandler(run.seed, state.step * settings.draws)
-                )
+                spread = spread_at(tf.constant(state.step), settings, steps)
+                handler = TrainingHandler(run.seed, state.step * settings.draws, spread=spread)
+                location = locate_nonfinite(model, objective, batch, handler)
                 newest = run.checkpoints.newest_step() if run.checkpoints else None
                 raise Fault(explain_nonfinite(state.step + 1, result, location, newest))
             state.step += 1

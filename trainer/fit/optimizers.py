@@ -1,4 +1,4 @@
-"""The optimizers of a fit, and the schedules of the learning rate and of the KL weight."""
+"""The optimizers of a fit, and the schedules of the learning rate, the KL weight and the noise."""
 
 from __future__ import annotations
 
@@ -82,3 +82,10 @@ def kl_weight_at(step: tf.Tensor, settings: FitSettings, steps: int) -> tf.Tenso
     """Returns the weight of the KL at a step: it rises linearly to `kl_weight` over the KL warm-up."""
     fraction = tf.cast(step + 1, tf.float32) / max(1.0, settings.kl_warmup * steps)
     return settings.kl_factor * tf.minimum(1.0, fraction)
+
+
+def spread_at(step: tf.Tensor, settings: FitSettings, steps: int) -> tf.Tensor | float:
+    """Returns the spread of the draws at a step, up to 1: it rises linearly over the warm-up of the noise."""
+    if settings.noise_warmup == 0:
+        return 1.0
+    return tf.minimum(1.0, tf.cast(step + 1, tf.float32) / max(1.0, settings.noise_warmup * steps))

@@ -19,7 +19,7 @@ from probrt.trainer.fit.distribute import split_batch
 from probrt.trainer.fit.ivon import Ivon, find_ivon_weights
 from probrt.trainer.fit.mixup import mixed_log_likelihoods
 from probrt.trainer.fit.objective import Objective, total_kl
-from probrt.trainer.fit.optimizers import OptimizerGroup, kl_weight_at
+from probrt.trainer.fit.optimizers import OptimizerGroup, kl_weight_at, spread_at
 from probrt.trainer.model import Model
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import use_handler
@@ -71,7 +71,8 @@ def make_train_step(
             loss = kl = tf.constant(0.0)
             terms = tf.zeros(len(names))
             for draw in range(settings.draws):
-                handler = TrainingHandler(seed, step * settings.draws + draw, batch["first_row"])
+                spread = spread_at(step, settings, steps)
+                handler = TrainingHandler(seed, step * settings.draws + draw, batch["first_row"], spread)
                 with use_handler(handler):
                     channels = model.channels(batch["images"], training=True)
                     log_likelihoods = mixed_log_likelihoods(objective, channels, batch)

@@ -25,11 +25,13 @@ class TrainingHandler(Handler):
 
     first_row: global position of the batch's first row, so that Flipout's signs do not depend on
         how a batch is split among replicas.
+    spread: how far the weights move from the posterior mean towards the draw; 1 is the draw itself.
     """
 
     seed: tf.Tensor | int
     step: tf.Tensor | int
     first_row: tf.Tensor | int = 0
+    spread: tf.Tensor | float = 1.0
     _values: dict[int, tf.Tensor] = field(default_factory=dict)
     _noise: dict[int, tf.Tensor] = field(default_factory=dict)
 
@@ -41,14 +43,22 @@ class TrainingHandler(Handler):
             self._noise[weight.id] = source(self.seed, weight.id, self.step, shape)
         return self._noise[weight.id]
 
-    def value(self, weight: RandomWeight) -> tf.Tensor:
+    def draw(self, weight: RandomWeight) -> tf.Tensor:
+        """Returns the weight of this step's draw, whatever the spread."""
         if weight.id not in self._values:
             self._values[weight.id] = weight.sample(self.noise(weight))
         return self._values[weight.id]
 
+    def value(self, weight: RandomWeight) -> tf.Tensor:
+        draw = self.draw(weight)
+        if isinstance(self.spread, float) and self.spread == 1.0:
+            return draw
+        mean = weight.mean()
+        return mean + self.spread * (draw - mean)
+
     def kl(self, weight: RandomWeight) -> tf.Tensor:
         """Returns KL(posterior || prior) in nats, a scalar; on this step's draw where there is no closed form."""
-        return weight.kl(self.value(weight), self.noise(weight))
+        return weight.kl(self.draw(weight), self.noise(weight))
 
     def apply(
         self, op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, *, estimator: str
@@ -83,8 +93,8 @@ def reparameterization(
 def ivon(
     op: LinearOp, affine: LinearOp, inputs: tf.Tensor, weight: RandomWeight, handler: TrainingHandler
 ) -> tf.Tensor:
-    """One draw shared by the whole batch; `fit/ivon.py` makes the step (Shen et al. 2024)."""
-    return reparameterization(op, affine, inputs, weight, handler)
+    """One draw shared by the whole batch; `fit/ivon.py` makes the step, from a whole draw (Shen et al. 2024)."""
+    return affine(inputs, tf.cast(handler.draw(weight), inputs.dtype))
 
 
 def flipout(
@@ -98,7 +108,8 @@ def flipout(
     outputs = affine(inputs, tf.cast(centre, inputs.dtype))
     channels_in, channels_out = inputs.shape[-1], outputs.shape[-1]
     signs = philox.row_signs(_row_stream(weight, inputs, handler), channels_in + channels_out)
-    flipped = op(_multiply_channels(inputs, signs[:, :channels_in]), tf.cast(deviation, inputs.dtype))
+    deviation = tf.cast(deviation * handler.spread, inputs.dtype)
+    flipped = op(_multiply_channels(inputs, signs[:, :channels_in]), deviation)
     return outputs + _multiply_channels(flipped, signs[:, channels_in:])
 
 
@@ -112,7 +123,7 @@ def local_reparameterization(
     outputs = affine(inputs, tf.cast(weight.mean(), inputs.dtype))
     wide = tf.cast(inputs, tf.float32)
     variance = op(tf.square(wide), tf.square(weight.scale()))
-    normals = philox.row_normals(_row_stream(weight, wide, handler), outputs.shape[-1])
+    normals = philox.row_normals(_row_stream(weight, wide, handler), outputs.shape[-1]) * handler.spread
     # The square root has no gradient at 0, where an example's inputs are all 0.
     return outputs + tf.cast(_multiply_channels(tf.sqrt(variance + 1e-12), normals), outputs.dtype)
 

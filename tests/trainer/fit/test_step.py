@@ -19,7 +19,7 @@ from probrt.trainer import backbones, heads, store
 from probrt.trainer.build import build_model
 from probrt.trainer.config.settings import FitSettings
 from probrt.trainer.fit.objective import Objective, resolve_kl_weight
-from probrt.trainer.fit.optimizers import kl_weight_at, make_optimizers
+from probrt.trainer.fit.optimizers import kl_weight_at, make_optimizers, spread_at
 from probrt.trainer.fit.step import make_train_step
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
@@ -83,6 +83,27 @@ def test_the_optimizer_of_a_head_updates_its_own_layers_only(optimizer: str | No
         # Gradients differ by rounding (1e-6 relative), which shows beside Adam's 1e-7 where they are tiny.
         clear = np.abs(slope) > 1e-4
         np.testing.assert_allclose(variable.numpy()[clear], expected[clear], rtol=1e-4, atol=1e-5 * rate / RATE)
+
+
+def test_the_noise_rises_over_its_warmup() -> None:
+    settings = FitSettings(noise_warmup=0.5)
+    assert [float(spread_at(tf.constant(step), settings, 8)) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert spread_at(tf.constant(0), FitSettings(), 8) == 1.0
+
+
+def test_the_noise_of_a_step_follows_the_warmup() -> None:
+    """Two seeds differ by their noise alone: by about a hundredth of it at the first of a hundred steps of warm-up."""
+
+    def first_loss(seed: int, warmup: float) -> float:
+        settings = FitSettings(warmup=0.0, kl_weight=0.1, kl_warmup=0.0, noise_warmup=warmup)
+        model = make_model(heads.Own(widths=(2,)))
+        objective = Objective(model)
+        optimizers = make_optimizers(model, objective, settings, 100, COUNT)
+        step = make_train_step(model, objective, optimizers, settings, train_count=COUNT, steps=100, seed=seed)
+        return step(make_batch(), 0).loss
+
+    whole = abs(first_loss(1, 0.0) - first_loss(2, 0.0))
+    assert abs(first_loss(1, 1.0) - first_loss(2, 1.0)) < 0.05 * whole
 
 
 FEATURES = """

@@ -9,7 +9,7 @@ from families import assert_mean
 from probrt.trainer import layers
 from probrt.trainer.variational.estimators import TrainingHandler
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
-from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, NormalPosterior
+from probrt.trainer.variational.posteriors.location_scale import LaplacePosterior, LogNormalPosterior, NormalPosterior
 from probrt.trainer.variational.posteriors.mixture import NormalMixturePosterior
 from probrt.trainer.variational.posteriors.structured import LowRankNormalPosterior
 from probrt.trainer.variational.posteriors.vae import VaePosterior
@@ -146,6 +146,39 @@ def test_flipout_signs_do_not_depend_on_how_a_batch_is_split():
     with use_handler(TrainingHandler(3, 1, first_row=2)):
         half = layer(x[2:]).numpy()
     np.testing.assert_allclose(half, whole[2:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "moves"),
+    [("reparameterization", True), ("flipout", True), ("local_reparameterization", True), ("ivon", False)],
+)
+def test_the_spread_moves_the_outputs_from_the_mean_to_the_draw(estimator: str, moves: bool) -> None:
+    """Outputs are linear in the weights, so a quarter of the spread is a quarter of the way; IVON takes whole draws."""
+    layer, x = layers.Dense(3, estimator=estimator), tf.random.stateless_normal((6, 4), [1, 1])
+    layer.build(x.shape)
+    answers, divergences = {}, set()
+    for spread in (0.0, 0.25, 1.0):
+        with use_handler(TrainingHandler(3, 1, spread=tf.constant(spread))) as handler:
+            answers[spread] = layer(x).numpy()
+            divergences.add(float(handler.kl(layer.kernel)))
+    assert len(divergences) == 1
+    with use_handler(TrainingHandler(3, 1)):
+        np.testing.assert_allclose(answers[1.0], layer(x).numpy(), atol=1e-6)
+    with use_handler(MeanHandler()):
+        mean = layer(x).numpy()
+    assert np.abs(answers[1.0] - mean).max() > 0.01
+    for spread, answer in answers.items():
+        expected = mean + spread * (answers[1.0] - mean) if moves else answers[1.0]
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("posterior", [*SYMMETRIC[:3], LogNormalPosterior()], ids=lambda q: type(q).__name__)
+def test_without_spread_every_family_is_at_its_mean(posterior) -> None:
+    layer, x = make_layer("auto", posterior), tf.random.stateless_normal((4, 5, 5, 2), [1, 1])
+    with use_handler(TrainingHandler(3, 1, spread=tf.constant(0.0))):
+        still = layer(x).numpy()
+    with use_handler(MeanHandler()):
+        np.testing.assert_allclose(still, layer(x).numpy(), atol=1e-5)
 
 
 def _assert_uncorrelated(samples: np.ndarray) -> None:
