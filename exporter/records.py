@@ -5,7 +5,6 @@ from __future__ import annotations
 from probrt.exporter.bank import Bank
 from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import HeadRecord, NoveltyRecord, PosteriorRecord, Tuning
-from probrt.trainer.novelty.fit import METHOD
 
 CHUNK = 8
 MAX_SAMPLES = 1024
@@ -23,8 +22,8 @@ def make_novelty_record(model: Exportable) -> NoveltyRecord | None:
     return NoveltyRecord(
         images=len(model.novelty.scores),
         fitted=model.novelty.fitted,
-        method=METHOD,
-        stages=[str(ref) for ref in model.novelty.stages],
+        method=model.novelty.method,
+        stages=list(dict.fromkeys(map(str, model.novelty.stages))),
         map=model.members[0].map_sides if model.novelty.map else False,
     )
 

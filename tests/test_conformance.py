@@ -77,26 +77,35 @@ def compute_p_value(bundle: ExportedCase, score: np.ndarray) -> np.ndarray:
 def compute_score(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:
     """The score of novelty by its definition, in float64, from the features of the Keras network."""
     novelty, network = bundle.model.novelty, bundle.model.network
-    layers = [network.get_layer(ref.layer) for ref in novelty.stages]
+    names = list(dict.fromkeys(ref.layer for ref in novelty.stages))
     with use_handler(MeanHandler()):
-        outputs = keras.Model(network.input, [layer.output for layer in layers])(images, training=False)
-    logs = []
-    for features, distance in zip(outputs if len(layers) > 1 else [outputs], novelty.distances, strict=True):
-        values = np.asarray(features, np.float64)
+        outputs = keras.Model(network.input, {name: network.get_layer(name).output for name in names})(
+            images, training=False
+        )
+    surprises = []
+    for ref, distance in zip(novelty.stages, novelty.distances, strict=True):
+        values = np.asarray(outputs[ref.layer], np.float64)
         if values.ndim > 2:
             flat = values.reshape(len(values), -1, values.shape[-1])
-            values = np.concatenate([flat.mean(axis=1), flat.max(axis=1)], axis=1)
-        logs.append(compute_log_distance(distance, values))
-    return np.stack(logs, axis=1) @ novelty.weights - novelty.offset
+            by_pooling = {"root mean square": np.sqrt(np.square(flat).mean(axis=1)), "maximum": flat.max(axis=1)}
+            values = by_pooling[ref.pooling]
+        radii = distance.radii.astype(np.float64)
+        surprises.append((square_distances(distance, values) / (2 * radii) + np.log(radii) / 2).min(axis=1))
+    score = np.stack(surprises, axis=1) @ novelty.weights - novelty.offset
+    return np.where(score > 1, 1 + np.log(np.maximum(score, 1)), score)
+
+
+def square_distances(distance: StageDistance, values: np.ndarray) -> np.ndarray:
+    """The squared distances to the prototypes, with what lies outside the directions, [images, prototypes]."""
+    units = np.clip((values - distance.centre) * distance.inverse_deviation, -1e6, 1e6)
+    gaps = units @ distance.directions.astype(np.float64)
+    inside = (np.square(gaps) * distance.spreads).sum(axis=1)
+    outside = distance.residual * np.maximum(np.square(units).sum(axis=1) - inside, 0)
+    return np.square(gaps[:, None] - distance.prototypes[None]).sum(axis=2) + outside[:, None]
 
 
 def compute_log_distance(distance: StageDistance, values: np.ndarray) -> np.ndarray:
-    units = np.clip((values - distance.centre) * distance.inverse_deviation, -1e6, 1e6)
-    gaps = units @ distance.directions.astype(np.float64)
-    squares = np.square(gaps[:, None] - distance.prototypes[None]).sum(axis=2).min(axis=1)
-    inside = (np.square(gaps) * distance.spreads).sum(axis=1)
-    squares += distance.residual * np.maximum(np.square(units).sum(axis=1) - inside, 0)
-    return np.log(squares / values.shape[1] + 1e-4)
+    return np.log(square_distances(distance, values).min(axis=1) / values.shape[1] + 1e-4)
 
 
 def compute_map(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:

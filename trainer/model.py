@@ -17,7 +17,7 @@ from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments, combine_stacked
 from probrt.trainer.network_parts import Features, NetworkParts, as_list
 from probrt.trainer.novelty.score import Novelty
-from probrt.trainer.novelty.stages import pool_positions, stage_tensors
+from probrt.trainer.novelty.stages import count_features, pool_positions, stage_tensors
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
     Handler,
@@ -132,7 +132,8 @@ class Model:
             return {}
         by_id = {id(tensor): values for tensor, values in zip(self.stages, stages, strict=True)}
         pooled, positions = ([by_id[id(tensor)] for tensor in tensors] for tensors in self._stages_by_use)
-        score = self.novelty.score([pool_positions(features) for features in pooled])
+        pairs = zip(pooled, self.novelty.stages, strict=True)
+        score = self.novelty.score([pool_positions(features, ref.pooling) for features, ref in pairs])
         novelty = {"score": score, "p_value": self.novelty.p_value(score)}
         return novelty | ({"map": self.novelty.map.score(positions)} if self.novelty.map else {})
 
@@ -203,7 +204,7 @@ class Model:
             return
         pooled, positions = self._stages_by_use
         for ref, tensor, distance in zip(self.novelty.stages, pooled, self.novelty.distances, strict=True):
-            features = (tensor.shape[-1] or 0) * (2 if len(tensor.shape) > 2 else 1)
+            features = count_features(ref, tensor)
             if features != len(distance.centre):
                 raise ValueError(f"stage {ref} has {features} features, not {len(distance.centre)}")
         if self.novelty.map is None:
@@ -227,7 +228,7 @@ class Model:
 
     @cached_property
     def _stages_by_use(self) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
-        """The tensors whose averages and maxima novelty compares, and those whose positions its map compares."""
+        """The tensors that the novelty of an image pools over positions, and those whose positions its map compares."""
         if self.novelty is None:
             return [], []
         network = self.without_auxiliary().network

@@ -16,7 +16,14 @@ from probrt.trainer.model import Model
 from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_TRAINING, NoNovelty, check_count, fit_novelty, rank_images
 from probrt.trainer.novelty.positions import MAX_IMAGES, MAX_POSITIONS, fit_positions, rank_positions
 from probrt.trainer.novelty.score import PositionNovelty
-from probrt.trainer.novelty.stages import StageRef, find_position_stages, find_stages, pool_positions, stage_tensors
+from probrt.trainer.novelty.stages import (
+    StageRef,
+    find_pooled_stages,
+    find_position_stages,
+    find_stages,
+    pool_positions,
+    stage_tensors,
+)
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 _BATCH = 64
@@ -32,11 +39,11 @@ def add_novelty(model: Model, training: Examples, validation: Examples, seed: in
     check_count(len(validation), "validation")
     model_as_exported = model.without_auxiliary()
     network = model_as_exported.network
-    refs = find_stages(network, training.images[:1].astype(np.float32))
+    refs = find_pooled_stages(network, training.images[:1].astype(np.float32))
     fitting = compute_features(network, refs, _random_part(training, MAX_TRAINING, seed))
     ranking = compute_features(network, refs, _random_part(validation, MAX_CALIBRATION, seed))
     novelty = fit_novelty(refs, fitting, ranking, seed)
-    positions = _fit_positions(model_as_exported, refs, training, validation, seed)
+    positions = _fit_positions(model_as_exported, training, validation, seed)
     return dataclasses.replace(model, novelty=dataclasses.replace(novelty, map=positions))
 
 
@@ -81,18 +88,20 @@ def compute_features(network: keras.Model, refs: Sequence[StageRef], examples: E
     @tf.function(reduce_retracing=True, autograph=False)
     def pool(images: tf.Tensor) -> list[tf.Tensor]:
         with use_handler(MeanHandler()):
-            return [pool_positions(features) for features in tf.nest.flatten(stages(images, training=False))]
+            pairs = zip(refs, tf.nest.flatten(stages(images, training=False)), strict=True)
+            return [pool_positions(features, ref.pooling) for ref, features in pairs]
 
     batches = [pool(part["images"]) for part in data.evaluation_batches(examples, _BATCH)]
     return [np.concatenate([features.numpy() for features in stage]) for stage in zip(*batches, strict=True)]
 
 
-def _fit_positions(
-    model: Model, refs: Sequence[StageRef], training: Examples, validation: Examples, seed: int
-) -> PositionNovelty | None:
+def _fit_positions(model: Model, training: Examples, validation: Examples, seed: int) -> PositionNovelty | None:
     """Returns the novelty of positions; None if no head tells of positions in two dimensions, or they tell nothing."""
     heads = [head.name for head in model.heads if len(model.positions(head)) == 2]
-    stages = find_position_stages(model.network, heads, refs, training.images[:1].astype(np.float32)) if heads else []
+    if not heads:
+        return None
+    image = training.images[:1].astype(np.float32)
+    stages = find_position_stages(model.network, heads, find_stages(model.network, image), image)
     if not stages:
         return None
     fitting, ranking = (sample_positions(model.network, stages, part, seed) for part in (training, validation))

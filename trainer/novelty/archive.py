@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
 from msgspec import Meta, Struct
 
-from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_DIRECTIONS, MAX_FEATURES, METHOD, MIN_IMAGES, PROTOTYPES
-from probrt.trainer.novelty.score import Novelty, PositionNovelty, StageDistance
+from probrt.trainer.novelty.fit import (
+    MAX_CALIBRATION,
+    MAX_DIRECTIONS,
+    MAX_FEATURES,
+    MIN_IMAGES,
+    PROTOTYPES,
+)
+from probrt.trainer.novelty.score import Method, Novelty, PositionNovelty, StageDistance
 from probrt.trainer.novelty.stages import MAX_STAGES, StageRef
 
 # Of each stage, with the largest number of entries.
@@ -21,11 +28,15 @@ _SIZES = {
     "spreads": MAX_DIRECTIONS,
     "residual": 1,
 }
+# Of each set of pooled features as well; models of before lack it.
+_RADII = "radii"
 # Begins the names of the arrays of the novelty of positions.
 _MAP = "map."
 
 
 Stages = Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
+# Two sets of features of each stage.
+PooledStages = Annotated[list[StageRef], Meta(min_length=1, max_length=2 * MAX_STAGES)]
 
 
 class NoveltyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,22 +45,29 @@ class NoveltyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fitted: the number of training images behind it. map: the stages of the novelty of positions; null without.
     """
 
-    method: str = METHOD
-    stages: Stages
+    method: Method
+    stages: PooledStages
     fitted: Annotated[int, Meta(ge=MIN_IMAGES)]
     map: Stages | None = None
+
+    @property
+    def has_radii(self) -> bool:
+        """Whether each prototype has its own spread."""
+        return self.method != "nearest prototype, whitened"
 
     @classmethod
     def of(cls, novelty: Novelty) -> Self:
         """Returns the entry of a novelty."""
         positions = list(novelty.map.stages) if novelty.map else None
-        return cls(stages=list(novelty.stages), fitted=novelty.fitted, map=positions)
+        return cls(method=novelty.method, stages=list(novelty.stages), fitted=novelty.fitted, map=positions)
 
 
 def list_sizes(entry: NoveltyEntry) -> dict[str, int]:
     """Returns the names of the arrays of novelty.npz, and the largest number of entries of each."""
-    sizes = {"weights": MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
+    sizes = {"weights": 2 * MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
     prefixes = [f"{index}." for index in range(len(entry.stages))]
+    if entry.has_radii:
+        sizes |= {f"{prefix}{_RADII}": PROTOTYPES for prefix in prefixes}
     if entry.map is not None:
         sizes |= {f"{_MAP}weights": MAX_STAGES, f"{_MAP}offset": 1}
         prefixes += [f"{_MAP}{index}." for index in range(len(entry.map))]
@@ -65,6 +83,11 @@ def to_arrays(novelty: Novelty) -> dict[str, Any]:
         "width": np.float32(novelty.width),
     }
     arrays |= _name_distances("", novelty.distances)
+    arrays |= {
+        f"{index}.{_RADII}": distance.radii
+        for index, distance in enumerate(novelty.distances)
+        if distance.radii is not None
+    }
     if novelty.map is not None:
         arrays |= {f"{_MAP}weights": novelty.map.weights, f"{_MAP}offset": np.float32(novelty.map.offset)}
         arrays |= _name_distances(_MAP, novelty.map.distances)
@@ -94,7 +117,10 @@ def make_novelty(entry: NoveltyEntry, stored: Mapping[str, np.ndarray]) -> Novel
         raise ValueError(f"the width {width:g} is not above 0")
     return Novelty(
         stages=tuple(entry.stages),
-        distances=_make_distances(arrays, "", len(entry.stages)),
+        distances=tuple(
+            _add_radii(distance, arrays[f"{index}.{_RADII}"]) if entry.has_radii else distance
+            for index, distance in enumerate(_make_distances(arrays, "", len(entry.stages)))
+        ),
         weights=_read_weights(arrays, "weights", len(entry.stages)),
         offset=float(arrays["offset"]),
         scores=np.sort(scores),
@@ -102,6 +128,12 @@ def make_novelty(entry: NoveltyEntry, stored: Mapping[str, np.ndarray]) -> Novel
         fitted=entry.fitted,
         map=None if entry.map is None else _make_positions(entry.map, arrays),
     )
+
+
+def _add_radii(distance: StageDistance, radii: np.ndarray) -> StageDistance:
+    if radii.shape != (len(distance.prototypes),) or not (radii > 0).all():
+        raise ValueError(f"the radii are not one above 0 for each of {len(distance.prototypes)} prototypes")
+    return dataclasses.replace(distance, radii=radii)
 
 
 def _make_positions(stages: Sequence[StageRef], arrays: Mapping[str, np.ndarray]) -> PositionNovelty:

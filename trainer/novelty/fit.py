@@ -1,7 +1,7 @@
 """Fits novelty to the pooled features of training images, and its p-value to those of calibration images.
 
-The nearest prototype in a whitened space won against the alternatives; docs/quality.md has the table. It needs no
-labels, so one rule serves models with classes and without.
+Prototypes with a spread of their own, in a whitened space, won against the alternatives; docs/quality.md has the
+tables. They need no labels, so one rule serves models with classes and without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from probrt.trainer.novelty.score import FLOOR, LIMIT, Novelty, StageDistance
 from probrt.trainer.novelty.stages import StageRef
 
-METHOD = "nearest prototype, whitened"
 # Fewer images than this say too little: neither training nor calibration.
 MIN_IMAGES = 50
 MAX_CALIBRATION = 1000
@@ -26,12 +25,17 @@ PROTOTYPES = 128
 # Directions per stage; a stage of more features keeps those of the largest variance.
 MAX_DIRECTIONS = 256
 MAX_FEATURES = 4096
+# Directions of the novelty of an image explain this part of the variance; more of them measured no better.
+_EXPLAINED = 0.99
+# A prototype's spread counts as if so many more images of the average spread lay next to it.
+_PRIOR_IMAGES = 20
 # A feature that hardly varies counts as if it varied by this part of the average, or of the features' size.
 _LEAST_DEVIATION = 1e-3
 # The steps of the p-value are slopes of this part of the scores' standard deviation, which is 1.
 _WIDTH = 1e-3
-# A stage whose log distance varies less than this counts as if it varied so; usual is 0.3.
+# A stage whose log distance, or surprise, varies less than this counts as if it varied so; usual are 0.3 and 0.15.
 LEAST_SPREAD = 0.1
+_LEAST_SURPRISE = 0.02
 # Calibration scores that vary less than this are all alike but for rounding.
 LEAST_SCALE = 1e-2
 
@@ -57,7 +61,7 @@ def fit_novelty(
     in the training; they only rank new images, and set the scale of the score. Raises NoNovelty where the images are
     too few or all alike, or the network gives values that are not finite.
 
-    A stage's weight is 1 over the standard deviation of its log distance. It is measured on a fifth of the training
+    A stage's weight is 1 over the standard deviation of its surprise. It is measured on a fifth of the training
     images, with distances that the others fit, because the nearest prototype of an image may be the image itself.
     """
     check_features(training, "training")
@@ -67,9 +71,9 @@ def fit_novelty(
     is_held = np.random.default_rng(seed).permutation(len(training[0])) % 5 == 0
     deviations = []
     for features in training:
-        distance = fit_distance(features[~is_held], seed)
-        deviations.append(max(float(np.log(measure(distance, features[is_held])).std()), LEAST_SPREAD))
-    distances = tuple(fit_distance(features, seed) for features in training)
+        distance = fit_spreads(features[~is_held], seed)
+        deviations.append(max(float(compute_scores(distance, features[is_held]).std()), _LEAST_SURPRISE))
+    distances = tuple(fit_spreads(features, seed) for features in training)
     unranked = Novelty(
         stages=tuple(refs),
         distances=distances,
@@ -90,16 +94,18 @@ def rank_images(novelty: Novelty, calibration: Sequence[npt.NDArray[Any]]) -> No
     """
     check_features(calibration, "calibration")
     pairs = zip(novelty.distances, calibration, strict=True)
-    logs = [np.log(measure(distance, features)) for distance, features in pairs]
-    sums = np.stack(logs, axis=1) @ novelty.weights.astype(np.float64)
+    sums = np.stack([compute_scores(*pair) for pair in pairs], axis=1) @ novelty.weights.astype(np.float64)
     scale = float(sums.std())
     if not scale > LEAST_SCALE:
         raise NoNovelty("the features of the calibration images do not vary")
+    scores = (sums - sums.mean()) / scale
+    if novelty.is_local:
+        scores = np.minimum(scores, 1.0) + np.log(np.maximum(scores, 1.0))
     return dataclasses.replace(
         novelty,
         weights=(novelty.weights / scale).astype(np.float32),
         offset=float(sums.mean() / scale),
-        scores=np.sort((sums - sums.mean()) / scale).astype(np.float32),
+        scores=np.sort(scores).astype(np.float32),
     )
 
 
@@ -110,8 +116,21 @@ def check_features(images: Sequence[npt.NDArray[Any]], name: str) -> None:
         raise NoNovelty(f"the features of some {name} images are not finite")
 
 
-def fit_distance(features: npt.NDArray[Any], seed: int) -> StageDistance:
+def fit_spreads(features: npt.NDArray[Any], seed: int) -> StageDistance:
+    """Fits `fit_distance` with the directions that explain most, and the radius of each prototype."""
+    distance = fit_distance(features, seed, _EXPLAINED)
+    squares = _square_distances(distance, features)
+    nearest, rows = squares.argmin(axis=1), np.arange(len(squares))
+    images = np.bincount(nearest, minlength=squares.shape[1])
+    sums = np.bincount(nearest, squares[rows, nearest], minlength=squares.shape[1])
+    radii = (sums + _PRIOR_IMAGES * squares[rows, nearest].mean()) / (images + _PRIOR_IMAGES)
+    return dataclasses.replace(distance, radii=(radii + FLOOR * features.shape[1]).astype(np.float32))
+
+
+def fit_distance(features: npt.NDArray[Any], seed: int, explained: float = 1.0) -> StageDistance:
     """Fits the whitening and the prototypes of one stage to the features of training images [images, features].
+
+    explained: the part of the variance that the directions must explain.
 
     Whitening: the correlations R are shrunk halfway to the identity (R + 1, Ledoit and Wolf 2004 with a fixed
     intensity), which a few hundred images can bear. Prototypes: the centres of k-means.
@@ -123,7 +142,9 @@ def fit_distance(features: npt.NDArray[Any], seed: int) -> StageDistance:
     inverse_deviation = 1.0 / np.maximum(deviation, floor)
     units = (features - centre) * inverse_deviation
     values, vectors = np.linalg.eigh(units.T @ units / len(units))
-    kept = slice(max(0, len(values) - MAX_DIRECTIONS), None)
+    missing = np.cumsum(np.maximum(values, 0.0)) <= (1.0 - explained) * max(float(values.sum()), 1e-12)
+    fewest = int(missing.sum()) if explained < 1.0 else 0
+    kept = slice(max(0, min(fewest, len(values) - 1), len(values) - MAX_DIRECTIONS), None)
     others = np.maximum(values[: kept.start], 0.0)
     spreads = 1.0 + np.maximum(values[kept], 0.0)
     directions = vectors[:, kept] / np.sqrt(spreads)
@@ -150,12 +171,25 @@ def find_prototypes(points: Floats, seed: int) -> Floats:
 
 def measure(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
     """Returns the squared distance per feature, plus FLOOR, as the graph computes it, in float64: [images]."""
+    return np.asarray(_square_distances(distance, features).min(axis=1) / features.shape[1] + FLOOR)
+
+
+def compute_scores(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
+    """Returns what the graph scores, in float64: [images]."""
+    if distance.radii is None:
+        return np.asarray(np.log(measure(distance, features)))
+    radii = distance.radii.astype(np.float64)
+    return np.asarray((_square_distances(distance, features) / (2 * radii) + 0.5 * np.log(radii)).min(axis=1))
+
+
+def _square_distances(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
+    """Returns the squared distances to the prototypes, with what lies outside the directions, [images, prototypes]."""
     units = np.clip((features - distance.centre.astype(np.float64)) * distance.inverse_deviation, -LIMIT, LIMIT)
     whitened = units @ distance.directions
     prototypes = distance.prototypes.astype(np.float64)
-    lengths = np.square(prototypes).sum(axis=1)
-    squares = np.square(whitened).sum(axis=1) + (lengths - 2.0 * whitened @ prototypes.T).min(axis=1)
+    squares = np.square(whitened).sum(axis=1)
     if distance.residual:
         outside = np.square(units).sum(axis=1) - (np.square(whitened) * distance.spreads).sum(axis=1)
         squares += distance.residual * np.maximum(outside, 0.0)
-    return np.asarray(np.maximum(squares, 0.0) / units.shape[1] + FLOOR)
+    to_prototypes = np.square(prototypes).sum(axis=1) - 2.0 * whitened @ prototypes.T
+    return np.asarray(np.maximum(squares[:, None] + to_prototypes, 0.0))

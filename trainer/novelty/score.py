@@ -1,14 +1,17 @@
 """The novelty of pooled features, in plain ops that every format has.
 
-Per stage, the features are standardised and whitened, and the distance to the nearest prototype is taken. The score is
-the weighted sum of the logarithms of these distances: 0 for an average calibration image, in their standard
-deviations. `fit.py` finds all the numbers.
+Per pooled stage, the features are standardised and whitened, and the least surprise among prototypes is taken: the
+squared distance in units of the prototype's own spread, plus half the logarithm of that. The score is the weighted sum:
+0 for an average calibration image, in their standard deviations; above 1 it grows as a logarithm, so that no number is
+huge. Of positions, and in models of before, the logarithm of the distance to the nearest prototype is taken instead.
+`fit.py` finds all the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,8 @@ import tensorflow as tf
 from probrt.trainer.novelty.stages import StageRef
 
 Floats = npt.NDArray[np.float32]
+# The second is that of models that were trained before; their distances stay as they are.
+Method = Literal["nearest prototype in units of its spread, whitened", "nearest prototype, whitened"]
 
 # Standardised features are cut off here, so that no square is infinite for any finite image.
 LIMIT = 1e6
@@ -26,7 +31,7 @@ FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class StageDistance:
-    """The distance of one stage's features [batch, features] to the nearest prototype.
+    """The distance of one stage's features [batch, features] to its prototypes.
 
     centre, inverse_deviation: of each feature over the training images, [features].
     directions: to whitened coordinates, [features, k]; each column is an eigenvector v of the correlations, divided by
@@ -35,6 +40,8 @@ class StageDistance:
     spreads: 1 + eigenvalue of each direction, [k].
     residual: the weight of what lies outside the directions: 1 / (1 + the mean of the other eigenvalues), or 0 if the
         directions span all features.
+    radii: the mean squared distance of the training images next to each prototype, [prototypes]; None to compare
+        plain distances.
     """
 
     centre: Floats
@@ -43,20 +50,48 @@ class StageDistance:
     prototypes: Floats
     spreads: Floats
     residual: float
+    radii: Floats | None = None
 
-    def measure(self, features: tf.Tensor) -> tf.Tensor:
-        """Returns the squared distance per feature, plus FLOOR, [batch]."""
+    def score(self, features: tf.Tensor) -> tf.Tensor:
+        """Returns the least surprise among the prototypes, or without radii the logarithm of the distance, [batch].
+
+        The surprise of a prototype p with radius r is d² / 2r + log(r) / 2, with d the distance to it: per feature the
+        negative logarithm of a normal density of that radius, but for a constant.
+        """
+        if self.radii is None:
+            return tf.math.log(self.measure(features))
         units = tf.clip_by_value((features - self.centre) * self.inverse_deviation, -LIMIT, LIMIT)
         whitened = tf.matmul(units, self.directions)
+        # As in `_whiten`, in fewer operations: each costs a single image as much as a small matrix.
+        inside, outside = 1.0 - self.residual * self.spreads, np.full_like(self.centre, self.residual)
+        lengths = tf.matmul(tf.square(whitened), inside[:, None])
+        if self.residual:
+            lengths += tf.matmul(tf.square(units), outside[:, None])
+        # d² / 2r = |z|² / 2r + |p|² / 2r - z · p / r: a matrix product instead of an array of all differences.
+        inverse = (0.5 / self.radii.astype(np.float64)).astype(np.float32)
+        levels = np.square(self.prototypes, dtype=np.float64).sum(axis=1) * inverse + 0.5 * np.log(self.radii)
+        scaled = self.prototypes.T * (-2.0 * inverse)
+        surprises = lengths * inverse + (tf.matmul(whitened, scaled) + levels.astype(np.float32))
+        return tf.reduce_min(surprises, axis=1)
+
+    def measure(self, features: tf.Tensor) -> tf.Tensor:
+        """Returns the squared distance to the nearest prototype per feature, plus FLOOR, [batch]."""
+        whitened, lengths = self._whiten(features)
         # |z - p|² = |z|² + (|p|² - 2 z·p): a matrix product instead of an array of all differences.
-        lengths = tf.constant(np.square(self.prototypes).sum(axis=1))
-        nearest = tf.reduce_min(lengths - 2.0 * tf.matmul(whitened, self.prototypes.T), axis=1)
-        squares = tf.reduce_sum(tf.square(whitened), axis=1) + nearest
+        others = tf.constant(np.square(self.prototypes).sum(axis=1))
+        nearest = tf.reduce_min(others - 2.0 * tf.matmul(whitened, self.prototypes.T), axis=1)
+        return tf.maximum(lengths + nearest, 0.0) / float(len(self.centre)) + FLOOR
+
+    def _whiten(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the whitened coordinates [batch, k] and the squared length, with what lies outside them, [batch]."""
+        units = tf.clip_by_value((features - self.centre) * self.inverse_deviation, -LIMIT, LIMIT)
+        whitened = tf.matmul(units, self.directions)
+        lengths = tf.reduce_sum(tf.square(whitened), axis=1)
         if self.residual:
             inside = tf.reduce_sum(tf.square(whitened) * self.spreads, axis=1)
             outside = tf.reduce_sum(tf.square(units), axis=1) - inside
-            squares += self.residual * tf.maximum(outside, 0.0)
-        return tf.maximum(squares, 0.0) / float(len(self.centre)) + FLOOR
+            lengths += self.residual * tf.maximum(outside, 0.0)
+        return whitened, lengths
 
 
 @dataclass(frozen=True)
@@ -79,14 +114,14 @@ class PositionNovelty:
         """
         points = [tf.reshape(tf.cast(stage, tf.float32), [-1, stage.shape[-1]]) for stage in stages]
         sides = tf.shape(stages[0])[:3]
-        return tf.reshape(_add_logs(self.distances, self.weights, points) - self.offset, sides)
+        return tf.reshape(_add_scores(self.distances, self.weights, points) - self.offset, sides)
 
 
 @dataclass(frozen=True)
 class Novelty:
     """How a model computes the novelty of an image.
 
-    stages: their names. distances: of each. weights: of the logarithm of each distance, [stages].
+    stages: their names. distances: of each. weights: of what each distance scores, [stages].
     offset: is taken from the weighted sum.
     scores: of the calibration images, rising, [images].
     width: the steps of the p-value are slopes of this width.
@@ -104,17 +139,30 @@ class Novelty:
     map: PositionNovelty | None = None
 
     @property
+    def is_local(self) -> bool:
+        """Whether each prototype has its own spread; in models of before none has."""
+        return all(distance.radii is not None for distance in self.distances)
+
+    @property
+    def method(self) -> Method:
+        """What is compared, in words."""
+        return "nearest prototype in units of its spread, whitened" if self.is_local else "nearest prototype, whitened"
+
+    @property
     def summary(self) -> str:
         """What it compares, for people."""
         return (
-            f"compares {len(self.stages)} stages with {self.fitted:,} training images; "
+            f"compares {len(self.stages)} sets of features with {self.fitted:,} training images; "
             f"p-values from {len(self.scores):,} validation images, {1 / (len(self.scores) + 1):.2g} at least"
             + ("; maps of positions" if self.map else "")
         )
 
     def score(self, pooled: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the score of pooled features, one [batch, features] per stage: float32 [batch]."""
-        return _add_logs(self.distances, self.weights, pooled) - self.offset
+        score = _add_scores(self.distances, self.weights, pooled) - self.offset
+        if not self.is_local:
+            return score
+        return tf.minimum(score, 1.0) + tf.math.log(tf.maximum(score, 1.0))
 
     def p_value(self, score: tf.Tensor) -> tf.Tensor:
         """Returns the conformal p-value of scores [batch] (Vovk, Gammerman and Shafer 2005, section 2.2).
@@ -129,7 +177,7 @@ class Novelty:
         return (counts + 1.0) * (1.0 / (len(self.scores) + 1.0))
 
 
-def _add_logs(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the weighted sum of the log distances of features, one [rows, features] per stage: [rows]."""
-    logs = [tf.math.log(distance.measure(stage)) for distance, stage in zip(distances, features, strict=True)]
-    return tf.add_n([weight * log for weight, log in zip(weights.tolist(), logs, strict=True)])
+def _add_scores(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the weighted sum of what the distances score of features, one [rows, features] per stage: [rows]."""
+    scores = [distance.score(stage) for distance, stage in zip(distances, features, strict=True)]
+    return tf.add_n([weight * score for weight, score in zip(weights.tolist(), scores, strict=True)])

@@ -15,26 +15,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 from msgspec import Struct
+from msgspec.structs import replace
 
 from probrt.trainer.keras_internals import GraphNode, nodes_in_order, producer
+from probrt.trainer.layers.resampling import MaxPool
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
 # A network of more resolutions or layers keeps the last ones.
 MAX_STAGES = 8
+_MAX_POOLS = (MaxPool, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 # Positions of a map that one pooling window covers.
 _MAX_WINDOW = 64 * 64
 
 Sides = tuple[int, ...]
 Change = Literal["smaller", "larger", "vector"]
+# What is taken of each channel over the positions; models of before have averages and maxima of one map.
+Pooling = Literal["average and maximum", "root mean square", "maximum"]
 
 
 class StageRef(Struct, frozen=True, forbid_unknown_fields=True):
-    """Names a tensor of a network: an output of a layer, and of which of its calls if there are several."""
+    """Names a tensor of a network: an output of a layer, and of which of its calls if there are several.
+
+    pooling: what novelty takes of it over the positions, where it takes not each position.
+    """
 
     layer: str
     call: int = 0
     output: int = 0
+    pooling: Pooling = "average and maximum"
 
     def __str__(self) -> str:
         return self.layer + (f" (call {self.call + 1})" if self.call else "")
@@ -49,10 +58,9 @@ class _Candidate(NamedTuple):
 
     def replaces(self, earlier: _Candidate) -> bool:
         """Whether an earlier tensor has the same resolution but for padding, on the same way down or up."""
-        if self.change != earlier.change or self.change == "vector" or len(self.sides) != len(earlier.sides):
+        if self.change != earlier.change or self.change == "vector":
             return False
-        pairs = zip(self.sides, earlier.sides, strict=True)
-        return all(max(sides) < 1.5 * min(sides) or max(sides) == 1 for sides in pairs)
+        return _are_alike(self.sides, earlier.sides)
 
 
 def find_stages(network: keras.Model, image: np.ndarray) -> list[StageRef]:
@@ -81,6 +89,56 @@ def find_stages(network: keras.Model, image: np.ndarray) -> list[StageRef]:
             candidate = _Candidate(kind, sides[id(tensor)], StageRef(node.operation.name, call, output))
             chosen = [*(earlier for earlier in chosen if not candidate.replaces(earlier)), candidate]
     return [candidate.ref for candidate in chosen[-MAX_STAGES:]] or [_find_ref(nodes, tensor) for tensor in finals]
+
+
+def find_pooled_stages(network: keras.Model, image: np.ndarray) -> list[StageRef]:
+    """Finds what the novelty of an image compares: of each stage, two maps, or the feature vector.
+
+    The maps are the first of the resolution, of which the root mean square is taken, and the last, the stage itself, of
+    which the maximum is taken. The first is what a second layer with a kernel reads; it holds what the later ones no
+    longer need. Where a stage has one such layer, both are the same map. Where a max-pool reads the last map, the
+    maximum is that of its output: the same for a quarter of the work, but for the edge that a pool may leave out.
+    network, image: as in `find_stages`.
+    """
+    refs = find_stages(network, image)
+    nodes = _find_ancestors(network, final_inputs(network))
+    sides = _measure_sides(network, nodes, image)
+    pooled = []
+    begin = 0
+    for ref, stage in zip(refs, stage_tensors(network, refs), strict=True):
+        end = 1 + next(place for place, node in enumerate(nodes) if any(output is stage for output in node.outputs))
+        if sides[id(stage)]:
+            first = _find_ref(nodes, _find_first_map(nodes[begin:end], sides, stage))
+            pooled.append(replace(first, pooling="root mean square"))
+            last = _find_ref(nodes, _find_pool(nodes, stage))
+            pooled.append(replace(last, pooling="maximum"))
+        else:
+            pooled.append(ref)
+        begin = end
+    return pooled
+
+
+def _find_first_map(nodes: Sequence[GraphNode], sides: Mapping[int, Sides], stage: keras.KerasTensor) -> Any:
+    """Returns the first map with a stage's sides that one layer with a kernel makes and another reads, or the stage.
+
+    nodes: from behind the stage before to this one.
+    """
+    made: set[int] = set()
+    for node in nodes:
+        read = [tensor for tensor in node.inputs if id(tensor) in made]
+        if read and _has_kernel(node.operation):
+            return read[0]
+        if read or _has_kernel(node.operation):
+            made |= {id(tensor) for tensor in node.outputs if _are_alike(sides[id(tensor)], sides[id(stage)])}
+    return stage
+
+
+def _find_pool(nodes: Sequence[GraphNode], stage: keras.KerasTensor) -> Any:
+    """Returns the output of a max-pool that reads a stage, or the stage."""
+    for node in nodes:
+        if isinstance(node.operation, _MAX_POOLS) and any(tensor is stage for tensor in node.inputs):
+            return node.outputs[0]
+    return stage
 
 
 def find_position_stages(
@@ -112,25 +170,37 @@ def find_position_stages(
 
 def stage_tensors(network: keras.Model, refs: Sequence[StageRef]) -> list[keras.KerasTensor]:
     """Returns the tensors that some stages name; KeyError for a name that the network does not have."""
-    tensors: dict[StageRef, keras.KerasTensor] = {}
+    tensors: dict[tuple[str, int, int], keras.KerasTensor] = {}
     calls: Counter[str] = Counter()
     for node in nodes_in_order(network):
         call, calls[node.operation.name] = calls[node.operation.name], calls[node.operation.name] + 1
         for output, tensor in enumerate(node.outputs):
-            tensors[StageRef(node.operation.name, call, output)] = tensor
-    return [tensors[ref] for ref in refs]
+            tensors[node.operation.name, call, output] = tensor
+    return [tensors[ref.layer, ref.call, ref.output] for ref in refs]
 
 
-def pool_positions(features: tf.Tensor) -> tf.Tensor:
-    """Returns the average and the maximum of each channel over the positions, float32 [batch, 2 · channels].
+def count_features(ref: StageRef, tensor: keras.KerasTensor) -> int:
+    """Returns how many features `pool_positions` gives of a stage; 0 if the network leaves its channels open."""
+    has_two = len(tensor.shape) > 2 and ref.pooling == "average and maximum"
+    return (tensor.shape[-1] or 0) * (2 if has_two else 1)
 
-    Feature vectors [batch, channels] have no positions and stay as they are.
+
+def pool_positions(features: tf.Tensor, pooling: Pooling) -> tf.Tensor:
+    """Returns what is taken of each channel over the positions, float32 [batch, channels].
+
+    [batch, 2 · channels] for averages and maxima. Feature vectors [batch, channels] have no positions and stay as they
+    are.
     """
     features = tf.cast(features, tf.float32)
     positions = list(range(1, len(features.shape) - 1))
     if not positions:
         return features
-    return tf.concat([_average_positions(features, positions), tf.reduce_max(features, positions)], axis=-1)
+    if pooling == "root mean square":
+        return tf.sqrt(_average_positions(tf.square(features), positions))
+    maximum = tf.reduce_max(features, positions)
+    if pooling == "maximum":
+        return maximum
+    return tf.concat([_average_positions(features, positions), maximum], axis=-1)
 
 
 def _average_positions(features: tf.Tensor, positions: list[int]) -> tf.Tensor:
@@ -179,6 +249,14 @@ def _measure_sides(network: keras.Model, nodes: Sequence[GraphNode], image: np.n
         values = keras.Model(network.input, tensors)(tf.constant(image, tf.float32), training=False)
     values = list(values) if isinstance(values, list | tuple) else [values]  # Keras unwraps a list of one
     return {id(tensor): tuple(value.shape[1:-1]) for tensor, value in zip(tensors, values, strict=True)}
+
+
+def _are_alike(sides: Sides, others: Sides) -> bool:
+    """Whether two maps have the same resolution but for padding."""
+    if len(sides) != len(others):
+        return False
+    pairs = zip(sides, others, strict=True)
+    return all(max(pair) < 1.5 * min(pair) or max(pair) == 1 for pair in pairs)
 
 
 def _find_changes(nodes: Sequence[GraphNode], sides: Mapping[int, Sides]) -> dict[int, Change]:

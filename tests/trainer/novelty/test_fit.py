@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from probrt.trainer.novelty.fit import MAX_CALIBRATION, NoNovelty, fit_distance, fit_novelty, measure
+from probrt.trainer.novelty.archive import NoveltyEntry, list_sizes, make_novelty, to_arrays
+from probrt.trainer.novelty.fit import (
+    MAX_CALIBRATION,
+    NoNovelty,
+    compute_scores,
+    fit_distance,
+    fit_novelty,
+    fit_spreads,
+    measure,
+)
 from probrt.trainer.novelty.score import Novelty
 from probrt.trainer.novelty.stages import StageRef
 
@@ -95,6 +105,71 @@ def test_the_graph_measures_as_the_formula() -> None:
     expected = np.einsum("npf,fg,npg->np", gaps, inverse, gaps).min(axis=1) / 12 + 1e-4
     np.testing.assert_allclose(distance.measure(tf.constant(fresh, tf.float32)).numpy(), expected, rtol=1e-4)
     np.testing.assert_allclose(measure(distance, fresh), expected, rtol=1e-4)
+
+
+def test_the_least_surprise_is_the_densest_normal_of_a_prototype() -> None:
+    """Against the densities of TFP, per feature: half of the constant log(2 pi / features) apart."""
+    features = make_features(np.random.default_rng(3), 300)[0]
+    distance = fit_spreads(features, seed=0)
+    assert distance.directions.shape[1] < 12  # one feature never varies
+    fresh = make_features(np.random.default_rng(4), 20)[0].astype(np.float64)
+    units = (fresh - distance.centre) * distance.inverse_deviation
+    whitened = units @ distance.directions
+    outside = np.square(units).sum(axis=1) - (np.square(whitened) * distance.spreads).sum(axis=1)
+    outside = np.sqrt(distance.residual * np.maximum(outside, 0))
+    densities = []
+    for prototype, radius in zip(distance.prototypes.astype(np.float64), distance.radii, strict=True):
+        gaps = np.zeros((len(fresh), 12))  # the whitened coordinates, and one for all that lies outside
+        gaps[:, : len(prototype)] = whitened - prototype
+        gaps[:, -1] = outside
+        normal = tfp.distributions.Normal(np.float64(0), np.sqrt(np.float64(radius) / 12))
+        densities.append(tf.reduce_sum(normal.log_prob(gaps), axis=1).numpy() / 12)
+    expected = -np.max(densities, axis=0) - 0.5 * np.log(2 * np.pi / 12)
+    np.testing.assert_allclose(distance.score(tf.constant(fresh, tf.float32)).numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(compute_scores(distance, fresh), expected, rtol=1e-6)
+
+
+def test_a_radius_is_the_spread_of_the_images_next_to_its_prototype() -> None:
+    """Two clouds, one three times as wide: its images are as familiar as the others'."""
+    rng = np.random.default_rng(0)
+    clouds = np.concatenate([rng.normal(size=(3000, 6)) * 0.1, rng.normal(size=(3000, 6)) * 0.3 + 5]).astype(np.float32)
+    distance = fit_spreads(clouds, seed=0)
+    assert distance.radii.max() > 4 * distance.radii.min()
+    narrow, wide = compute_scores(distance, clouds[:3000]), compute_scores(distance, clouds[3000:])
+    assert wide.mean() - narrow.mean() == pytest.approx(np.log(3), abs=0.15)  # the densities differ by 3 per feature
+
+
+def test_a_score_above_one_grows_as_a_logarithm() -> None:
+    novelty = fit()
+    far = [
+        answer(novelty, [np.full((1, 12), size, np.float32), np.zeros((1, 5), np.float32)])[0] for size in (2e3, 4e3)
+    ]
+    assert far[1] - far[0] == pytest.approx(2 * np.log(2), abs=0.03)  # of the squared distance; centres are near 20
+
+
+def test_novelty_of_a_model_of_before_is_stored_and_scored_as_it_was() -> None:
+    """Distances to prototypes without radii: their logarithm, and no other."""
+    features = make_features(np.random.default_rng(3), 200)
+    before = Novelty(
+        stages=REFS,
+        distances=tuple(fit_distance(stage, seed=0) for stage in features),
+        weights=np.array([1.0, 2.0], np.float32),
+        offset=0.5,
+        scores=np.linspace(-2, 2, 60, dtype=np.float32),
+        width=1e-3,
+        fitted=200,
+    )
+    fresh = make_features(np.random.default_rng(4), 20)
+    logs = [np.log(measure(distance, stage)) for distance, stage in zip(before.distances, fresh, strict=True)]
+    np.testing.assert_allclose(answer(before, fresh)[0], logs[0] + 2 * logs[1] - 0.5, rtol=1e-3, atol=1e-3)
+    for novelty in (before, fit()):
+        entry = NoveltyEntry.of(novelty)
+        stored = {name: np.asarray(array) for name, array in to_arrays(novelty).items()}
+        assert all(stored[name].size <= most for name, most in list_sizes(entry).items())
+        np.testing.assert_array_equal(answer(make_novelty(entry, stored), fresh)[0], answer(novelty, fresh)[0])
+    stored["0.radii"] = -stored["0.radii"]
+    with pytest.raises(ValueError, match="the radii are not one above 0"):
+        make_novelty(entry, stored)
 
 
 def test_many_features_keep_the_directions_of_the_largest_variance() -> None:

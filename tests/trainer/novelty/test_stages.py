@@ -14,7 +14,7 @@ from probrt.trainer.build import build_model
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
-from probrt.trainer.novelty.stages import StageRef, final_inputs, find_stages, stage_tensors
+from probrt.trainer.novelty.stages import StageRef, final_inputs, find_pooled_stages, find_stages, stage_tensors
 
 
 def build(shape: list[int | None], backbone: backbones.AnyBackbone, *chosen: heads.AnyHead) -> Model:
@@ -52,6 +52,36 @@ def test_heads_on_several_stages_and_with_layers_of_their_own() -> None:
     assert names(model) == ["stage1_conv1_relu", "head--size--relu1"]
 
 
+def pooled_names(network: keras.Model, image: np.ndarray) -> dict[str, list[str]]:
+    refs = find_pooled_stages(network, image)
+    return {pooling: [str(ref) for ref in refs if ref.pooling == pooling] for pooling in {ref.pooling for ref in refs}}
+
+
+@pytest.mark.parametrize("shape", [[16, 1], [16, 16, 2], [None, None, 1]])
+def test_novelty_compares_the_first_and_the_last_map_of_a_resolution(shape: list[int | None]) -> None:
+    model = build(shape, backbones.ConvStack(widths=(4, 6), depth=2))
+    assert pooled_names(model.network, np.zeros((1, *sides_of(model.input)))) == {
+        "root mean square": ["stage1_conv1_relu", "stage2_conv1_relu"],
+        "maximum": ["stage2_pool", "stage2_conv2_add"],
+    }
+
+
+def test_where_novelty_compares_one_map_of_a_resolution_or_a_vector() -> None:
+    assert pooled_names(lenet(), np.zeros((1, 28, 28, 1))) == {
+        "root mean square": ["conv1", "conv2"],
+        "maximum": ["max_pooling2d", "max_pooling2d_1"],
+        "average and maximum": ["dense1", "dense2"],  # as they are
+    }
+    unet = build([16, 16, 2], backbones.UNet(widths=(4, 6), depth=2), TISSUE)
+    first, last = (
+        pooled_names(unet.network, np.zeros((1, 16, 16, 2)))[pooling] for pooling in ("root mean square", "maximum")
+    )
+    assert last == ["encoder1_pool", "bottom_conv2_relu", "decoder1_conv2_relu"]
+    assert first[:2] == ["encoder1_conv1_relu", "bottom_conv1_relu"]
+    residual = build([9, 8, 2], backbones.Residual(widths=(4, 6), blocks=1))
+    assert pooled_names(residual.network, np.zeros((1, 9, 8, 2)))["maximum"] == names(residual)
+
+
 @pytest.mark.slow
 def test_a_pretrained_network_has_few_stages() -> None:
     model = build([32, 32, 3], backbones.Pretrained(model="EfficientNetB0"))
@@ -61,9 +91,9 @@ def test_a_pretrained_network_has_few_stages() -> None:
 def lenet() -> keras.Model:
     images = keras.Input((28, 28, 1))
     x = layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1")(images)
-    x = keras.layers.MaxPooling2D(2)(x)
+    x = keras.layers.MaxPooling2D(2, name="max_pooling2d")(x)
     x = layers.Conv2D(16, 5, padding="valid", activation="relu", name="conv2")(x)
-    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2)(x))
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2, name="max_pooling2d_1")(x))
     x = layers.Dense(20, activation="relu", name="dense1")(x)
     x = layers.Dense(10, activation="relu", name="dense2")(x)
     split = HeadSplit([("digit", 3, 0)], name="heads")
