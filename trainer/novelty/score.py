@@ -53,20 +53,24 @@ class StageDistance:
     radii: Floats | None = None
 
     def score(self, features: tf.Tensor) -> tf.Tensor:
-        """Returns the least surprise among the prototypes, or without radii the logarithm of the distance, [batch].
+        """Returns the least surprise among the prototypes, or without radii the logarithm of the distance, [batch]."""
+        if self.radii is None:
+            return tf.math.log(self.measure(features))
+        return self.find_surprise(_standardise(features, self.centre, self.inverse_deviation))
+
+    def find_surprise(self, units: tf.Tensor) -> tf.Tensor:
+        """Returns the least surprise of standardised features among the prototypes, [batch].
 
         The surprise of a prototype p with radius r is d² / 2r + log(r) / 2, with d the distance to it: per feature the
         negative logarithm of a normal density of that radius, but for a constant.
         """
         if self.radii is None:
-            return tf.math.log(self.measure(features))
-        units = tf.clip_by_value((features - self.centre) * self.inverse_deviation, -LIMIT, LIMIT)
+            raise ValueError("distances without radii have no surprise")
         whitened = tf.matmul(units, self.directions)
-        # As in `_whiten`, in fewer operations: each costs a single image as much as a small matrix.
-        inside, outside = 1.0 - self.residual * self.spreads, np.full_like(self.centre, self.residual)
-        lengths = tf.matmul(tf.square(whitened), inside[:, None])
+        inside = 1.0 - self.residual * self.spreads
+        lengths = tf.reduce_sum(tf.square(whitened) * inside, axis=1, keepdims=True)
         if self.residual:
-            lengths += tf.matmul(tf.square(units), outside[:, None])
+            lengths += self.residual * tf.reduce_sum(tf.square(units), axis=1, keepdims=True)
         # d² / 2r = |z|² / 2r + |p|² / 2r - z · p / r: a matrix product instead of an array of all differences.
         inverse = (0.5 / self.radii.astype(np.float64)).astype(np.float32)
         levels = np.square(self.prototypes, dtype=np.float64).sum(axis=1) * inverse + 0.5 * np.log(self.radii)
@@ -84,7 +88,7 @@ class StageDistance:
 
     def _whiten(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the whitened coordinates [batch, k] and the squared length, with what lies outside them, [batch]."""
-        units = tf.clip_by_value((features - self.centre) * self.inverse_deviation, -LIMIT, LIMIT)
+        units = _standardise(features, self.centre, self.inverse_deviation)
         whitened = tf.matmul(units, self.directions)
         lengths = tf.reduce_sum(tf.square(whitened), axis=1)
         if self.residual:
@@ -159,9 +163,15 @@ class Novelty:
 
     def score(self, pooled: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the score of pooled features, one [batch, features] per stage: float32 [batch]."""
-        score = _add_scores(self.distances, self.weights, pooled) - self.offset
         if not self.is_local:
-            return score
+            return _add_scores(self.distances, self.weights, pooled) - self.offset
+        # Standardised as one array: OpenVINO subtracts wrong values from a maximum over the positions of a 1-D map.
+        centre = np.concatenate([distance.centre for distance in self.distances])
+        inverse_deviation = np.concatenate([distance.inverse_deviation for distance in self.distances])
+        units = _standardise(tf.concat(list(pooled), axis=1), centre, inverse_deviation)
+        parts = tf.split(units, [len(distance.centre) for distance in self.distances], axis=1)
+        surprises = [distance.find_surprise(part) for distance, part in zip(self.distances, parts, strict=True)]
+        score = _add_weighted(surprises, self.weights) - self.offset
         return tf.minimum(score, 1.0) + tf.math.log(tf.maximum(score, 1.0))
 
     def p_value(self, score: tf.Tensor) -> tf.Tensor:
@@ -180,4 +190,12 @@ class Novelty:
 def _add_scores(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns the weighted sum of what the distances score of features, one [rows, features] per stage: [rows]."""
     scores = [distance.score(stage) for distance, stage in zip(distances, features, strict=True)]
+    return _add_weighted(scores, weights)
+
+
+def _add_weighted(scores: Sequence[tf.Tensor], weights: Floats) -> tf.Tensor:
     return tf.add_n([weight * score for weight, score in zip(weights.tolist(), scores, strict=True)])
+
+
+def _standardise(features: tf.Tensor, centre: Floats, inverse_deviation: Floats) -> tf.Tensor:
+    return tf.clip_by_value((features - centre) * inverse_deviation, -LIMIT, LIMIT)
