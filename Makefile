@@ -56,13 +56,12 @@ MINUTES ?= 10
 fuzz: setup
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
-# Speed and memory beside peers, about 15 minutes; `make bench QUICK=1` takes a few. TORCH names the Python of an
-# environment with bayesian-torch (docs/performance.md).
+# Speed and memory beside peers, about 25 minutes, into docs/performance.md; `make bench QUICK=1` takes a few and writes
+# nothing. TORCH names the Python of an environment with bayesian-torch (docs/performance.md).
 bench: setup
 	@test -d artifacts/digits || $(BIN)/python examples/digits/demo.py
 	$(BIN)/python benchmarks/performance.py $(if $(QUICK),--quick,--write) $(if $(TORCH),--torch $(TORCH))
-	@mkdir -p dist
-	$(BIN)/python benchmarks/scaling.py --out dist/scaling.png $(if $(QUICK),--quick)
+	@test -n "$(QUICK)" || $(BIN)/python benchmarks/scaling.py
 	@test -n "$(QUICK)" || $(BIN)/python benchmarks/batch_sizes.py artifacts/digits
 
 # Scores of what the command line gives, in parts that resume; a few hours. `make bench-quality QUICK=1` shows the way.

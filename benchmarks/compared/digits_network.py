@@ -39,16 +39,15 @@ epochs = {epochs}
 """
 
 
-def export_digits_network(folder: Path, epochs: int) -> Path:
-    """Trains the network on 4,000 digits and exports 32 draws of it in float32; returns the bundle."""
+def export_digits_network(folder: Path, epochs: int, tune: bool = True) -> Path:
+    """Trains the network on 4,000 digits and exports 32 draws of it in float32, tuned or not; returns the bundle."""
     data = folder / "digits"
     folders.write_mnist(data)
     config = data / "net.toml"
     config.write_text(CONFIG.replace("{epochs}", str(epochs)), encoding="utf-8")
     run_probrt("train", config, "--out", folder / "model", "--overwrite")
-    run_probrt(
-        "export", folder / "model", "--artifacts", folder / "artifacts", "--draws", DRAWS, "--precisions", "float32"
-    )
+    options = ["--draws", DRAWS, "--precisions", "float32", *([] if tune else ["--no-tune"])]
+    run_probrt("export", folder / "model", "--artifacts", folder / "artifacts", *options)
     return folder / "artifacts" / "net"
 
 
