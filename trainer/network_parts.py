@@ -27,15 +27,21 @@ class NetworkParts:
         self.stages = list(stages)
         self._cut, self._has_random = _find_cut(network, self.stages)
 
-    @cached_property
+    @property
     def shared(self) -> keras.Model:
         """From images to the features that all draws share."""
-        return keras.Model(self.network.input, self._cut)
+        return self._halves[0]
 
-    @cached_property
+    @property
     def drawn(self) -> keras.Model | None:
         """From the shared features to the channels; None if there are no random weights."""
-        return keras.Model(self._cut, self.network.output) if self._has_random else None
+        return self._halves[1]
+
+    @cached_property
+    def _halves(self) -> tuple[keras.Model, keras.Model | None]:
+        """Made together, because Keras numbers networks as they come, and graphs hold the numbers."""
+        shared = keras.Model(self.network.input, self._cut)
+        return shared, keras.Model(self._cut, self.network.output) if self._has_random else None
 
     @cached_property
     def with_stages(self) -> keras.Model:

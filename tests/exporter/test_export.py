@@ -32,7 +32,7 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.vetting import vet
 from probrt.runtime.errors import BundleError, ParityError, StorageError, UsageError
 from probrt.trainer import store
-from probrt.trainer.model import Model
+from probrt.trainer.network_parts import NetworkParts
 
 REQUEST = ExportRequest(draws=8, select=False)
 
@@ -143,13 +143,13 @@ def test_a_wrong_split_is_not_published(
 ) -> None:
     """Graphs and reference share the features of all draws, so only the whole network can show that they are wrong."""
 
-    def split_wrongly(model: Model) -> tuple[keras.Model, keras.Model]:
-        network = model.network
+    def split_wrongly(parts: NetworkParts) -> tuple[keras.Model, keras.Model]:
+        network = parts.network
         features = network.get_layer(layer).output
         drawn = keras.Model([features], network.output)
         return keras.Model(network.input, [features if layer == "conv" else features * 1.1]), drawn
 
-    monkeypatch.setattr(Model, "_parts", property(split_wrongly))
+    monkeypatch.setattr(NetworkParts, "_halves", property(split_wrongly))
     request = ExportRequest(draws=8, select=False, formats=("onnx",), variants=("draws",))
     with pytest.raises(ParityError, match=message):
         export(model, tmp_path / "artifacts", request)
