@@ -10,12 +10,14 @@ said. The sides are timed in turn, in processes of their own, and their medians 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from compared.digits_network import WIDTHS, export_digits_network
 from compared.sides import Sides
 from compared.untrained_network import export_untrained_network
@@ -92,6 +94,7 @@ def draw_panels(panels: dict[str, tuple[str, dict[str, Line]]], out: Path) -> No
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.4), layout="constrained")
     for axis, (title, (label, lines)) in zip(axes, panels.items(), strict=True):
@@ -103,6 +106,8 @@ def draw_panels(panels: dict[str, tuple[str, dict[str, Line]]], out: Path) -> No
             title=title, ylabel=label, xscale="log", yscale="log", xticks=values, xticklabels=[f"{v:g}" for v in values]
         )
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
