@@ -82,14 +82,18 @@ def compute_answers(
     seed: int,
     draws: int = 32,
     batch: int = 64,
+    targets: bool = True,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Answers]:
-    """Computes each head's answers over `draws` draws of a seed.
+    """Computes each head's answers over `draws` draws of a seed; without `targets` leaves out likelihoods and samples.
 
     on_images: is called with the number of images of each batch.
     """
     parts: dict[str, list[Answers]] = {head.name: [] for head in model.heads}
-    for answers in iterate_answers(model, examples, seed=seed, draws=draws, batch=batch, on_images=on_images):
+    batches = iterate_answers(
+        model, examples, seed=seed, draws=draws, batch=batch, targets=targets, on_images=on_images
+    )
+    for answers in batches:
         for head, values in answers.items():
             parts[head].append(values)
     return {head: _join_answers(values) for head, values in parts.items()}
