@@ -190,11 +190,12 @@ class SampleSignature(Source):
 
 
 class DrawSignature(SampleSignature):
-    """The signature `draws` of a SavedModel: each head's mean under every draw, [batch, draws, …], uncombined."""
+    """The signature `draws` of a SavedModel: each head's mean under every draw, [batch, draws, …], and the novelty."""
 
     def expected_outputs(self, manifest: Manifest, call: Call) -> Mapping[str, Sequence[int | None]]:
         assert call.draws is not None
-        return {f"{head.name}.mean": [call.draws.count, *head.outputs["mean"]] for head in manifest.heads}
+        means = {f"{head.name}.mean": [call.draws.count, *head.outputs["mean"]] for head in manifest.heads}
+        return means | (manifest.novelty.outputs if manifest.novelty else {})
 
     def run(self, graph: Graph, images: Images, draws: Draws | None) -> Outputs:
         assert draws is not None

@@ -90,7 +90,6 @@ def read_pool(
     plan = replace(choose(bundle, request), source=DrawSignature())
     predictor = Predictor(bundle, plan)
     novelty = choose_novelty(bundle.manifest, None)
-    mean = Predictor(bundle, choose(bundle, PredictRequest(variant="mean"))) if novelty else None
     pool = Pool()
     input = bundle.manifest.input
     for item in load_batches(names, input, predictor.batch_size, predictor.threads):
@@ -101,8 +100,8 @@ def read_pool(
             on_images(1)
             continue
         pixels = np.stack([image.pixels for image in item.images if image.pixels is not None])
-        labels = predictor.run(pixels, plan.calls[0], item.last)[f"{head.name}.mean"]
-        novelties = read_novelty(mean.run(pixels, mean.plan.calls[0], item.last)) if mean else None
+        outputs = predictor.run(pixels, plan.calls[0], item.last)
+        labels, novelties = outputs[f"{head.name}.mean"], read_novelty(outputs)
         for index, image in enumerate(item.images):
             pool.images += 1
             if not np.isfinite(labels[index]).all():
