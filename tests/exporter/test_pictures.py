@@ -36,6 +36,7 @@ def make_exif(orientation: int, order: str) -> bytes:
     return b"Exif\0\0" + header + struct.pack(order + "IH", 8, len(entries)) + body + bytes(4)
 
 
+@pytest.mark.slow
 def test_every_form_is_what_read_image_reads(decoding: tuple[Input, Decode]) -> None:
     input, decode = decoding
     photo = make_photo()

@@ -130,6 +130,7 @@ def test_the_loss_of_a_step_is_the_negative_elbo() -> None:
     np.testing.assert_allclose(loss.history["loss"][0], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_other_data_fit_too(kind: str) -> None:
     batches = Batches()

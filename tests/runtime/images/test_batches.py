@@ -45,6 +45,7 @@ def compose(names: list[str], input: Input, batch_size: int, workers: int) -> li
     return composition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [False, True])
 def test_batches_are_the_same_with_any_number_of_threads(bundle: Bundle, names: list[str], free: bool) -> None:
     input = FREE if free else bundle.manifest.input

@@ -78,6 +78,7 @@ def test_folders_of_other_kinds_are_refused(tmp_path: Path) -> None:
         read_keras_file(tmp_path)
 
 
+@pytest.mark.slow
 def test_networks_of_keras_applications_come_back(tmp_path: Path) -> None:
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3)
     model.save(tmp_path / "model.keras")

@@ -49,6 +49,7 @@ def test_targets_drawn_from_the_model_need_no_correction_and_spread_ones_do() ->
         assert records["slant"].scale == pytest.approx(factor, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_few_labels_without_a_mistake_do_not_make_it_sure_of_everything() -> None:
     """Alone, their likelihood is highest at the sharpest temperature of all, exp(-1.5)."""
     model = BY_NAME["conv2d_random_bias"].model()

@@ -115,6 +115,7 @@ def test_the_report_counts_each_weight_once():
     assert [line.split()[0] for line in format_kl_report([kernel, bias])] == ["twice/kernel", "twice/bias"]
 
 
+@pytest.mark.slow
 def test_a_linear_model_reaches_its_exact_mean_field_posterior():
     """y = x w + noise with w ~ N(0, 1): the posterior precision is A = x'x / s^2 + 1, the best factorised one has
     mean A^-1 x'y / s^2 and variances 1 / A_ii (Bishop 2006, eq. 10.12 and 10.13)."""
