@@ -120,14 +120,14 @@ def _make_target(
     low, high = model.input.range or (-np.inf, np.inf)
     wanted = _IMAGES * (_TIMES if layers.read_vectors else 1)
     count = min(wanted, _MAX_FEATURES // (chunk * layers.count_read(images[:1])))
-    made = make_tuning_images(list_free_images(images), count, low, high)
-    evaluate = _compile_targets(layers, made, seed, chunk)
+    tuning_images = make_tuning_images(list_free_images(images), count, low, high)
+    evaluate = _compile_targets(layers, tuning_images, seed, chunk)
     summaries: dict[str, list[Summary]] = {head.name: [] for head in heads}
     variances: dict[str, list[float]] = {head.name: [] for head in heads}
     done = 0
     while done + _GROUP <= count and in_time():
         first = POOL + done // _GROUP * _GROUP_DRAWS
-        pool = evaluate(made[done : done + _GROUP], range(first, first + _GROUP_DRAWS))
+        pool = evaluate(tuning_images[done : done + _GROUP], range(first, first + _GROUP_DRAWS))
         draws = size_of_pool(pool)
         for name, (mean, spread) in summarize_draws(heads, pool, slice(None), range(draws)).items():
             # The spread is too small by the part that the variance of the mean is of the variance.
@@ -146,7 +146,7 @@ def _make_target(
         name: (max(np.sqrt(np.mean(variances[name])), 1e-15), max(np.sqrt(np.square(spread).mean()), 1e-15))
         for name, (_, spread) in joined.items()
     }
-    return Target(made[:done], joined, units)
+    return Target(tuning_images[:done], joined, units)
 
 
 def _compile_targets(layers: FinalLayers, images: npt.NDArray[np.float32], seed: int, chunk: int) -> EvaluateDraws:
@@ -192,11 +192,10 @@ def _tune_chunks(
 
     Returns the moved noise, [draws, …], and the root mean square distance that its values moved.
     """
-    noises = (layers.make_noise(seed, indices[first : first + chunk]) for first in range(0, len(indices), chunk))
+    noises = [layers.make_noise(seed, indices[first : first + chunk]) for first in range(0, len(indices), chunk)]
     chunks: list[Noise] = []
     squares = []
-    for first, moved in zip(range(0, len(indices), chunk), tune_draws(layers, target, noises, steps), strict=False):
-        noise = layers.make_noise(seed, indices[first : first + chunk])
+    for noise, moved in zip(noises, tune_draws(layers, target, noises, steps), strict=True):
         chunks.append(moved)
         squares.append(np.concatenate([np.square(values - noise[id]).ravel() for id, values in moved.items()]))
         if not in_time():

@@ -123,13 +123,13 @@ def _find_first_map(nodes: Sequence[GraphNode], sides: Mapping[int, Sides], stag
 
     nodes: from behind the stage before to this one.
     """
-    made: set[int] = set()
+    behind_kernel: set[int] = set()
     for node in nodes:
-        read = [tensor for tensor in node.inputs if id(tensor) in made]
+        read = [tensor for tensor in node.inputs if id(tensor) in behind_kernel]
         if read and _has_kernel(node.operation):
             return read[0]
         if read or _has_kernel(node.operation):
-            made |= {id(tensor) for tensor in node.outputs if _are_alike(sides[id(tensor)], sides[id(stage)])}
+            behind_kernel |= {id(tensor) for tensor in node.outputs if _are_alike(sides[id(tensor)], sides[id(stage)])}
     return stage
 
 
