@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter.bank_errors import summarize_draws
+from probrt.exporter.bank_errors import sum_spreads
 from probrt.exporter.bank_features import describe_draws
 from probrt.exporter.bank_images import count_images, make_bank_images
 from probrt.exporter.bank_trial import Trial, make_trial
@@ -42,13 +42,15 @@ Floats = npt.NDArray[np.float64]
 class Bank:
     """The order of a bank's draws.
 
-    selection: how it compares with independent draws. trial: compares other draws with them. yardstick: measures what
-    draws are worth. All are None if there was nothing to choose from.
+    selection: how it compares with independent draws. trial: compares other draws with them. answers: of the bank's
+    draws, on the trial's images. yardstick: measures what draws are worth. All are None if there was nothing to choose
+    from.
     """
 
     order: list[int]
     selection: Selection | None
     trial: Trial | None = None
+    answers: Pool | None = None
     yardstick: Yardstick | None = None
 
 
@@ -74,7 +76,7 @@ def choose_bank(
 
     def measure_spread(candidates: npt.NDArray[Any]) -> Floats:
         batches = [candidates[first : first + count] for first in range(0, len(candidates), count)]
-        return _sum_spreads(heads, [evaluate_draws(batch, range(_TRIAL_DRAWS)) for batch in batches])
+        return sum_spreads(heads, [evaluate_draws(batch, range(_TRIAL_DRAWS)) for batch in batches])
 
     low, high = model.input.range or (-np.inf, np.inf)
     bank_images = make_bank_images(images, low, high, measure_spread)
@@ -91,11 +93,17 @@ def choose_bank(
     order = order_draws(products, draws, chunk)
     trial = make_trial(heads, pool, pool_images, (kept, kept_shifted), draws, chunk)
     rows = slice(kept.start, kept_shifted.stop)
-    errors = trial.measure({name: (mean[order, rows], other[order, rows]) for name, (mean, other) in pool.items()})
+
+    def take_answers(order: Sequence[int]) -> Pool:
+        return {name: (mean[order, rows], other[order, rows]) for name, (mean, other) in pool.items()}
+
+    errors = trial.measure(take_answers(order))
     better = trial.is_better_than_independent(errors)
+    kept_order = order if better else plain
     sides = {head.name: len(model.positions(head)) for head in model.heads}
     yardstick = make_yardstick(heads, sides, pool, pool_images, (measured, measured_shifted))
-    return Bank(order if better else plain, Selection(pool=size, kept=better, errors=errors), trial, yardstick)
+    selection = Selection(pool=size, kept=better, errors=errors)
+    return Bank(kept_order, selection, trial, take_answers(kept_order), yardstick)
 
 
 def inner_products(blocks: Sequence[Floats]) -> Floats:
@@ -147,13 +155,3 @@ def _find_best(products: Floats, others: Sequence[int]) -> tuple[int, Floats]:
     costs = 2.0 * products[others].sum(0) + np.diag(products)
     costs[others] = np.inf
     return int(np.argmin(costs)), costs
-
-
-def _sum_spreads(heads: Sequence[HeadRecord], pools: Sequence[Pool]) -> Floats:
-    """Returns how much draws differ on each image of some pools, [images]; all heads weigh alike."""
-    total = np.zeros(())
-    for head in heads:
-        summaries = [summarize_draws([head], pool, slice(None), range(_TRIAL_DRAWS))[head.name] for pool in pools]
-        spread = np.concatenate([values.reshape(len(values), -1).mean(1) for _, values in summaries])
-        total = total + spread / max(float(spread.mean()), 1e-30)
-    return np.asarray(total)

@@ -59,6 +59,26 @@ def summarize_draws(heads: Sequence[HeadRecord], pool: Pool, images: slice, draw
     return summaries
 
 
+def share_of_pool_error(tuned: int, draws: int) -> float:
+    """Returns what of the pool's squared error is missing in that of draws of which `tuned` were moved, -1 to 1.
+
+    Draws that were chosen to be near the pool's average share the pool's error, those tuned to other draws do not. With
+    the part s of them tuned, the square of the pool's own error adds (1 - s)² to their error against the truth, but s²
+    to that against the pool. Negative: that much is measured too much.
+    """
+    return 1.0 - 2.0 * min(tuned, draws) / draws
+
+
+def sum_spreads(heads: Sequence[HeadRecord], pools: Sequence[Pool]) -> Floats:
+    """Returns how much draws differ on each image of some pools, [images]; all heads weigh alike."""
+    total = np.zeros(())
+    for head in heads:
+        summaries = [summarize_draws([head], pool, slice(None), range(size_of_pool(pool)))[head.name] for pool in pools]
+        spread = np.concatenate([values.reshape(len(values), -1).mean(1) for _, values in summaries])
+        total = total + spread / max(float(spread.mean()), 1e-30)
+    return np.asarray(total)
+
+
 def compute_independent_error(
     heads: Sequence[HeadRecord], pool: Pool, images: slice, draws: int, groups: int, summary: PoolSummary
 ) -> tuple[float, float]:

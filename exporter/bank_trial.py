@@ -10,7 +10,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter.bank_errors import PoolSummary, compute_independent_error, summarize_draws, summarize_pool
+from probrt.exporter.bank_errors import (
+    PoolSummary,
+    compute_independent_error,
+    share_of_pool_error,
+    summarize_draws,
+    summarize_pool,
+)
 from probrt.exporter.draw_pool import Pool, size_of_pool
 from probrt.runtime.bundle.manifest import BankError, HeadRecord
 
@@ -63,24 +69,17 @@ class Trial:
         first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == self.chunk]
         return all(gain > 0 for gain in first_chunk) and sum(gains) > 0
 
-    def is_better(self, errors: Sequence[BankError], others: Sequence[BankError]) -> bool:
-        """Whether draws from elsewhere beat as many of the pool in their first chunk, and in the sum over all.
+    def sum_errors(self, errors: Sequence[BankError], tuned: int) -> float:
+        """Returns the sum of a bank's errors against the truth, about; tuned: how many draws the pool did not make.
 
-        The pool is off the truth by the error of its size. The errors of draws that were matched to it lack that, those
-        of others have it.
+        The pool is off the truth by the error of its size, whose square is that of a draw by the size.
         """
-        gains = [
-            sum(self._add_error_of_pool(other)) - error.mean - error.spread
-            for other, error in zip(others, errors, strict=True)
-        ]
-        first_chunk = [gain for error, gain in zip(errors, gains, strict=True) if error.draws == self.chunk]
-        return sum(first_chunk) > 0 and sum(gains) > 0
-
-    def _add_error_of_pool(self, error: BankError) -> tuple[float, float]:
-        """Returns the errors of mean and spread with the pool's own, whose square is that of a draw by its size."""
-        part = error.draws / self.size
-        mean = math.hypot(error.mean, error.independent_mean * math.sqrt(part))
-        return mean, math.hypot(error.spread, error.independent_spread * math.sqrt(part))
+        total = 0.0
+        for error in errors:
+            part = share_of_pool_error(tuned, error.draws) * error.draws / self.size
+            total += math.sqrt(max(error.mean**2 + part * error.independent_mean**2, 0.0))
+            total += math.sqrt(max(error.spread**2 + part * error.independent_spread**2, 0.0))
+        return total
 
 
 def make_trial(

@@ -4,7 +4,8 @@ The squared error of n independent draws is a / n + b / n², of the mean (b = 0)
 draws is also too small by a part 1 / n. Both numbers come from groups of the pool's draws. The pool itself is off the
 truth by the error of its size. That is added to the error of draws that were chosen to be near the pool's average; the
 error of draws tuned to others has it already. So draws can be worth no more than the pool. What counts is the worst of
-four: mean and spread, on images like the training images and on shifted ones, none of which the bank was made on.
+four: mean and spread, on images like the training images and on shifted ones, none of which the bank was made on. Of
+each kind those are taken on which draws differ most, for there the errors are made (`bank_images.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from probrt.exporter.bank_errors import (
     PoolSummary,
     Summary,
     compute_independent_error,
+    share_of_pool_error,
     summarize_draws,
     summarize_pool,
 )
@@ -84,26 +86,30 @@ class Yardstick:
         answers = [summarize_draws(self.heads, self.pool, images, list(order)) for images in self.slices]
         return self.compare("float32", len(order), answers)
 
-    def measure_draws(self, answers: Pool, draws: int, tuned: bool = False) -> EffectiveDraws:
-        """Returns what the first draws are worth in float32; answers: of draws on `images`, thinned."""
+    def measure_draws(self, answers: Pool, draws: int, tuned: int = 0) -> EffectiveDraws:
+        """Returns what the first draws are worth in float32; answers: of draws on `images`, thinned.
+
+        tuned: as in `compare`.
+        """
         count = len(self.images) // 2
         halves = slice(0, count), slice(count, None)
         summaries = [summarize_draws(self.heads, answers, rows, range(draws)) for rows in halves]
         return self.compare("float32", draws, summaries, tuned)
 
     def compare(
-        self, precision: RunPrecision, draws: int, answers: Sequence[dict[str, Summary]], tuned: bool = False
+        self, precision: RunPrecision, draws: int, answers: Sequence[dict[str, Summary]], tuned: int = 0
     ) -> EffectiveDraws:
         """Returns what draws are worth whose answers on both sets of images are given.
 
-        tuned: whether all of them are; then the pool did not make them.
+        tuned: how many draws of the bank, the first, the pool did not make.
         """
         size = size_of_pool(self.pool)
+        missing = max(0.0, share_of_pool_error(tuned, draws))  # what is measured too much is left: never more than true
         errors, counts = [], []
         for summary, laws, answer in zip(self.summaries, self.laws, answers, strict=True):
             errors.append(summary.compute_error(answer))
             for law, error in zip(laws, errors[-1], strict=True):
-                counts.append(law.count(error**2 + (0.0 if tuned else law.square(size))))
+                counts.append(law.count(error**2 + missing * law.square(size)))
         (mean, spread), (shifted_mean, shifted_spread) = errors
         return EffectiveDraws(
             precision=precision,
@@ -158,7 +164,7 @@ def measure_effective_draws(
     ends = range(posterior.chunk, len(posterior.order) + 1, posterior.chunk)
     draws = compile_draws(model, yardstick.images[:1], posterior.seed)(yardstick.images, posterior.order)
     tuned = len(model.tuned.indices) if model.tuned else 0
-    records = [yardstick.measure_draws(draws, count, count <= tuned) for count in ends]
+    records = [yardstick.measure_draws(draws, count, tuned) for count in ends]
     for precision, engine, files in _list_runs(bundle):
         combiners = [combine_chunks(head) for head in yardstick.heads]
         for file in files:
@@ -167,7 +173,7 @@ def measure_effective_draws(
                 combiner.add(outputs, file.draws[1] if file.draws else 0)
             answers = {combiner.head.name: _take_summary(combiner.combine()) for combiner in combiners}
             count = combiners[0].draws
-            records.append(yardstick.compare(precision, count, yardstick.split(answers), count <= tuned))
+            records.append(yardstick.compare(precision, count, yardstick.split(answers), tuned))
     return records
 
 

@@ -74,8 +74,10 @@ class FinalLayers:
 
     def read(self, images: npt.NDArray[np.float32], noise: Mapping[int, tf.Tensor]) -> list[tf.Tensor]:
         """Returns what the final layers read under each draw, each [images, draws, …]."""
-        batches = [self._compiled_read(images[first : first + _PASS], noise) for first in range(0, len(images), _PASS)]
-        return [tf.concat(parts, 0) for parts in zip(*batches, strict=True)]
+        # Every batch has the same size, so that the graph is traced once.
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % _PASS, axis=0)])
+        batches = [self._compiled_read(padded[first : first + _PASS], noise) for first in range(0, len(padded), _PASS)]
+        return [tf.concat(parts, 0)[: len(images)] for parts in zip(*batches, strict=True)]
 
     @cached_property
     def _compiled_read(self) -> Callable[..., list[tf.Tensor]]:
@@ -119,18 +121,25 @@ class FinalLayers:
             for name, count in sides.items()
         }
 
-    def answer(self, features: list[tf.Tensor], noise: Mapping[int, tf.Tensor]) -> dict[str, tuple[Any, Any]]:
-        """Returns mean and aleatoric uncertainty of each head, averaged over draws, and its epistemic uncertainty.
+    def answer_draws(self, features: list[tf.Tensor], noise: Mapping[int, tf.Tensor]) -> DrawAnswers:
+        """Returns mean and aleatoric uncertainty of each head by draw, [draws, batch, …]; of maps only some entries.
 
-        features: [batch, draws, …]; noise: [draws, *noise_shape]. Of maps only some entries.
+        features: [batch, draws, …]; noise: [draws, *noise_shape].
         """
         answers = []
         for draw in range(features[0].shape[1]):
             with use_handler(NoiseHandler({id: values[draw] for id, values in noise.items()})):
                 answers.append(self._answer_draw([part[:, draw] for part in features]))
-        summaries, stacked = {}, _stack_draws(answers)
+        return _stack_draws(answers)
+
+    def answer(self, features: list[tf.Tensor], noise: Mapping[int, tf.Tensor]) -> dict[str, tuple[Any, Any]]:
+        """Returns mean and aleatoric uncertainty of each head, averaged over draws, and its epistemic uncertainty.
+
+        features: [batch, draws, …]; noise: [draws, *noise_shape]. Of maps only some entries.
+        """
+        summaries, answers = {}, self.answer_draws(features, noise)
         for head in self.model.heads:
-            means, aleatoric = stacked[head.name]
+            means, aleatoric = answers[head.name]
             mean = tf.reduce_mean(means, 0)
             average = functools.partial(tf.reduce_mean, tf.square(means - mean), 0)
             _, epistemic = head.split_uncertainty(mean, tf.reduce_mean(aleatoric, 0), average)

@@ -151,7 +151,7 @@ class Tuning(Record, frozen=True, kw_only=True):
     draws: how many of the first were moved and are used; 0 if none is.
     weights: whose noise was moved. distance: by how much, the root mean square over its values, whose own is about 1.
     images, steps: that each chunk was tuned on, and by.
-    errors: of the tuned draws, on the images of `selection.errors`, whether they are used or not.
+    errors: of the bank with them, on the images of `selection.errors`; if none is used, with all that were tried.
     reason: why none is used; empty if some are.
     """
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from probrt.exporter.bank import inner_products, order_draws
+from probrt.exporter.bank_errors import share_of_pool_error
 from probrt.exporter.bank_features import describe_draws
 from probrt.exporter.effective import ErrorLaw, Yardstick, fit_law, make_yardstick
 from probrt.runtime.bundle.manifest import HeadRecord
@@ -50,6 +51,18 @@ def test_the_law_goes_through_both_points_and_back() -> None:
     assert ErrorLaw(1.0, 0.0).count(0.0) == np.inf
     assert fit_law(8, 0.1, 64, 0.05) == ErrorLaw(0.05 * 64, 0.0)  # falls more slowly than 1 / n
     assert fit_law(8, 1.0, 64, 1e-4) == ErrorLaw(8.0, 0.0)  # falls faster than 1 / n²
+
+
+@pytest.mark.parametrize("tuned", [0, 2, 4, 6, 8])
+def test_what_of_the_pools_error_is_missing_where_some_draws_are_tuned(tuned: int) -> None:
+    """Averages of eight numbers: the first ones off the truth, which is 0, the others off the pool. 1 % of 400,000."""
+    rng = np.random.default_rng(0)
+    pool = rng.normal(0, 0.5, 400_000)
+    off = rng.normal(0, 0.7, (8, len(pool)))
+    off[tuned:] += pool
+    average = off.mean(0)
+    missing = np.square(average).mean() - np.square(average - pool).mean()
+    assert missing == pytest.approx(share_of_pool_error(tuned, 8) * 0.25, abs=0.0025)
 
 
 @pytest.mark.parametrize("draws", [8, 32])
