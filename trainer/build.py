@@ -30,7 +30,8 @@ def build_model(
     """Returns a new model: scaled images, the backbone, and on each stage that heads read one final convolution.
 
     The channels of a final convolution are split among the heads that have no layers of their own. final_kernel: side
-    of its window. Raises ConfigError for a stage that the backbone lacks, or a head that its stage cannot serve.
+    of its window. Raises ConfigError for a stage that the backbone lacks, a head that its stage cannot serve, or a head
+    without random weights beside others with some.
     """
     _check_classes(backbone, heads)
     images = keras.Input(input.shape, name="images")
@@ -54,7 +55,13 @@ def build_model(
         final = weights.conv(_rank(features), split.channels, final_kernel, "final" + suffix)
         outputs |= split(final(features))
     ordered = {head.name: outputs[head.name] for head in heads}
-    return Model(name, input, tuple(heads), keras.Model(images, ordered, name="network"))
+    model = Model(name, input, tuple(heads), keras.Model(images, ordered, name="network"))
+    if left_out := model.heads_left_out:
+        raise ConfigError(
+            f"heads: {', '.join(left_out)}: reads no layer with random weights, while other heads do; give its layers "
+            'some (weights.bayesian, own.weights), or set bayesian = "none" for all'
+        )
+    return model
 
 
 def _check_classes(backbone: AnyBackbone, heads: Sequence[AnyHead]) -> None:

@@ -63,6 +63,17 @@ class Model:
         return find_random_weights(self.network)
 
     @property
+    def heads_left_out(self) -> list[str]:
+        """The heads that no random weight changes while it changes others; auxiliary ones may be so.
+
+        Their spread between draws would be zero, which a bundle would have to state as knowledge.
+        """
+        if not self.weights:
+            return []
+        constant = self._parts.constant_heads
+        return [head.name for head in self.heads if head.name in constant and not head.auxiliary]
+
+    @property
     def members(self) -> tuple[Model, ...]:
         """The models that it consists of: itself; an ensemble has several."""
         return (self,)

@@ -34,14 +34,14 @@ class NetworkParts:
 
     @property
     def drawn(self) -> keras.Model | None:
-        """From the shared features to the channels; None if there are no random weights."""
+        """From the shared features to the channels that random weights change; None if there are no random weights."""
         return self._halves[1]
 
     @cached_property
     def _halves(self) -> tuple[keras.Model, keras.Model | None]:
         """Made together, because Keras numbers networks as they come, and graphs hold the numbers."""
         shared = keras.Model(self.network.input, self._cut)
-        return shared, keras.Model(self._cut, self.network.output) if self._has_random else None
+        return shared, keras.Model(self._cut, self._drawn_outputs) if self._has_random else None
 
     @cached_property
     def with_stages(self) -> keras.Model:
@@ -50,10 +50,11 @@ class NetworkParts:
 
     def compute_channels(self, features: Features) -> dict[str, tf.Tensor]:
         """Returns each head's channels from the shared features, under the active handler."""
-        if self.drawn is None:
-            return dict(zip(self.network.output, features, strict=False))  # stages follow
-        channels: dict[str, tf.Tensor] = self.drawn(features, training=False)
-        return channels
+        values = dict(zip(map(id, self._cut), features, strict=True))
+        drawn = self.drawn(features, training=False) if self.drawn is not None else {}
+        return {
+            head: drawn[head] if head in drawn else values[id(tensor)] for head, tensor in self.network.output.items()
+        }
 
     def compute_stages(self, features: Features) -> Features:
         """Returns the stages from the shared features, under the active handler."""
@@ -64,11 +65,19 @@ class NetworkParts:
         return [values[id(tensor)] for tensor in self.stages]
 
     @property
-    def _stages_after_cut(self) -> list[keras.KerasTensor]:
-        """The stages that a draw changes.
+    def constant_heads(self) -> list[str]:
+        """The heads that no random weight changes."""
+        return [head for head in self.network.output if head not in self._drawn_outputs]
 
-        A stage at the cut is an input already, and Keras builds no model that gives an inner tensor back as it is.
-        """
+    @property
+    def _drawn_outputs(self) -> dict[str, keras.KerasTensor]:
+        """The outputs that a draw changes: Keras builds no model that gives an inner tensor back as it is."""
+        cut = {id(tensor) for tensor in self._cut}
+        return {head: tensor for head, tensor in self.network.output.items() if id(tensor) not in cut}
+
+    @property
+    def _stages_after_cut(self) -> list[keras.KerasTensor]:
+        """The stages that a draw changes; those at the cut are inputs already."""
         cut = {id(tensor) for tensor in self._cut}
         return [tensor for tensor in self.stages if id(tensor) not in cut]
 

@@ -163,6 +163,11 @@ def _make_bayesian(plain: Assembly, adoption: Adoption, dataset: Dataset, consol
     network = spread_kernels(plain.network, last=adoption.last, delta=adoption.delta)
     outputs = tuple(network.outputs)
     model = dataclasses.replace(plain, images=network.inputs[0], outputs=outputs).model()
+    if left_out := model.heads_left_out:
+        raise ConfigError(
+            f"--last {adoption.last}: no layer with random weights comes before {', '.join(left_out)}, while one does "
+            "before other heads; take more layers, or all by leaving --last out"
+        )
     if adoption.method == "swag":
         _run_swag(model, adoption, dataset, console)
         return model

@@ -99,3 +99,17 @@ def test_wrong_words_are_refused(
     assert done.code == 2, done.err
     assert message in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_layer_too_few_for_all_outputs_is_refused(
+    place: tuple[Path, keras.Model], called: Callable[..., Any], tmp_path: Path
+) -> None:
+    images = keras.Input((8, 8, 1))
+    features = keras.layers.Flatten()(images)
+    outputs = [keras.layers.Dense(10, name="digit")(features), keras.layers.Dense(1, name="slant")(features)]
+    keras.Model(images, outputs).save(tmp_path / "two.keras")
+    (tmp_path / "heads.toml").write_text(CARD + '[[heads]]\nname = "slant"\nlikelihood = "normal"\n')
+    words = ["--heads", "heads.toml", "--data", place[0] / "digits", "--method", "moped", "--last", 1]
+    done = called("adopt", "two.keras", *words, cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert "--last 1: no layer with random weights comes before digit" in done.err
