@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,12 +120,13 @@ def format_next_commands(bundle: Bundle) -> str:
     """Returns the commands to paste next: predict, and serve if there is a SavedModel."""
     home = bundle.path.parent
     samples = bundle.manifest.posterior.samples if bundle.manifest.posterior else None
-    predict = f"probrt predict {f'--samples {samples} ' if samples else ''}--bundle {home} imgs/"
+    predict = f"probrt predict {f'--samples {samples} ' if samples else ''}--bundle {shlex.quote(str(home))} imgs/"
     if not bundle.files("savedmodel"):
         return f"next:\n  {predict}"
+    mount = shlex.quote(f"{home.absolute()}:/models/{home.name}")
     settings = f"/models/{home.name}/{bundle.path.name}/{FOLDER}/{BATCHING}"
     serve = (
-        f"docker run -p 8500:8500 -p 8501:8501 -v {home.absolute()}:/models/{home.name} -e MODEL_NAME={home.name} "
+        f"docker run -p 8500:8500 -p 8501:8501 -v {mount} -e MODEL_NAME={home.name} "
         f"tensorflow/serving --enable_batching --batching_parameters_file={settings}"
     )
     return f"next:\n  {predict}\n  {serve}"

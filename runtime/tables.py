@@ -3,6 +3,7 @@
 Callers turn `UnreadableTable` into an error of their own kind that names the file.
 """
 
+import codecs
 import csv
 import json
 from collections.abc import Collection, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from probrt.runtime.errors import MissingError, one_line
 
 BLANK = "a blank line"
+DELIMITERS = (",", "\t", ";")
 
 
 class UnreadableTable(Exception):
@@ -58,6 +60,28 @@ def open_csv(
             yield OpenTable(columns, ((reader.line_num, row) for row in reader))
         except (csv.Error, UnicodeDecodeError) as error:
             raise UnreadableTable(one_line(error)) from None
+
+
+def find_encoding(data: bytes) -> str:
+    """Returns the encoding of a text: UTF-16 by its byte order mark, UTF-8 where it is valid, else Windows-1252."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"  # has a letter for every byte
+
+
+def find_delimiter(header: str) -> str:
+    """Returns the delimiter that cuts a header into the most columns, a comma where several do."""
+
+    def count_columns(delimiter: str) -> int:
+        return len(next(csv.reader([header], delimiter=delimiter), []))
+
+    return max(DELIMITERS, key=count_columns)
 
 
 @contextmanager

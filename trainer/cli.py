@@ -6,6 +6,7 @@ Light to import: TensorFlow loads inside the functions.
 import contextlib
 import logging
 import os
+import shlex
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -39,7 +40,7 @@ def init(
         raise UsageError(f"{folder}: no such folder")
     _check_writable(out.parent)
     _propose(folder, out, minutes)
-    typer.echo(f"{out}: written; next: probrt train {out}")
+    typer.echo(f"{out}: written; next: probrt train {shlex.quote(str(out))}")
     return 0
 
 
@@ -168,7 +169,7 @@ def _adopt_legacy(builder: str, weights: Path, card: Path, images: Path, out: Pa
     except (OSError, ValueError) as error:
         raise DataError(f"{images}: not a .npy array of numbers ({error})") from None
     adopt_model(builder, weights, out, name=adoption.name, input=adoption.input, heads=adoption.heads, images=inputs)
-    typer.echo(f"{out}: adopted {builder}; next: probrt export {out}")
+    typer.echo(f"{out}: adopted {builder}; next: probrt export {shlex.quote(str(out))}")
 
 
 def evaluate(
@@ -246,7 +247,8 @@ def calibrate_folder(model: Path, data: Path, samples: int, unlabelled: bool) ->
             for record in records:
                 console.print(f"{title:8}{describe_calibration(record)}", soft_wrap=True)
     console.print(f"novelty {renewed.novelty}", soft_wrap=True, markup=False)
-    console.print(f"{model}: calibrated on {renewed.images} images; next: probrt export {model}", soft_wrap=True)
+    command = f"probrt export {shlex.quote(str(model))}"
+    console.print(f"{model}: calibrated on {renewed.images} images; next: {command}", soft_wrap=True, markup=False)
     return 0
 
 

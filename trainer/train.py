@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     check_mixup(config.fit, config.heads)
     checkpoints = Checkpoints(out / "checkpoints", lambda line: console.print(line, soft_wrap=True))
     if resume and (out / "model.json").exists() and not checkpoints.paths():
-        console.print(f"{out}: is finished already; next: probrt export {out}", soft_wrap=True)
+        console.print(f"{out}: is finished already; {_format_next(out)}", soft_wrap=True, markup=False)
         return
     dataset = _read_data(config, path, console)
     if chief and not resume:
@@ -109,7 +110,13 @@ def train_model(path: Path, out: Path, console: Console, resume: bool = False) -
     checkpoints.clear()
     for note in [*dataset.notes, *measured.unlearned]:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
-    console.print(f"{out}: trained in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
+    seconds = f"{provenance['seconds']:.0f} s"
+    console.print(f"{out}: trained in {seconds}; {_format_next(out)}", soft_wrap=True, markup=False)
+
+
+def _format_next(out: Path) -> str:
+    """Returns the next command to paste."""
+    return f"next: probrt export {shlex.quote(str(out))}"
 
 
 def _describe_origin(config: Config, dataset: Dataset) -> dict[str, Any]:

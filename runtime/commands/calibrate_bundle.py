@@ -38,7 +38,7 @@ def calibrate_bundle(folder: Path, predictions: Path, labels: Path, key: Path | 
     """Publishes the next version of a bundle, with thresholds and risk curves of stored rows; prints both.
 
     The graphs stay as they are, with their temperatures and novelty. Raises UsageError for a signed bundle without a
-    key, for labels that name none of the rows and for rows of another bundle.
+    key, for labels that name none of the rows or too few for thresholds, and for rows of another bundle.
     """
     if key is not None:
         signing.check_signing_key(key)
@@ -50,6 +50,12 @@ def calibrate_bundle(folder: Path, predictions: Path, labels: Path, key: Path | 
     if not heads:
         columns = ", ".join(column for head in bundle.manifest.heads for column in list_columns(head))
         raise UsageError(f"{labels}: no label of a pooled head; its columns are {columns}")
+    for head in heads:
+        if _has_thresholds(head.before) and not _has_thresholds(head.after):
+            raise UsageError(
+                f"{labels}: {len(head.answers)} labelled rows of {head.head.name} are too few for its thresholds at "
+                f"{COVERAGE:.0%}, which the bundle would lose; label more images"
+            )
     digests = {path.name: _digest_file(path) for path in (predictions, labels)}
     version = _publish_version(bundle, heads, digests, key)
     console = Console(highlight=False)
@@ -96,6 +102,10 @@ def _renew_heads(manifest: Manifest, rows: Sequence[LabelledRow]) -> list[Renewe
             before = records.get(head.name, Calibration(head=head.name))
             heads.append(RenewedHead(head, before, renew_calibration(head, before, answers), answers))
     return heads
+
+
+def _has_thresholds(calibration: Calibration) -> bool:
+    return any(record.coverage == COVERAGE for record in calibration.conformal)
 
 
 def _publish_version(bundle: Bundle, heads: Sequence[RenewedHead], digests: dict[str, str], key: Path | None) -> Path:

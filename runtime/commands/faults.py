@@ -68,5 +68,5 @@ def _describe(error: BaseException, command: str) -> tuple[str, int]:
             return f"{where}{error.strerror or error}", FAULT
     usage = getattr(error, "format_message", None)  # the usage errors of Click, wherever Typer keeps them
     if usage is not None:
-        return f"{usage()} See `probrt {command} --help`.", REFUSED
+        return f"{usage().rstrip('.')}. See `probrt {command} --help`.", REFUSED
     return f"internal fault ({type(error).__name__}: {error}); run again with --debug for details", FAULT

@@ -52,10 +52,10 @@ def _print(result: Replay) -> None:
 
     if result.largest:
         table = Table(title="largest differences", title_justify="left")
-        table.add_column("quantity", overflow="fold")
+        table.add_column("quantity", no_wrap=True)
         table.add_column("difference", justify="right", no_wrap=True)
         table.add_column("allowed", justify="right", no_wrap=True)
-        table.add_column("file", overflow="ellipsis", no_wrap=True)
+        table.add_column("file", overflow="fold")
         for name, largest in result.largest.items():
             style = "bold red" if largest.difference > largest.allowed else None
             figures = (f"{largest.difference:.2g}", f"{largest.allowed:.2g}")

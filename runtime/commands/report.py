@@ -1,5 +1,6 @@
 """`probrt report`: one self-contained HTML page of a file of predictions."""
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,10 +31,11 @@ def report(
     truth = read_true_labels(Path(labels)) if labels else None
     # The sizes were checked when the images were predicted: a warning of a large one is no news.
     warnings.filterwarnings("ignore", message="Image size", module="PIL")
-    labelled, items = 0, []
+    labelled, files, items = 0, [], []
     for row in read_rows(source):
         true_labels = truth.of_file(row["file"]) if truth else {}
         labelled += bool(true_labels)
+        files.append(row["file"])
         items.append(make_item(row, true_labels))
     if not items:
         raise InputError(f"{source}: holds no rows")
@@ -46,6 +48,8 @@ def report(
     write_result(page, html.encode("utf-8", errors="backslashreplace"))
     with_labels = f", {labelled} with true labels{_describe_scores(items)}" if labels else ""
     print(f"{page}: {len(items)} images{with_labels}, {page.stat().st_size / 1e6:.1f} MB")
+    if truth and (unused := truth.count_unused(files)):
+        print(f"probrt: {labels}: {unused} of {len(truth.rows)} names label no predicted file", file=sys.stderr)
     return 0
 
 

@@ -14,7 +14,8 @@ SIDE = 72
 def make_thumbnail(path: str) -> str:
     """A picture of at most SIDE pixels a side as a data URI; empty if it cannot be shown.
 
-    An array or a volume is shown by its middle slice and first channel, from its own lowest to its highest value.
+    An array or a volume is shown by its middle slice and first channel, from its own lowest to its highest value; one
+    with values that are not finite cannot be shown.
     """
     from PIL import Image
 
@@ -38,7 +39,10 @@ def make_thumbnail(path: str) -> str:
 
 
 def middle_slice(data: bytes) -> "npt.NDArray[np.uint8]":
-    """The middle slice of a .npy array or a NIfTI volume, [height, width]; a last side of at most 4 is channels."""
+    """The middle slice of a .npy array or a NIfTI volume, [height, width]; a last side of at most 4 is channels.
+
+    Raises ValueError for values that are not finite.
+    """
     import numpy as np
 
     from probrt.runtime.images.volumes import is_volume, read_volume
@@ -48,5 +52,8 @@ def middle_slice(data: bytes) -> "npt.NDArray[np.uint8]":
         values = values[..., 0]
     if values.ndim == 3:
         values = values[len(values) // 2]
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("holds values that are not finite")
     values = values - values.min()
     return np.asarray(np.rint(values * (255.0 / (float(values.max()) or 1.0))), np.uint8)

@@ -86,6 +86,11 @@ def read_pool(
     novel: how many rows of novel images to keep. on_images: is told of each batch that is done.
     Raises UsageError or MissingError where the bundle or this machine cannot give single draws.
     """
+    if not bundle.files("savedmodel"):
+        raise UsageError(
+            f"{bundle.label}: holds no SavedModel, which alone gives single draws; export it again with "
+            "--formats savedmodel among others"
+        )
     request = PredictRequest(samples=draws, seed=seed, variant="sampled", engine="tensorflow")
     plan = replace(choose(bundle, request), source=DrawSignature())
     predictor = Predictor(bundle, plan)

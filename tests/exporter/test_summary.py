@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -10,9 +12,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
+from shapes import GOLDEN
 
 from probrt.exporter.parity import Difference
-from probrt.exporter.summary import list_faults, make_bank_table, make_differences_table, make_files_table
+from probrt.exporter.summary import (
+    format_next_commands,
+    list_faults,
+    make_bank_table,
+    make_differences_table,
+    make_files_table,
+)
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import BankError, ParityRecord, Selection
 
@@ -77,3 +86,10 @@ def test_the_tables_of_the_demo_fit(score: ModuleType, monkeypatch: pytest.Monke
     monkeypatch.setattr(score, "read_map", lambda row, quantity: np.zeros((2, 2)))
     seconds = {"onnxruntime": 1234.5, "tensorflow": 0.5}
     assert measure(score.make_engine_table(Path(), list(seconds), seconds)) <= WIDTH
+
+
+def test_commands_to_paste_survive_a_folder_with_a_space() -> None:
+    spaced = dataclasses.replace(Bundle.open(GOLDEN / "shapes"), path=Path("my models/shapes/1"))
+    predict, serve = (shlex.split(line) for line in format_next_commands(spaced).splitlines()[1:])
+    assert "my models/shapes" in predict
+    assert f"{Path('my models/shapes').absolute()}:/models/shapes" in serve

@@ -47,6 +47,7 @@ def test_functions_that_do_not_exist_are_not_listed() -> None:
         ([], 2, ""),
         (["fly"], 2, "no command fly; there are: "),
         (["inspect"], 2, "Missing argument"),
+        (["label", "gone", "--take", "0"], 2, "1. See `probrt label --help`."),
         (["verify", "gone"], 2, "no such bundle folder"),
         (["bench", "gone", "--batch", "0"], 2, "gone"),
         (["report", "gone.jsonl"], 2, "gone.jsonl: no such file"),

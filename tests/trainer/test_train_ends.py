@@ -59,8 +59,8 @@ def test_heads_that_have_learned_nothing_end_the_summary(root: Path, called: Cal
     notes = lines[next(place for place, line in enumerate(lines) if line.startswith("calibrated")) :]
     kind, size = (next(line for line in notes if line.startswith(f"note: {head}: ")) for head in ("kind", "size"))
     assert "has learned nothing: its accuracy on the validation split is" in kind
-    assert "no better than that of always answering a" in kind
-    assert "no better than that of always answering the mean" in size
+    assert "no better, beyond chance, than that of always answering a" in kind
+    assert "no better, beyond chance, than that of always answering the mean" in size
     # A finished model is no stopped one, and one that was stopped says how to go on.
     (root / "model" / "model.json").rename(root / "model.json")
     Checkpoints(root / "model" / "checkpoints").save(FitState(step=7), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,7 +135,9 @@ def adopt_keras(
     save_trained(model, out, train, provenance, card_text)
     for note in dataset.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
-    console.print(f"{out}: adopted in {provenance['seconds']:.0f} s; next: probrt export {out}", soft_wrap=True)
+    command = f"probrt export {shlex.quote(str(out))}"
+    seconds = f"{provenance['seconds']:.0f} s"
+    console.print(f"{out}: adopted in {seconds}; next: {command}", soft_wrap=True, markup=False)
     return model
 
 

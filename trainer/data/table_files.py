@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probrt.runtime.errors import DataError
-from probrt.runtime.tables import BLANK, JsonLine, UnreadableTable, open_csv, open_parquet, read_json_lines
-
-DELIMITERS = (",", "\t", ";")
+from probrt.runtime.tables import (
+    BLANK,
+    JsonLine,
+    UnreadableTable,
+    find_delimiter,
+    find_encoding,
+    open_csv,
+    open_parquet,
+    read_json_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,12 @@ def _strip_names(cells: dict[str, str], path: Path) -> dict[str, str]:
 
 def _csv_rows(path: Path, notes: list[str]) -> list[Row]:
     data = path.read_bytes()
-    encoding = _find_encoding(data)
+    encoding = find_encoding(data)
     if encoding not in ("utf-8-sig", "utf-16"):
         notes.append(f"{path.name} is not UTF-8 and is read as {encoding}; check names with other letters than a to z")
     try:
         header = next(iter(data.decode(encoding).splitlines()), "")
-        with open_csv(path, encoding=encoding, delimiter=_find_delimiter(header)) as file:
+        with open_csv(path, encoding=encoding, delimiter=find_delimiter(header)) as file:
             names = file.columns
             rows = [cells for _, cells in file.rows]
     except (UnreadableTable, UnicodeDecodeError) as error:
@@ -77,28 +82,6 @@ def _csv_rows(path: Path, notes: list[str]) -> list[Row]:
         more = f" and {len(ragged) - 1} more" if len(ragged) > 1 else ""
         raise DataError(f"{path}: row {ragged[0]}{more}: another number of cells than the header's {len(names)}")
     return [Row(row_number, cells) for row_number, cells in enumerate(rows, start=2)]
-
-
-def _find_encoding(data: bytes) -> str:
-    """Returns the encoding of a text: UTF-16 by its byte order mark, UTF-8 where it is valid, else Windows-1252."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return encoding
-    return "latin-1"  # has a letter for every byte
-
-
-def _find_delimiter(header: str) -> str:
-    """Returns the delimiter that cuts a header into the most columns, a comma where several do."""
-
-    def count_columns(delimiter: str) -> int:
-        return len(next(csv.reader([header], delimiter=delimiter), []))
-
-    return max(DELIMITERS, key=count_columns)
 
 
 def _json_rows(path: Path) -> list[Row]:

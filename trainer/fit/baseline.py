@@ -31,8 +31,9 @@ def note_unlearned(heads: Sequence[AnyHead], train: Examples, validation: Exampl
             continue
         notes.append(
             f"{head.name}: has learned nothing: its {head.metric_name} on the validation split is "
-            f"{scores[head.name].mean():.4g}, no better than that of always answering {name}, {baseline.mean():.4g}; "
-            "train longer, with another fit.learning_rate or kl_weight, or give the head a larger weight"
+            f"{scores[head.name].mean():.4g}, no better, beyond chance, than that of always answering {name}, "
+            f"{baseline.mean():.4g}; train longer, with another fit.learning_rate or kl_weight, or give the head a "
+            "larger weight"
         )
     return notes
 

@@ -91,6 +91,9 @@ def choose_values(column: str, cells: Sequence[str]) -> HeadChoice | str:
         if len(counts) > _MOST_CLASSES or 2 * len(counts) > max(len(cells), 8):
             return f"{len(counts)} different words in {len(cells)} rows are no classes"
         return _classes(column, sorted(counts), f"{len(counts)} different words")
+    values = values[np.isfinite(values)]  # reading the table names the rows of the others
+    if not len(values):
+        return "every number is infinite"
     whole = bool((values % 1 == 0).all())
     if whole and set(values.tolist()) == {0.0, 1.0}:
         return HeadChoice({"name": column, "likelihood": "bernoulli"}, "0 and 1: no and yes")

@@ -77,7 +77,7 @@ def draft_config(folder: Path, out: Path) -> Draft:
     if rare and rare.note:
         notes = [*notes, rare.note]
     in_train = source.cells("split").count("train") if split else 0
-    train_count = in_train or max(1, round(0.8 * len(source.rows)))
+    train_count = in_train or max(1, round((1 - 2 * _choose_share(source)) * len(source.rows)))
     settings = [
         Setting("", "name", _name_model(folder), "of the model and its bundles, after the folder"),
         *_data_settings(source, out, split, group, rare),
@@ -91,6 +91,11 @@ def draft_config(folder: Path, out: Path) -> Draft:
         *_fit(train_count),
     ]
     return Draft(source, settings, [*source.notes, *notes], train_count)
+
+
+def _choose_share(source: Source) -> float:
+    """Returns the share of the rows that validate, and of those that test, in a folder without splits."""
+    return 0.15 if len(source.rows) < 2000 else 0.1
 
 
 def _name_model(folder: Path) -> str:
@@ -126,7 +131,8 @@ def _data_settings(source: Source, out: Path, split: str, group: str, rare: Rare
         settings.append(Setting("data", "table", source.table, "the one table in the folder"))
     elif source.written:
         table = os.path.relpath(out.resolve().with_suffix(".csv"), source.root.resolve()).replace(os.sep, "/")
-        settings.append(Setting("data", "table", table, "written beside the config: the folder has no table"))
+        reason = f"the column {COPIES} is new" if COPIES in source.columns else "the folder has no table"
+        settings.append(Setting("data", "table", table, f"written beside the config: {reason}"))
     if group:
         reason = "rows of the same value are never in two splits"
         settings.append(Setting("data", "group", group, f"copies: {reason}" if group == COPIES else reason))
@@ -134,7 +140,7 @@ def _data_settings(source: Source, out: Path, split: str, group: str, rare: Rare
         if not source.labels:
             settings.append(Setting("data", "split", split, "the folder's own splits"))
     else:
-        share = 0.15 if len(source.rows) < 2000 else 0.1
+        share = _choose_share(source)
         settings.append(Setting("data", "validation", share, "calibrates the model; more of few images"))
         settings.append(Setting("data", "test", share, "measures the model, for probrt evaluate"))
         if rare:

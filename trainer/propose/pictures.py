@@ -60,8 +60,9 @@ def choose_input(root: Path, names: Sequence[str]) -> InputChoice:
             if data.startswith(NUMPY_MAGIC) or is_volume(data):
                 arrays[_array_shape(data)] += 1
                 continue
+            decoded = decode(data, _RAW)  # first, for its reasons are for people
             picture, _ = open_picture(data)
-            sides = decode(data, _RAW).sides or (picture.height, picture.width)
+            sides = decoded.sides or (picture.height, picture.width)
             pictures[sides] += 1
             if picture.mode.startswith("I"):
                 with Image.open(io.BytesIO(data)) as deep:

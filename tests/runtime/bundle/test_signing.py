@@ -68,5 +68,5 @@ def test_files_that_are_no_keys_are_refused(bundle: Bundle, keys: dict[str, Path
 def test_keys_of_another_kind_are_refused_before_an_export(make_key: Callable[[], Any], tmp_path: Path) -> None:
     path = tmp_path / "private.pem"
     path.write_bytes(make_key().private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
-    with pytest.raises(UsageError, match=r"--sign .*; it takes an elliptic private key"):
+    with pytest.raises(UsageError, match=r"--sign .*: a key of another kind; it takes an elliptic private key"):
         check_signing_key(path)

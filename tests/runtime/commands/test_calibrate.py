@@ -103,8 +103,12 @@ def test_a_new_version_holds_on_the_labelled_rows(
         (lambda text: text.replace("\n001.png,", "\n001.png,hexagon of "), "'hexagon of "),
         (lambda text: text.split("\n")[0] + "\n001.png,,steep\n", "slant 'steep' is no number"),
         (lambda text: text.split("\n")[0] + "\n001.png,,inf\n", "slant inf, must be finite"),
+        (
+            lambda text: "\n".join(text.split("\n")[:3]),
+            "1 labelled rows of shape are too few for its thresholds at 90%",
+        ),
     ],
-    ids=["columns", "names", "heads", "class", "word", "infinite"],
+    ids=["columns", "names", "heads", "class", "word", "infinite", "few"],
 )
 def test_bad_labels_are_refused(
     labelled: Path,

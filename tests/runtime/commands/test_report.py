@@ -15,6 +15,7 @@ from PIL import Image
 from probrt.runtime import cli
 from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import Calibration, RiskPoint
+from probrt.runtime.commands.thumbnails import make_thumbnail, middle_slice
 from probrt.runtime.images.decode import read_image
 from probrt.runtime.predict.predictor import load_predictor
 
@@ -66,7 +67,9 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
     lines = ["00.png,flat", f"{pictures.name}/00.png,round", f"./{pictures.name}/more/15.png,tall", "01.png,"]
     labels.write_text("\n".join(["file_name,shape", *lines, "other/02.png,flat"]))
     assert cli.call(["report", str(predictions), "--labels", str(labels)]) == 0
-    assert re.search(r"3 with true labels, shape \d+\.\d% right", capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert re.search(r"2 with true labels, shape \d+\.\d% right", printed.out)
+    assert "2 of 5 names label no predicted file" in printed.err  # 00.png, and 02.png of another folder
     truths = {
         Path(item["file"]).name: item["heads"]["shape"]["truth"]
         for item in read_data(predictions.with_suffix(".html"))["items"]
@@ -79,6 +82,22 @@ def test_labels_belong_to_the_files_whose_names_end_in_theirs(
     labels.write_text("file_name,shape\nnowhere/00.png,round\n")
     assert cli.call(["report", str(predictions), "--labels", str(labels), "--overwrite"]) == 2
     assert "none of its names (nowhere/00.png) is the end of a predicted file's name" in capsys.readouterr().err
+
+
+def test_labels_may_be_a_table_of_training_data(predictions: Path, tmp_path: Path) -> None:
+    """A spreadsheet in German saves semicolons and Windows-1252."""
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes("file_name;Größe;shape\n00.png;3;round\n01.png;4;flat\n".encode("cp1252"))
+    assert cli.call(["report", str(predictions), "--labels", str(labels)]) == 0
+    items = read_data(predictions.with_suffix(".html"))["items"]
+    assert [item["heads"]["shape"]["truth"] for item in items[:2]] == ["round", "flat"]
+
+
+def test_an_array_that_is_not_finite_has_no_thumbnail(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[0.0, np.nan], [1.0, 2.0]]))
+    with pytest.raises(ValueError, match="not finite"):
+        middle_slice((tmp_path / "a.npy").read_bytes())
+    assert make_thumbnail(str(tmp_path / "a.npy")) == ""
 
 
 @pytest.fixture

@@ -96,3 +96,14 @@ def test_refusals(
     assert fault in call.err
     assert call.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_without_a_saved_model_is_refused(
+    called: Callable[..., Any], bundle: Bundle, pictures: Path, tmp_path: Path, rewrite: Callable[..., Bundle]
+) -> None:
+    copy = tmp_path / "shapes" / "1"
+    shutil.copytree(bundle.path, copy, ignore=shutil.ignore_patterns("*.pb", "variables", "assets.extra"))
+    rewrite(copy)
+    call = called("label", pictures, "--bundle", copy, cwd=tmp_path)
+    assert call.code == 2
+    assert "holds no SavedModel, which alone gives single draws; export it again with" in call.err

@@ -13,6 +13,7 @@ from probrt.trainer.config.config import load_config
 from probrt.trainer.data.read import read_dataset
 from probrt.trainer.propose.columns import choose_values
 from probrt.trainer.propose.copies import find_copies
+from probrt.trainer.propose.draft import draft_config
 from probrt.trainer.propose.source import find_source
 
 
@@ -44,6 +45,30 @@ def test_the_values_of_a_column_choose_the_likelihood(column: str, cells: list[s
 @pytest.mark.parametrize("cells", [["a"] * 9, [f"word{index}" for index in range(30)], list(map(str, range(30)))])
 def test_a_column_that_can_be_no_target_is_left_out(cells: list[str]) -> None:
     assert isinstance(choose_values("id", cells), str)
+
+
+def test_an_infinite_number_is_left_to_the_reading_of_the_table() -> None:
+    choice = choose_values("dose", [*map(str, range(10, 20)), "inf"])
+    assert not isinstance(choice, str)
+
+
+def test_the_count_of_training_images_is_that_of_the_splits(called: Callable, tmp_path: Path) -> None:
+    for label, seed in (("oak", 1), ("elm", 2)):
+        save_scenes(tmp_path / "trees" / label, 40, seed)
+    draft = draft_config(tmp_path / "trees", tmp_path / "my trees.toml")
+    result = called("init", "trees", "--out", "my trees.toml", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "next: probrt train 'my trees.toml'" in result.out
+    splits = read_dataset(load_config(tmp_path / "my trees.toml"), tmp_path).splits
+    assert draft.train_count == len(splits["train"]) == 56
+
+
+def test_a_picture_that_cannot_be_read_is_named_with_a_reason(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "trees" / "oak", 3)
+    save_pictures(tmp_path / "trees" / "elm", 3)
+    (tmp_path / "trees" / "oak" / "none.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 7 files .*, such as oak/none.png \(the file is empty\)"):
+        draft_config(tmp_path / "trees", tmp_path / "trees.toml")
 
 
 def test_init_writes_a_config_that_reads_class_folders_with_splits(called: Callable, tmp_path: Path) -> None:
@@ -159,6 +184,7 @@ def test_copies_and_groups_are_kept_together(called: Callable, tmp_path: Path) -
     assert 'ill has 2 images, well 22: class_weights = "balanced"' in " ".join(result.out.split())
     config = load_config(tmp_path / "scans.toml")
     assert config.data.group == "copies"
+    assert "the column copies is new" in " ".join(result.out.split())
     assert [head.name for head in config.heads] == ["state"]
     splits = read_dataset(config, tmp_path).splits
     split_of = {name: split for split, examples in splits.items() for name in examples.files}
