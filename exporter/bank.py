@@ -28,6 +28,7 @@ from probrt.exporter.effective import Yardstick, make_yardstick
 from probrt.exporter.exportable import Exportable
 from probrt.runtime.bundle.manifest import HeadRecord, Selection
 
+# Of processor time, so that other programs on the machine do not make the bank worse.
 SECONDS = 12.0
 # A pool that is not this many times larger than the bank leaves nothing to choose.
 _MIN_POOL_RATIO = 4
@@ -62,11 +63,12 @@ def choose_bank(
     draws: int,
     chunk: int,
     seconds: float = SECONDS,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.process_time,
 ) -> Bank:
     """Chooses the order of a bank of `draws` draws in chunks of `chunk`.
 
-    images: raw training images [count, *input.shape]. Takes about `seconds`: the pool has as many draws as fit.
+    images: raw training images [count, *input.shape]. Takes about `seconds` of processor time: the pool
+    has as many draws as fit.
     """
     plain = list(range(draws))
     count = count_images(images)

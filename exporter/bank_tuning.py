@@ -26,7 +26,7 @@ from probrt.runtime.bundle.manifest import BankError, HeadRecord, Tuning
 from probrt.trainer.model import Model
 from probrt.trainer.variational.tuned_draws import TunedDraws
 
-# The time for the targets, and for the chunks; the first chunk is tuned whatever it takes.
+# The processor time for the targets, and for the chunks; the first chunk is tuned whatever it takes.
 SECONDS = 15.0
 # Images of the targets: those on which the draws differ most out of some times as many, by a few draws. They come in
 # groups that have 64 draws each of their own, so that their errors average out.
@@ -63,7 +63,7 @@ def tune_bank(
     seed: int,
     chunk: int,
     seconds: float = SECONDS,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.process_time,
 ) -> TunedBank:
     """Tunes the first draws of a bank; images: raw training images [count, *input.shape], as the bank was chosen on."""
     if bank.trial is None:
