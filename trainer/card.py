@@ -25,8 +25,8 @@ _FEW_EXAMPLES = 30
 def make_card(model: Model, config: Config, dataset: Dataset, provenance: Mapping[str, Any]) -> str:
     """Returns the card as Markdown. provenance: as in model.json."""
     quality = _describe_quality(model.heads, provenance["metrics"])
-    made = _describe_fit(config.fit, config.seed, provenance)
-    return _write_card(model, dataset, provenance, quality, made, grouped=bool(config.data.group))
+    making = _describe_fit(config.fit, config.seed, provenance)
+    return _write_card(model, dataset, provenance, quality, making, grouped=bool(config.data.group))
 
 
 def make_python_card(model: Model, dataset: Dataset, provenance: Mapping[str, Any]) -> str:
@@ -34,12 +34,12 @@ def make_python_card(model: Model, dataset: Dataset, provenance: Mapping[str, An
     quality = ["Not measured: no examples beside the training examples were given."]
     if provenance["metrics"]:
         quality = _describe_quality(model.heads, provenance["metrics"])
-    made = [
+    making = [
         *_describe_tempering(provenance.get("kl_weight", 1)),
         "- fitted in Python, by Keras's `fit`",
         _describe_versions(provenance),
     ]
-    return _write_card(model, dataset, provenance, quality, made, grouped=False)
+    return _write_card(model, dataset, provenance, quality, making, grouped=False)
 
 
 def make_adopted_card(model: Model, dataset: Dataset, provenance: Mapping[str, Any], *, grouped: bool) -> str:
@@ -52,13 +52,13 @@ def make_adopted_card(model: Model, dataset: Dataset, provenance: Mapping[str, A
     for head, scores in before.items():
         quality += [f"| {head} | {name} | {value:.4f} | {after[head][name]:.4f} |" for name, value in scores.items()]
     adopted = provenance["adopted"]
-    made = [
+    making = [
         f"- adopted from the finished network {adopted['model']!r} by {adopted['method']}; pixel values: "
         f"{adopted['values']}",
         "- whether the network was trained on the held-out images above is not known here; if so, the scores flatter",
         _describe_versions(provenance),
     ]
-    return _write_card(model, dataset, provenance, quality, made, grouped=grouped)
+    return _write_card(model, dataset, provenance, quality, making, grouped=grouped)
 
 
 def _write_card(
@@ -66,7 +66,7 @@ def _write_card(
     dataset: Dataset,
     provenance: Mapping[str, Any],
     quality: list[str],
-    made: list[str],
+    making: list[str],
     *,
     grouped: bool,
 ) -> str:
@@ -78,7 +78,7 @@ def _write_card(
         "Calibration": [f"- {describe_calibration(calibration)}" for calibration in model.calibration],
         "Novelty": [f"- {provenance['novelty']}"],
         "What it must not be used for": [f"- {limit}" for limit in list_limits(model.heads, dataset, grouped)],
-        "How it was made": made,
+        "How it was made": making,
     }
     return renew_sections(f"# {model.name}\n", sections)
 

@@ -30,10 +30,10 @@ def check_memory() -> None:
 
 def _read_free_bytes() -> int | None:
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
     except OSError:
         return None
-    return int(found.group(1)) << 10 if found else None
+    return int(match.group(1)) << 10 if match else None
 
 
 def _read_address_limit() -> int | None:

@@ -60,14 +60,16 @@ def _find_at(url: str, skipped: SkippedFiles, recursive: bool) -> Iterator[str]:
     store, path = open_store(url)
     try:
         if glob.has_magic(path):
-            yield from (store.unstrip_protocol(found) for found in sorted(store.glob(path)) if store.isfile(found))
+            yield from (
+                store.unstrip_protocol(address) for address in sorted(store.glob(path)) if store.isfile(address)
+            )
             return
         if store.isdir(path):
-            for found in sorted(store.find(path, maxdepth=None if recursive else 1)):
-                if is_image_name(found):
-                    yield store.unstrip_protocol(found)
+            for address in sorted(store.find(path, maxdepth=None if recursive else 1)):
+                if is_image_name(address):
+                    yield store.unstrip_protocol(address)
                 else:
-                    skipped.add(os.path.splitext(found)[1].lower() or "without suffix")  # noqa: PTH122 (no local path)
+                    skipped.add(os.path.splitext(address)[1].lower() or "without suffix")  # noqa: PTH122 (no local path)
             return
         exists = store.exists(path)
     except Exception as error:  # every driver has exceptions of its own

@@ -13,10 +13,12 @@ from typing import TextIO
 
 from probrt.runtime.errors import InputError, printable
 from probrt.runtime.images.decode import SUFFIXES
-from probrt.runtime.tables import OpenTable, UnreadableTable, open_csv, open_parquet
+from probrt.runtime.tables import OpenTable, UnreadableTable, find_delimiter, open_csv, open_parquet
 
 LISTS = frozenset({".txt", ".csv", ".parquet"})
 COLUMNS = ("file", "file_name", "path", "image")
+# UTF-8, where spreadsheets write a mark at the beginning.
+_LIST_ENCODING = "utf-8-sig"
 
 
 @dataclass
@@ -116,7 +118,7 @@ def _read_list(path: str) -> Iterator[str]:
         elif suffix == ".csv":
             yield from _read_csv(path, base)
         else:
-            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            with open(path, encoding=_LIST_ENCODING, errors="surrogateescape", newline="") as stream:
                 yield from _read_lines(stream, base)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
@@ -136,9 +138,13 @@ def _join(base: str, name: str) -> str:
 
 
 def _read_csv(path: str, base: str) -> Iterator[str]:
-    """Yields the paths in the column file, file_name, path or image."""
+    """Yields the paths in the column file, file_name, path or image; columns end with a comma, semicolon or tab."""
     try:
-        with open_csv(Path(path), errors="surrogateescape", strict=False) as table:
+        with open(path, encoding=_LIST_ENCODING, errors="surrogateescape") as stream:
+            delimiter = find_delimiter(stream.readline())
+        with open_csv(
+            Path(path), encoding=_LIST_ENCODING, errors="surrogateescape", strict=False, delimiter=delimiter
+        ) as table:
             column = _find_column(path, table)
             for line, row in table.rows:
                 if not row[column]:

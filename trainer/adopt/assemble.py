@@ -92,8 +92,8 @@ def choose_values(
         loss = sum(score["NLL"] for score in scores.values())
         losses[way] = loss if math.isfinite(loss) else math.inf
     best, *others = sorted(ways, key=lambda way: losses.get(way, 0.0))
-    found = f" (NLL {losses[best]:.3g}; next {others[0]}, {losses[others[0]]:.3g})" if others else ""
-    return assemblies[best], best + found
+    comparison = f" (NLL {losses[best]:.3g}; next {others[0]}, {losses[others[0]]:.3g})" if others else ""
+    return assemblies[best], best + comparison
 
 
 def measure_scales(assembly: Assembly, examples: Examples, seed: int) -> Assembly:

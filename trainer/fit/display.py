@@ -85,7 +85,7 @@ def show_training(
         def show_step(step: int, steps: int, result: StepResult) -> None:
             share = shares.after_step(step, steps, max(1, steps // epochs))
             epoch = 1 + (step - 1) * epochs // steps
-            show(f"epoch {epoch}/{epochs}  loss {result.loss:.3f}  {metrics}", share)
+            show(f"epoch {epoch}/{epochs}  loss {result.loss:.3f}  {metrics}".rstrip(), share)
 
         def show_epoch(report: EpochReport) -> None:
             nonlocal metrics

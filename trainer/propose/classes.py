@@ -38,7 +38,7 @@ class RareClasses:
 
 def find_rare_classes(source: Source, heads: Sequence[HeadChoice]) -> RareClasses | None:
     """Returns the classes of the head whose rarest class is the rarest of all; None without a head of classes."""
-    found = []
+    candidates = []
     for head in heads:
         if head.likelihood not in ("categorical", "bernoulli") or head.per_position:
             continue
@@ -46,5 +46,5 @@ def find_rare_classes(source: Source, heads: Sequence[HeadChoice]) -> RareClasse
         counts = Counter(cell for cell in source.cells(column) if cell).most_common()
         if len(counts) > 1:
             (largest, most), (rarest, least) = counts[0], counts[-1]
-            found.append(RareClasses(column, rarest, least, largest, most))
-    return min(found, key=lambda classes: classes.rarest_count, default=None)
+            candidates.append(RareClasses(column, rarest, least, largest, most))
+    return min(candidates, key=lambda classes: classes.rarest_count, default=None)

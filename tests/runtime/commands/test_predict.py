@@ -132,6 +132,8 @@ def test_lists_globs_and_standard_input(
 ) -> None:
     (pictures / "list.csv").write_text("shape,file_name\nflat,00.png\ntall,more/16.png\n")
     (pictures / "list.txt").write_text("00.png\nmore/16.png\n")
+    (pictures / "sheet.csv").write_text("\ufeffshape;file_name\nflat;00.png\ntall;more/16.png\n")  # as Excel saves it
+    (pictures / "sheet.txt").write_text("\ufeff00.png\r\nmore/16.png\r\n")
     names = f"{pictures}/00.png\n{pictures}/more/16.png\n"
     with (tmp_path / "in").open("w+") as stream:
         stream.write(names)
@@ -141,10 +143,12 @@ def test_lists_globs_and_standard_input(
     assert predict(bundle, tmp_path / "csv.jsonl", pictures / "list.csv") == 0
     assert predict(bundle, tmp_path / "txt.jsonl", pictures / "list.txt") == 0
     assert predict(bundle, tmp_path / "glob.jsonl", f"{pictures}/0[0].png", f"{pictures}/**/16.png") == 0
-    for name in ("stdin", "csv", "txt", "glob"):
+    assert predict(bundle, tmp_path / "sheet_csv.jsonl", pictures / "sheet.csv") == 0
+    assert predict(bundle, tmp_path / "sheet_txt.jsonl", pictures / "sheet.txt") == 0
+    for name in ("stdin", "csv", "txt", "glob", "sheet_csv", "sheet_txt"):
         assert [row["file"] for row in read_rows(tmp_path / f"{name}.jsonl")] == names.split()
-    (pictures / "list.csv").unlink()
-    (pictures / "list.txt").unlink()
+    for name in ("list.csv", "list.txt", "sheet.csv", "sheet.txt"):
+        (pictures / name).unlink()
 
 
 @pytest.mark.parametrize(
