@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from probrt.exporter.graphs import GraphFunction
+from probrt.exporter.onnx_clips import join_clips
 from probrt.exporter.onnx_transposes import remove_transposes
+from probrt.runtime.bundle.manifest import NOVELTY
 from probrt.runtime.errors import ParityError, one_line
 
 OPSET = 18
@@ -37,9 +39,22 @@ def convert_to_onnx(function: GraphFunction, name: str) -> Any:
         # tf2onnx logs "Unsupported ops", writes a file that no engine loads, and reports success.
         raise ParityError(f"{name}: does not convert to ONNX: {' '.join(errors[0].split())[:300]}")
     remove_transposes(model)
+    join_clips(model)
+    _put_novelty_first(model)
     _name_dimensions(model)
     onnx.checker.check_model(model)
     return model
+
+
+def _put_novelty_first(model: Any) -> None:
+    """Puts the outputs of novelty before the others; in place.
+
+    OpenVINO computes outputs in their order. Novelty then reads each map as soon as it is there, and not after the
+    network, until when all maps would have to stay in memory: of 64 images that cost as much as the rest of novelty.
+    """
+    outputs = sorted(model.graph.output, key=lambda output: not output.name.startswith(f"{NOVELTY}."))
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
 
 
 def _name_dimensions(model: Any) -> None:

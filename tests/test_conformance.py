@@ -82,13 +82,21 @@ def compute_score(bundle: ExportedCase, images: np.ndarray) -> np.ndarray:
         outputs = keras.Model(network.input, {name: network.get_layer(name).output for name in names})(
             images, training=False
         )
-    surprises = []
-    for ref, distance in zip(novelty.stages, novelty.distances, strict=True):
+    sets: list[list[np.ndarray]] = []
+    for ref in novelty.stages:
         values = np.asarray(outputs[ref.layer], np.float64)
         if values.ndim > 2:
             flat = values.reshape(len(values), -1, values.shape[-1])
-            by_pooling = {"root mean square": np.sqrt(np.square(flat).mean(axis=1)), "maximum": flat.max(axis=1)}
+            by_pooling = {
+                "root mean square": np.sqrt(np.square(flat).mean(axis=1)),
+                "average": flat.mean(axis=1),
+                "maximum": flat.max(axis=1),
+            }
             values = by_pooling[ref.pooling]
+        sets = [*sets[:-1], [*sets[-1], values]] if ref.joined else [*sets, [values]]
+    surprises = []
+    for features, distance in zip(sets, novelty.distances, strict=True):
+        values = np.concatenate(features, axis=1)
         radii = distance.radii.astype(np.float64)
         surprises.append((square_distances(distance, values) / (2 * radii) + np.log(radii) / 2).min(axis=1))
     score = np.stack(surprises, axis=1) @ novelty.weights - novelty.offset

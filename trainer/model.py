@@ -17,7 +17,7 @@ from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments, combine_stacked
 from probrt.trainer.network_parts import Features, NetworkParts, as_list
 from probrt.trainer.novelty.score import Novelty
-from probrt.trainer.novelty.stages import count_features, pool_positions, stage_tensors
+from probrt.trainer.novelty.stages import count_features, join_sets, pool_stages, stage_tensors
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
     Handler,
@@ -143,8 +143,7 @@ class Model:
             return {}
         by_id = {id(tensor): values for tensor, values in zip(self.stages, stages, strict=True)}
         pooled, positions = ([by_id[id(tensor)] for tensor in tensors] for tensors in self._stages_by_use)
-        pairs = zip(pooled, self.novelty.stages, strict=True)
-        score = self.novelty.score([pool_positions(features, ref.pooling) for features, ref in pairs])
+        score = self.novelty.score(pool_stages(pooled, self.novelty.stages))
         novelty = {"score": score, "p_value": self.novelty.p_value(score)}
         return novelty | ({"map": self.novelty.map.score(positions)} if self.novelty.map else {})
 
@@ -214,10 +213,11 @@ class Model:
         if self.novelty is None:
             return
         pooled, positions = self._stages_by_use
-        for ref, tensor, distance in zip(self.novelty.stages, pooled, self.novelty.distances, strict=True):
-            features = count_features(ref, tensor)
+        pairs = list(zip(self.novelty.stages, pooled, strict=True))
+        for group, distance in zip(join_sets(self.novelty.stages, pairs), self.novelty.distances, strict=True):
+            features = sum(count_features(ref, tensor) for ref, tensor in group)
             if features != len(distance.centre):
-                raise ValueError(f"stage {ref} has {features} features, not {len(distance.centre)}")
+                raise ValueError(f"stage {group[0][0]} has {features} features, not {len(distance.centre)}")
         if self.novelty.map is None:
             return
         for ref, tensor, distance in zip(self.novelty.map.stages, positions, self.novelty.map.distances, strict=True):

@@ -21,7 +21,7 @@ from probrt.trainer.novelty.stages import (
     find_pooled_stages,
     find_position_stages,
     find_stages,
-    pool_positions,
+    pool_stages,
     stage_tensors,
 )
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
@@ -82,17 +82,16 @@ def renew_novelty(model: Model, examples: Examples, seed: int) -> Model:
 
 
 def compute_features(network: keras.Model, refs: Sequence[StageRef], examples: Examples) -> list[np.ndarray]:
-    """Computes the pooled features of each stage at the posterior mean, one [images, features] per stage."""
+    """Computes the pooled features at the posterior mean, one [images, features] per set that the refs give."""
     stages = keras.Model(network.input, stage_tensors(network, refs))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def pool(images: tf.Tensor) -> list[tf.Tensor]:
         with use_handler(MeanHandler()):
-            pairs = zip(refs, tf.nest.flatten(stages(images, training=False)), strict=True)
-            return [pool_positions(features, ref.pooling) for ref, features in pairs]
+            return pool_stages(tf.nest.flatten(stages(images, training=False)), refs)
 
     batches = [pool(part["images"]) for part in data.evaluation_batches(examples, _BATCH)]
-    return [np.concatenate([features.numpy() for features in stage]) for stage in zip(*batches, strict=True)]
+    return [np.concatenate([features.numpy() for features in pooled]) for pooled in zip(*batches, strict=True)]
 
 
 def _fit_positions(model: Model, training: Examples, validation: Examples, seed: int) -> PositionNovelty | None:

@@ -17,7 +17,7 @@ from probrt.trainer.novelty.fit import (
     PROTOTYPES,
 )
 from probrt.trainer.novelty.score import Method, Novelty, PositionNovelty, StageDistance
-from probrt.trainer.novelty.stages import MAX_STAGES, StageRef
+from probrt.trainer.novelty.stages import MAX_STAGES, StageRef, count_sets
 
 # Of each stage, with the largest number of entries.
 _SIZES = {
@@ -35,7 +35,7 @@ _MAP = "map."
 
 
 Stages = Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
-# Two sets of features of each stage.
+# Of each stage, two maps.
 PooledStages = Annotated[list[StageRef], Meta(min_length=1, max_length=2 * MAX_STAGES)]
 
 
@@ -65,7 +65,7 @@ class NoveltyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def list_sizes(entry: NoveltyEntry) -> dict[str, int]:
     """Returns the names of the arrays of novelty.npz, and the largest number of entries of each."""
     sizes = {"weights": 2 * MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
-    prefixes = [f"{index}." for index in range(len(entry.stages))]
+    prefixes = [f"{index}." for index in range(count_sets(entry.stages))]
     if entry.has_radii:
         sizes |= {f"{prefix}{_RADII}": PROTOTYPES for prefix in prefixes}
     if entry.map is not None:
@@ -115,13 +115,14 @@ def make_novelty(entry: NoveltyEntry, stored: Mapping[str, np.ndarray]) -> Novel
         raise ValueError(f"it has {scores.size} scores; {MIN_IMAGES} to {MAX_CALIBRATION} are possible")
     if not width > 0:
         raise ValueError(f"the width {width:g} is not above 0")
+    sets = count_sets(entry.stages)
     return Novelty(
         stages=tuple(entry.stages),
         distances=tuple(
             _add_radii(distance, arrays[f"{index}.{_RADII}"]) if entry.has_radii else distance
-            for index, distance in enumerate(_make_distances(arrays, "", len(entry.stages)))
+            for index, distance in enumerate(_make_distances(arrays, "", sets))
         ),
-        weights=_read_weights(arrays, "weights", len(entry.stages)),
+        weights=_read_weights(arrays, "weights", sets),
         offset=float(arrays["offset"]),
         scores=np.sort(scores),
         width=width,

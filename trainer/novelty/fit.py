@@ -25,14 +25,17 @@ PROTOTYPES = 128
 # Directions per stage; a stage of more features keeps those of the largest variance.
 MAX_DIRECTIONS = 256
 MAX_FEATURES = 4096
-# Directions of the novelty of an image explain this part of the variance; more of them measured no better.
+# Directions of the novelty of an image explain this part of the variance, and are no more than so many; more of them
+# measured no better.
 _EXPLAINED = 0.99
+_MOST_DIRECTIONS = 96
 # A prototype's spread counts as if so many more images of the average spread lay next to it.
 _PRIOR_IMAGES = 20
 # A feature that hardly varies counts as if it varied by this part of the average, or of the features' size.
 _LEAST_DEVIATION = 1e-3
-# The steps of the p-value are slopes of this part of the scores' standard deviation, which is 1.
-_WIDTH = 1e-3
+# The steps of the p-value are slopes of this part of the scores' standard deviation, which is 1. Sums of a power of two
+# are exact.
+_WIDTH = 2.0**-10
 # A stage whose log distance, or surprise, varies less than this counts as if it varied so; usual are 0.3 and 0.15.
 LEAST_SPREAD = 0.1
 _LEAST_SURPRISE = 0.02
@@ -57,9 +60,9 @@ def fit_novelty(
 ) -> Novelty:
     """Returns the novelty of a model.
 
-    training, calibration: pooled features, one [images, features] per stage. The calibration images must have no part
-    in the training; they only rank new images, and set the scale of the score. Raises NoNovelty where the images are
-    too few or all alike, or the network gives values that are not finite.
+    refs: of the pooled features. training, calibration: these, one [images, features] per set that the refs give. The
+    calibration images must have no part in the training; they only rank new images, and set the scale of the score.
+    Raises NoNovelty where the images are too few or all alike, or the network gives values that are not finite.
 
     A stage's weight is 1 over the standard deviation of its surprise. It is measured on a fifth of the training
     images, with distances that the others fit, because the nearest prototype of an image may be the image itself.
@@ -89,7 +92,7 @@ def fit_novelty(
 def rank_images(novelty: Novelty, calibration: Sequence[npt.NDArray[Any]]) -> Novelty:
     """Returns the novelty with the same distances, whose p-values rank a new image among these.
 
-    calibration: pooled features, one [images, features] per stage. Raises NoNovelty where the images are too few or
+    calibration: pooled features, one [images, features] per set. Raises NoNovelty where the images are too few or
     all alike, or the network gives values that are not finite.
     """
     check_features(calibration, "calibration")
@@ -118,7 +121,7 @@ def check_features(images: Sequence[npt.NDArray[Any]], name: str) -> None:
 
 def fit_spreads(features: npt.NDArray[Any], seed: int) -> StageDistance:
     """Fits `fit_distance` with the directions that explain most, and the radius of each prototype."""
-    distance = fit_distance(features, seed, _EXPLAINED)
+    distance = fit_distance(features, seed, _EXPLAINED, _MOST_DIRECTIONS)
     squares = _square_distances(distance, features)
     nearest, rows = squares.argmin(axis=1), np.arange(len(squares))
     images = np.bincount(nearest, minlength=squares.shape[1])
@@ -127,10 +130,12 @@ def fit_spreads(features: npt.NDArray[Any], seed: int) -> StageDistance:
     return dataclasses.replace(distance, radii=(radii + FLOOR * features.shape[1]).astype(np.float32))
 
 
-def fit_distance(features: npt.NDArray[Any], seed: int, explained: float = 1.0) -> StageDistance:
+def fit_distance(
+    features: npt.NDArray[Any], seed: int, explained: float = 1.0, most: int = MAX_DIRECTIONS
+) -> StageDistance:
     """Fits the whitening and the prototypes of one stage to the features of training images [images, features].
 
-    explained: the part of the variance that the directions must explain.
+    explained: the part of the variance that the directions must explain. most: of them there are no more.
 
     Whitening: the correlations R are shrunk halfway to the identity (R + 1, Ledoit and Wolf 2004 with a fixed
     intensity), which a few hundred images can bear. Prototypes: the centres of k-means.
@@ -144,7 +149,7 @@ def fit_distance(features: npt.NDArray[Any], seed: int, explained: float = 1.0) 
     values, vectors = np.linalg.eigh(units.T @ units / len(units))
     missing = np.cumsum(np.maximum(values, 0.0)) <= (1.0 - explained) * max(float(values.sum()), 1e-12)
     fewest = int(missing.sum()) if explained < 1.0 else 0
-    kept = slice(max(0, min(fewest, len(values) - 1), len(values) - MAX_DIRECTIONS), None)
+    kept = slice(max(0, min(fewest, len(values) - 1), len(values) - most), None)
     others = np.maximum(values[: kept.start], 0.0)
     spreads = 1.0 + np.maximum(values[kept], 0.0)
     directions = vectors[:, kept] / np.sqrt(spreads)
@@ -154,7 +159,7 @@ def fit_distance(features: npt.NDArray[Any], seed: int, explained: float = 1.0) 
         directions=directions.astype(np.float32),
         prototypes=find_prototypes(units @ directions, seed).astype(np.float32),
         spreads=spreads.astype(np.float32),
-        residual=1.0 / (1.0 + float(others.mean())) if len(others) else 0.0,
+        residual=float(np.float32(1.0 / (1.0 + others.mean()))) if len(others) else 0.0,  # as it is stored
     )
 
 

@@ -1,6 +1,6 @@
 """The novelty of pooled features, in plain ops that every format has.
 
-Per pooled stage, the features are standardised and whitened, and the least surprise among prototypes is taken: the
+Per set of pooled features, these are standardised and whitened, and the least surprise among prototypes is taken: the
 squared distance in units of the prototype's own spread, plus half the logarithm of that. The score is the weighted sum:
 0 for an average calibration image, in their standard deviations; above 1 it grows as a logarithm, so that no number is
 huge. Of positions, and in models of before, the logarithm of the distance to the nearest prototype is taken instead.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,27 +56,7 @@ class StageDistance:
         """Returns the least surprise among the prototypes, or without radii the logarithm of the distance, [batch]."""
         if self.radii is None:
             return tf.math.log(self.measure(features))
-        return self.find_surprise(_standardise(features, self.centre, self.inverse_deviation))
-
-    def find_surprise(self, units: tf.Tensor) -> tf.Tensor:
-        """Returns the least surprise of standardised features among the prototypes, [batch].
-
-        The surprise of a prototype p with radius r is d² / 2r + log(r) / 2, with d the distance to it: per feature the
-        negative logarithm of a normal density of that radius, but for a constant.
-        """
-        if self.radii is None:
-            raise ValueError("distances without radii have no surprise")
-        whitened = tf.matmul(units, self.directions)
-        inside = 1.0 - self.residual * self.spreads
-        lengths = tf.reduce_sum(tf.square(whitened) * inside, axis=1, keepdims=True)
-        if self.residual:
-            lengths += self.residual * tf.reduce_sum(tf.square(units), axis=1, keepdims=True)
-        # d² / 2r = |z|² / 2r + |p|² / 2r - z · p / r: a matrix product instead of an array of all differences.
-        inverse = (0.5 / self.radii.astype(np.float64)).astype(np.float32)
-        levels = np.square(self.prototypes, dtype=np.float64).sum(axis=1) * inverse + 0.5 * np.log(self.radii)
-        scaled = self.prototypes.T * (-2.0 * inverse)
-        surprises = lengths * inverse + (tf.matmul(whitened, scaled) + levels.astype(np.float32))
-        return tf.reduce_min(surprises, axis=1)
+        return add_surprises([self], np.ones(1, np.float32), 0.0, features)
 
     def measure(self, features: tf.Tensor) -> tf.Tensor:
         """Returns the squared distance to the nearest prototype per feature, plus FLOOR, [batch]."""
@@ -156,7 +136,7 @@ class Novelty:
     def summary(self) -> str:
         """What it compares, for people."""
         return (
-            f"compares {len(self.stages)} sets of features with {self.fitted:,} training images; "
+            f"compares {len(self.distances)} sets of features with {self.fitted:,} training images; "
             f"p-values from {len(self.scores):,} validation images, {1 / (len(self.scores) + 1):.2g} at least"
             + ("; maps of positions" if self.map else "")
         )
@@ -165,13 +145,7 @@ class Novelty:
         """Returns the score of pooled features, one [batch, features] per stage: float32 [batch]."""
         if not self.is_local:
             return _add_scores(self.distances, self.weights, pooled) - self.offset
-        # Standardised as one array: OpenVINO subtracts wrong values from a maximum over the positions of a 1-D map.
-        centre = np.concatenate([distance.centre for distance in self.distances])
-        inverse_deviation = np.concatenate([distance.inverse_deviation for distance in self.distances])
-        units = _standardise(tf.concat(list(pooled), axis=1), centre, inverse_deviation)
-        parts = tf.split(units, [len(distance.centre) for distance in self.distances], axis=1)
-        surprises = [distance.find_surprise(part) for distance, part in zip(self.distances, parts, strict=True)]
-        score = _add_weighted(surprises, self.weights) - self.offset
+        score = add_surprises(self.distances, self.weights, self.offset, tf.concat(list(pooled), axis=1))
         return tf.minimum(score, 1.0) + tf.math.log(tf.maximum(score, 1.0))
 
     def p_value(self, score: tf.Tensor) -> tf.Tensor:
@@ -182,9 +156,77 @@ class Novelty:
         images like the calibration images, at most a share a has a value of at most a. The slopes keep the value
         continuous: rounding between engines cannot make it jump.
         """
-        steps = (self.scores[None, :] - score[:, None]) * (1.0 / self.width) + 1.0
-        counts = tf.reduce_sum(tf.clip_by_value(steps, 0.0, 1.0), axis=1)
-        return (counts + 1.0) * (1.0 / (len(self.scores) + 1.0))
+        width, images = np.float32(self.width), len(self.scores)
+        ends = self.scores.astype(np.float64) + width
+        rounded = ends.astype(np.float32)
+        rounded = np.where(rounded < ends, np.nextafter(rounded, np.float32(np.inf)), rounded)
+        counts = tf.reduce_sum(tf.clip_by_value(rounded - tf.expand_dims(score, 1), 0.0, width), axis=1)
+        return counts * (1.0 / (float(width) * (images + 1.0))) + 1.0 / (images + 1.0)
+
+
+def add_surprises(distances: Sequence[StageDistance], weights: Floats, offset: float, features: tf.Tensor) -> tf.Tensor:
+    """Returns the weighted sum of the least surprises of all sets, less an offset, [batch].
+
+    The surprise of a prototype p with radius r is d² / 2r + log(r) / 2, with d the distance to it: per feature the
+    negative logarithm of a normal density of that radius, but for a constant.
+    distances: with radii. weights: above 0, [sets]. features: of all sets, one after the other, [batch, features].
+
+    What the sets have in common is computed for all at once: of one image a small operation costs more than its
+    numbers.
+    """
+    sets, count = len(distances), max(len(distance.prototypes) for distance in distances)
+    sizes = [len(distance.centre) for distance in distances]
+    # Standardised as one array: OpenVINO subtracts wrong values from a maximum over the positions of a 1-D map.
+    centre = np.concatenate([distance.centre for distance in distances])
+    units = _standardise(features, centre, np.concatenate([distance.inverse_deviation for distance in distances]))
+    parts = tf.split(units, sizes, axis=1) if sets > 1 else [units]
+    whitened = [tf.matmul(part, distance.directions) for part, distance in zip(parts, distances, strict=True)]
+    # |z|², with what lies outside the directions: the sum over units and the sum over whitened are columns of their
+    # own, because a format may store a column's numbers in int8, as parts of the largest.
+    columns = _place_blocks(
+        [
+            *(np.full((size, 1), distance.residual) for size, distance in zip(sizes, distances, strict=True)),
+            *(1.0 - distance.residual * distance.spreads[:, None].astype(np.float64) for distance in distances),
+        ]
+    )
+    lengths = tf.matmul(tf.square(tf.concat([units, *whitened], axis=1)), columns)
+    # d² / 2r = |z|² / 2r + |p|² / 2r - z · p / r: matrix products instead of an array of all differences.
+    tables = [_Table.of(distance, weight, count) for distance, weight in zip(distances, weights.tolist(), strict=True)]
+    shared = np.tile(_place_blocks([table.inverse[None] for table in tables]), (2, 1))
+    levels = np.concatenate([table.levels for table in tables]) - np.float32(offset) / sets
+    products = [tf.matmul(points, table.scaled) for points, table in zip(whitened, tables, strict=True)]
+    surprises = tf.concat(products, axis=1) + (tf.matmul(lengths, shared) + levels.astype(np.float32))
+    return tf.reduce_sum(tf.reduce_min(tf.reshape(surprises, [-1, sets, count]), axis=2), axis=1)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A set's prototypes as matrices, times the set's weight: weight / 2r, [count]; weight (|p|² / 2r + log(r) / 2),
+    [count]; and - weight p / r, [k, count]."""
+
+    inverse: npt.NDArray[np.float64]
+    levels: npt.NDArray[np.float64]
+    scaled: Floats
+
+    @classmethod
+    def of(cls, distance: StageDistance, weight: float, count: int) -> Self:
+        """Returns the table of a set with `count` prototypes; the last one stands for those that are missing."""
+        if distance.radii is None:
+            raise ValueError("distances without radii have no surprise")
+        rows = np.minimum(np.arange(count), len(distance.prototypes) - 1)
+        radii, prototypes = distance.radii.astype(np.float64)[rows], distance.prototypes.astype(np.float64)[rows]
+        inverse = weight / (2.0 * radii)
+        levels = np.square(prototypes).sum(axis=1) * inverse + 0.5 * weight * np.log(radii)
+        return cls(inverse, levels, (prototypes.T * (-2.0 * inverse)).astype(np.float32))
+
+
+def _place_blocks(blocks: Sequence[npt.NDArray[np.float64]]) -> Floats:
+    """Returns a matrix with some blocks along its diagonal and zeros elsewhere."""
+    rows, columns = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (0, 1))
+    matrix = np.zeros((rows[-1], columns[-1]), np.float32)
+    for block, row, column in zip(blocks, rows, columns, strict=False):
+        matrix[row : row + block.shape[0], column : column + block.shape[1]] = block
+    return matrix
 
 
 def _add_scores(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:

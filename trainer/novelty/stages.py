@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -29,21 +29,24 @@ _MAX_POOLS = (MaxPool, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, ker
 _MAX_WINDOW = 64 * 64
 
 Sides = tuple[int, ...]
+T = TypeVar("T")
 Change = Literal["smaller", "larger", "vector"]
 # What is taken of each channel over the positions; models of before have averages and maxima of one map.
-Pooling = Literal["average and maximum", "root mean square", "maximum"]
+Pooling = Literal["average and maximum", "root mean square", "average", "maximum"]
 
 
 class StageRef(Struct, frozen=True, forbid_unknown_fields=True):
     """Names a tensor of a network: an output of a layer, and of which of its calls if there are several.
 
     pooling: what novelty takes of it over the positions, where it takes not each position.
+    joined: whether its features stand in one set with those of the ref before.
     """
 
     layer: str
     call: int = 0
     output: int = 0
     pooling: Pooling = "average and maximum"
+    joined: bool = False
 
     def __str__(self) -> str:
         return self.layer + (f" (call {self.call + 1})" if self.call else "")
@@ -96,8 +99,9 @@ def find_pooled_stages(network: keras.Model, image: np.ndarray) -> list[StageRef
 
     The maps are the first of the resolution, of which the root mean square is taken, and the last, the stage itself, of
     which the maximum is taken. The first is what a second layer with a kernel reads; it holds what the later ones no
-    longer need. Where a stage has one such layer, both are the same map. Where a max-pool reads the last map, the
-    maximum is that of its output: the same for a quarter of the work, but for the edge that a pool may leave out.
+    longer need. Where a stage has one such layer, both are the same map, whose average and maximum are one set of
+    features. Where a max-pool reads the last map, the maximum is that of its output: the same for a quarter of the
+    work, but for the edge that a pool may leave out.
     network, image: as in `find_stages`.
     """
     refs = find_stages(network, image)
@@ -108,10 +112,11 @@ def find_pooled_stages(network: keras.Model, image: np.ndarray) -> list[StageRef
     for ref, stage in zip(refs, stage_tensors(network, refs), strict=True):
         end = 1 + next(place for place, node in enumerate(nodes) if any(output is stage for output in node.outputs))
         if sides[id(stage)]:
-            first = _find_ref(nodes, _find_first_map(nodes[begin:end], sides, stage))
-            pooled.append(replace(first, pooling="root mean square"))
+            first = _find_first_map(nodes[begin:end], sides, stage)
+            is_last = first is stage
+            pooled.append(replace(_find_ref(nodes, first), pooling="average" if is_last else "root mean square"))
             last = _find_ref(nodes, _find_pool(nodes, stage))
-            pooled.append(replace(last, pooling="maximum"))
+            pooled.append(replace(last, pooling="maximum", joined=is_last))
         else:
             pooled.append(ref)
         begin = end
@@ -185,6 +190,30 @@ def count_features(ref: StageRef, tensor: keras.KerasTensor) -> int:
     return (tensor.shape[-1] or 0) * (2 if has_two else 1)
 
 
+def count_sets(refs: Sequence[StageRef]) -> int:
+    """Returns the number of sets of features that some refs give; ValueError if the first joins none."""
+    if refs and refs[0].joined:
+        raise ValueError(f"stage {refs[0]} joins a set, but none is before it")
+    return sum(not ref.joined for ref in refs)
+
+
+def join_sets(refs: Sequence[StageRef], values: Sequence[T]) -> list[list[T]]:
+    """Returns what belongs to each ref, grouped by the sets that they give."""
+    groups: list[list[T]] = []
+    for ref, value in zip(refs, values, strict=True):
+        if ref.joined:
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return groups
+
+
+def pool_stages(stages: Sequence[tf.Tensor], refs: Sequence[StageRef]) -> list[tf.Tensor]:
+    """Returns the pooled features of each set, float32 [batch, features], from the tensor of each ref."""
+    pooled = [pool_positions(features, ref.pooling) for features, ref in zip(stages, refs, strict=True)]
+    return [tf.concat(group, axis=1) if len(group) > 1 else group[0] for group in join_sets(refs, pooled)]
+
+
 def pool_positions(features: tf.Tensor, pooling: Pooling) -> tf.Tensor:
     """Returns what is taken of each channel over the positions, float32 [batch, channels].
 
@@ -197,6 +226,8 @@ def pool_positions(features: tf.Tensor, pooling: Pooling) -> tf.Tensor:
         return features
     if pooling == "root mean square":
         return tf.sqrt(_average_positions(tf.square(features), positions))
+    if pooling == "average":
+        return _average_positions(features, positions)
     maximum = tf.reduce_max(features, positions)
     if pooling == "maximum":
         return maximum

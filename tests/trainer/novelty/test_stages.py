@@ -14,7 +14,14 @@ from probrt.trainer.build import build_model
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
-from probrt.trainer.novelty.stages import StageRef, final_inputs, find_pooled_stages, find_stages, stage_tensors
+from probrt.trainer.novelty.stages import (
+    StageRef,
+    final_inputs,
+    find_pooled_stages,
+    find_stages,
+    join_sets,
+    stage_tensors,
+)
 
 
 def build(shape: list[int | None], backbone: backbones.AnyBackbone, *chosen: heads.AnyHead) -> Model:
@@ -68,10 +75,13 @@ def test_novelty_compares_the_first_and_the_last_map_of_a_resolution(shape: list
 
 def test_where_novelty_compares_one_map_of_a_resolution_or_a_vector() -> None:
     assert pooled_names(lenet(), np.zeros((1, 28, 28, 1))) == {
-        "root mean square": ["conv1", "conv2"],
+        "average": ["conv1", "conv2"],
         "maximum": ["max_pooling2d", "max_pooling2d_1"],
         "average and maximum": ["dense1", "dense2"],  # as they are
     }
+    refs = find_pooled_stages(lenet(), np.zeros((1, 28, 28, 1)))
+    names_by_set = [[str(ref) for ref in group] for group in join_sets(refs, refs)]
+    assert names_by_set == [["conv1", "max_pooling2d"], ["conv2", "max_pooling2d_1"], ["dense1"], ["dense2"]]
     unet = build([16, 16, 2], backbones.UNet(widths=(4, 6), depth=2), TISSUE)
     first, last = (
         pooled_names(unet.network, np.zeros((1, 16, 16, 2)))[pooling] for pooling in ("root mean square", "maximum")
