@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -170,6 +172,22 @@ def test_novelty_of_a_model_of_before_is_stored_and_scored_as_it_was() -> None:
     stored["0.radii"] = -stored["0.radii"]
     with pytest.raises(ValueError, match="the radii are not one above 0"):
         make_novelty(entry, stored)
+    nothing_before = NoveltyEntry(method=entry.method, stages=[StageRef("first", joined=True)], fitted=200)
+    with pytest.raises(ValueError, match="stage first joins a set, but none is before it"):
+        make_novelty(nothing_before, stored)
+
+
+def test_sets_of_different_numbers_of_prototypes_score_as_each_alone() -> None:
+    """The sum for all sets at once, against one set after the other in float64."""
+    novelty = fit()
+    first, second = novelty.distances
+    few = dataclasses.replace(second, prototypes=second.prototypes[:7], radii=second.radii[:7])
+    fresh = make_features(np.random.default_rng(4), 20)
+    both = dataclasses.replace(novelty, distances=(first, few))
+    pairs = zip(both.distances, fresh, strict=True)
+    sums = np.stack([compute_scores(*pair) for pair in pairs], axis=1) @ novelty.weights - novelty.offset
+    expected = np.where(sums > 1, 1 + np.log(np.maximum(sums, 1)), sums)
+    np.testing.assert_allclose(answer(both, fresh)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_many_features_keep_the_directions_of_the_largest_variance() -> None:
