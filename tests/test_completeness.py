@@ -16,6 +16,9 @@ from probrt.trainer.layers.dropout import ChannelDropout
 from probrt.trainer.layers.resampling import MaxPool, UpTo
 from probrt.trainer.variational import estimators, posteriors, priors
 
+# One worker for all: the fixture of the module is made once.
+pytestmark = pytest.mark.xdist_group("completeness")
+
 # Backbones are known by what the case says it covers; all else is read off the built models.
 
 

@@ -20,7 +20,14 @@ FIXED = Input(shape=[96, 128, 3], colour="rgb", resize="none", range=(0, 255))
 Decode = Callable[[list[bytes]], np.ndarray]
 
 
-@pytest.fixture(scope="module", params=[GREY, RGB, FIXED], ids=["grey", "rgb", "fixed"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(GREY, id="grey", marks=pytest.mark.slow),
+        pytest.param(RGB, id="rgb"),
+        pytest.param(FIXED, id="fixed", marks=pytest.mark.slow),
+    ],
+)
 def decoding(request: pytest.FixtureRequest) -> tuple[Input, Decode]:
     input = request.param
     signature = [tf.TensorSpec([None], tf.string)]

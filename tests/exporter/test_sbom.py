@@ -75,6 +75,7 @@ def test_a_bill_of_materials_is_complete_and_the_same_each_time() -> None:
     assert b'"licenses":[{"expression":"MIT OR Apache-2.0"}]' in bsd
 
 
+@pytest.mark.slow
 def test_a_bundle_lists_its_bill_of_materials(tmp_path: Path, called: Callable[..., Any]) -> None:
     """Its bytes are checked as those of any file; a bundle without one is as good as before."""
     assert Bundle.open(GOLDEN).manifest.documents == []

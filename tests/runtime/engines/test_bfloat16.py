@@ -61,6 +61,7 @@ def test_a_processor_without_it_is_named(bundle: Bundle, monkeypatch: pytest.Mon
 
 
 @needs_bfloat16
+@pytest.mark.slow
 def test_rows_the_record_and_replay_say_it(bundle: Bundle, called: Callable[..., object], tmp_path: Path) -> None:
     from PIL import Image
 

@@ -76,6 +76,7 @@ def test_a_killed_decoder_costs_its_image_alone(tmp_path: Path) -> None:
     assert [image.error for image in images] == ["", "its decoder died (exit code -9)", "", ""]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_takes_too_long_costs_its_image_alone(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (6000, 6000), np.uint8)).save(tmp_path / "large.png")
     make_photo(8, 8).save(tmp_path / "small.png")

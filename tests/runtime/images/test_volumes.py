@@ -20,6 +20,9 @@ from probrt.runtime.bundle.bundle import Bundle
 from probrt.runtime.bundle.manifest import HeadRecord
 from probrt.runtime.images.volumes import decode_volume, encode_volume
 
+# One worker for all: the fixture of the module is made once.
+pytestmark = pytest.mark.xdist_group("volumes")
+
 SIDES = (4, 5, 6)  # depth, height, width
 # Left-right flipped, axes permuted, oblique, voxels of 2, 1.5 and 3 mm.
 TURNED = np.array([[0.1, 0.0, 3.0, -20.0], [-2.0, 0.2, 0.1, 30.0], [0.1, 1.5, -0.2, 5.0], [0, 0, 0, 1]])

@@ -61,6 +61,7 @@ def test_timings_of_another_machine_or_in_a_broken_file_do_not_count(
     assert choose(bundle, PredictRequest()).engine.name == "openvino"
 
 
+@pytest.mark.slow
 def test_bench_saves_what_it_has_measured(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["bench", str(bundle.path), "--batch", "1,2", "--seconds", "0", "--engine", "litert", "--save"]
     assert cli.call(command) == 0

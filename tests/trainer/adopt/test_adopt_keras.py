@@ -27,6 +27,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
     return folder, model
 
 
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as that of `place`, with few images and a model that has not been trained, for what is refused."""
+    folder = tmp_path_factory.mktemp("untrained")
+    write_digits(folder / "digits", 50)
+    (folder / "heads.toml").write_text(CARD)
+    make_classifier().save(folder / "digits.keras")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["laplace", "moped", "swag"])
 def test_a_classifier_becomes_bayesian(
@@ -93,23 +103,23 @@ def test_values_in_the_targets_units_become_a_normal_head(
     ],
 )
 def test_wrong_words_are_refused(
-    place: tuple[Path, keras.Model], called: Callable[..., Any], words: list[str], message: str, tmp_path: Path
+    untrained: Path, called: Callable[..., Any], words: list[str], message: str, tmp_path: Path
 ) -> None:
-    done = called("adopt", *words, "--out", tmp_path / "model", cwd=place[0])
+    done = called("adopt", *words, "--out", tmp_path / "model", cwd=untrained)
     assert done.code == 2, done.err
     assert message in done.err
     assert done.err.count("\n") == 1
 
 
 def test_a_layer_too_few_for_all_outputs_is_refused(
-    place: tuple[Path, keras.Model], called: Callable[..., Any], tmp_path: Path
+    untrained: Path, called: Callable[..., Any], tmp_path: Path
 ) -> None:
     images = keras.Input((8, 8, 1))
     features = keras.layers.Flatten()(images)
     outputs = [keras.layers.Dense(10, name="digit")(features), keras.layers.Dense(1, name="slant")(features)]
     keras.Model(images, outputs).save(tmp_path / "two.keras")
     (tmp_path / "heads.toml").write_text(CARD + '[[heads]]\nname = "slant"\nlikelihood = "normal"\n')
-    words = ["--heads", "heads.toml", "--data", place[0] / "digits", "--method", "moped", "--last", 1]
+    words = ["--heads", "heads.toml", "--data", untrained / "digits", "--method", "moped", "--last", 1]
     done = called("adopt", "two.keras", *words, cwd=tmp_path)
     assert done.code == 2, done.err
     assert "--last 1: no layer with random weights comes before digit" in done.err

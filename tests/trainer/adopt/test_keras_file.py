@@ -18,6 +18,9 @@ from probrt.runtime.errors import DataError
 from probrt.trainer.adopt.keras_command import load_source
 from probrt.trainer.adopt.keras_file import AUGMENTATIONS, read_keras_file
 
+# One worker for all: the fixture of the module is made once.
+pytestmark = pytest.mark.xdist_group("keras_file")
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:

@@ -91,6 +91,7 @@ def test_the_noise_rises_over_its_warmup() -> None:
     assert spread_at(tf.constant(0), FitSettings(), 8) == 1.0
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_step_follows_the_warmup() -> None:
     """Two seeds differ by their noise alone: by about a hundredth of it at the first of a hundred steps of warm-up."""
 

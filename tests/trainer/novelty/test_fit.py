@@ -44,6 +44,7 @@ def answer(novelty: Novelty, features: list[np.ndarray]) -> tuple[np.ndarray, np
     return score.numpy(), novelty.p_value(score).numpy()
 
 
+@pytest.mark.slow
 def test_at_most_a_share_of_fresh_images_is_unknown() -> None:
     """At level a, of many calibrations and fresh images of the same kind: within binomial error of a, never above."""
     levels = np.array([0.02, 0.05, 0.1, 0.3, 0.5])
@@ -190,6 +191,7 @@ def test_sets_of_different_numbers_of_prototypes_score_as_each_alone() -> None:
     np.testing.assert_allclose(answer(both, fresh)[0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_many_features_keep_the_directions_of_the_largest_variance() -> None:
     rng = np.random.default_rng(6)
     low_rank = rng.normal(size=(400, 20)) @ rng.normal(size=(20, 600))

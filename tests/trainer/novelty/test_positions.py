@@ -25,6 +25,9 @@ from probrt.trainer.novelty.positions import fit_positions, rank_positions
 from probrt.trainer.novelty.stages import StageRef
 from probrt.trainer.variational.handlers import MeanHandler, use_handler
 
+# One worker for all: the fixture of the module is made once.
+pytestmark = pytest.mark.xdist_group("positions")
+
 REFS = (StageRef("early"), StageRef("late"))
 UNET = backbones.UNet(widths=(4, 6, 6), depth=1)
 
