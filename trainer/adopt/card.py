@@ -29,7 +29,7 @@ def read_card(path: Path, kind: type[T]) -> T:
     try:
         return convert_record(msgspec.toml.decode(path.read_bytes()), kind)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(f"{path}: {one_line(error)}") from None
 

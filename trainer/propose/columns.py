@@ -89,7 +89,9 @@ def choose_values(column: str, cells: Sequence[str]) -> HeadChoice | str:
         values = np.array([])
     if not len(values):
         if len(counts) > _MOST_CLASSES or 2 * len(counts) > max(len(cells), 8):
-            return f"{len(counts)} different words in {len(cells)} rows are no classes"
+            commas = all(re.fullmatch(r"-?\d+,\d+", cell) for cell in counts)
+            advice = "; write numbers with a decimal point" * commas
+            return f"{len(counts)} different words in {len(cells)} rows are no classes{advice}"
         return _classes(column, sorted(counts), f"{len(counts)} different words")
     values = values[np.isfinite(values)]  # reading the table names the rows of the others
     if not len(values):

@@ -47,6 +47,11 @@ def test_a_column_that_can_be_no_target_is_left_out(cells: list[str]) -> None:
     assert isinstance(choose_values("id", cells), str)
 
 
+def test_numbers_with_a_decimal_comma_are_told_from_words() -> None:
+    reason = choose_values("size", [f"{index},5" for index in range(30)])
+    assert reason == "30 different words in 30 rows are no classes; write numbers with a decimal point"
+
+
 def test_an_infinite_number_is_left_to_the_reading_of_the_table() -> None:
     choice = choose_values("dose", [*map(str, range(10, 20)), "inf"])
     assert not isinstance(choice, str)
