@@ -15,18 +15,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter import graphs, onnx_quantize, tflite_metadata, tflite_quantize
+from probrt.exporter import graphs, onnx_float16, tflite_float16, tflite_metadata
 from probrt.exporter.drawn_constants import Draws
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import GraphSpec
 from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
-from probrt.exporter.int8_draws import Int8Draws, list_layer_names
-from probrt.exporter.onnx_convert import convert_to_onnx, serialize_with_metadata
+from probrt.exporter.int8_files import Int8Files, list_layer_names
+from probrt.exporter.onnx_convert import serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
-from probrt.exporter.split_network import SplitNetwork, split_before_final_layers
 from probrt.exporter.steps import Steps
 from probrt.exporter.tf_serving import write_serving_files
-from probrt.exporter.tflite_convert import add_metadata, convert_to_tflite
+from probrt.exporter.tflite_convert import add_metadata
 from probrt.runtime.bundle.manifest import FileRecord, Format, HeadRecord, PosteriorRecord, Precision, Variant
 
 METADATA = "probrt"
@@ -122,14 +121,10 @@ class BundleWriter:
                 yield GraphPart(make, chunk, (first, len(indices)), compute if shared else None)
 
     def _convert(self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None) -> bytes | None:
-        """Returns the bytes of one graph file; None if no layer of draws can be in int8."""
+        """Returns the bytes of one graph file; None if no layer can be in int8."""
         metadata = self._metadata(graph, draws)
-        in_int8 = draws if graph.precision.name == "int8" else None
         if graph.format == "tflite":
-            if in_int8:
-                content = self.int8_draws.quantize_tflite(files.convert_to_tflite(name), in_int8[1])
-            else:
-                content = self._convert_to_tflite(graph, files, name)
+            content = self._convert_to_tflite(graph, files, name, draws)
             if content is None:
                 return None
             standard = tflite_metadata.write_metadata(
@@ -141,43 +136,34 @@ class BundleWriter:
             )
             content = add_metadata(content, {METADATA: metadata, tflite_metadata.NAME: standard})
             return tflite_metadata.append_labels(content, self.heads)
-        if in_int8:
-            model = self.int8_draws.quantize_onnx(files.copy_onnx(name), in_int8[1])
-        else:
-            model = self._convert_to_onnx(graph, files, name)
+        model = self._convert_to_onnx(graph, files, name, draws)
         return None if model is None else serialize_with_metadata(model, METADATA, metadata)
 
-    def _convert_to_tflite(self, graph: GraphSpec, files: GraphFiles, name: str) -> bytes:
-        precision = graph.precision.name
+    def _convert_to_tflite(
+        self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None
+    ) -> bytes | None:
+        content = files.convert_to_tflite(name)
+        if graph.precision.name == "float16":
+            return tflite_float16.store_weights_in_float16(content)
         if graph.precision.whole_graph:
-            content = files.convert_to_tflite(name)
-            return tflite_quantize.store_weights_in_float16(content) if precision == "float16" else content
-        body = convert_to_tflite(self._split.body, name, precision, self.images)
-        return tflite_quantize.join_models(body, convert_to_tflite(self._split.tail, name))
+            return content
+        quantized: bytes | None = self.int8_files.quantize(content, graph, draws and draws[1])
+        return quantized
 
-    def _convert_to_onnx(self, graph: GraphSpec, files: GraphFiles, name: str) -> Any:
-        precision = graph.precision.name
+    def _convert_to_onnx(
+        self, graph: GraphSpec, files: GraphFiles, name: str, draws: tuple[int, int] | None
+    ) -> Any | None:
+        model = files.copy_onnx(name)
+        if graph.precision.name == "float16":
+            onnx_float16.store_weights_in_float16(model)
         if graph.precision.whole_graph:
-            model = files.copy_onnx(name)
-            if precision == "float16":
-                onnx_quantize.store_weights_in_float16(model)
             return model
-        body, tail = convert_to_onnx(self._split.body, name), convert_to_onnx(self._split.tail, name)
-        if precision == "int8":
-            body = onnx_quantize.quantize_to_int8(body, self.images)
-        else:
-            onnx_quantize.store_weights_in_int8(body)
-        return onnx_quantize.join_models(body, tail, self._split.features)
+        return self.int8_files.quantize(model, graph, draws and draws[1])
 
     @cached_property
-    def int8_draws(self) -> Int8Draws:
-        """What makes the files of draws in int8, and what it has measured."""
-        return Int8Draws(self.images, list_layer_names(self.model))
-
-    @cached_property
-    def _split(self) -> SplitNetwork:
-        (model,) = self.model.members  # `export` refuses int8 files of an ensemble
-        return split_before_final_layers(model)
+    def int8_files(self) -> Int8Files:
+        """What makes the files in int8, and what it has chosen."""
+        return Int8Files(self.images, list_layer_names(self.model))
 
     def _metadata(self, graph: GraphSpec, draws: tuple[int, int] | None) -> bytes:
         """Describes a file for readers that have nothing else: input, heads with labels and outputs, draws; as JSON."""

@@ -89,12 +89,12 @@ def export(
     from probrt.exporter.summary import (
         format_next_commands,
         list_faults,
-        list_float_layers,
         make_bank_table,
         make_differences_table,
         make_files_table,
         make_worth_table,
     )
+    from probrt.runtime.bundle.float_layers import list_float_layers
 
     request = ExportRequest(
         draws=draws,
@@ -130,7 +130,7 @@ def export(
     if posterior and posterior.effective:
         console.print(make_worth_table(posterior.effective))
     console.print(make_files_table(result.bundle, result.differences))
-    for line in list_float_layers(result.bundle):
+    for line in list_float_layers(result.bundle.manifest):
         console.print(line, soft_wrap=True, markup=False)
     if layout in ("triton", "openvino"):
         from probrt.exporter import openvino_models, triton

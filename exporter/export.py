@@ -43,7 +43,7 @@ from probrt.runtime.bundle.manifest_file import encode
 from probrt.runtime.bundle.publish import next_version, stage_version
 from probrt.runtime.bundle.signing import sign
 from probrt.runtime.bundle.vet_saved_model import saved_model_ops
-from probrt.runtime.errors import ParityError
+from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
 
@@ -176,6 +176,8 @@ def _write_files(
     )
     files = writer.write_saved_model() if "savedmodel" in plan.formats else []
     files += writer.write_graphs(plan.graphs)
+    if not files:
+        raise UsageError(f"{model.name}: no layer can be in int8, so there is no file to write; add to --precisions")
     graph = stage / _SAVED_MODEL
     manifest = Manifest(
         probrt=importlib.metadata.version("probrt"),
@@ -230,6 +232,6 @@ def _make_checking_images(model: Exportable, images: npt.NDArray[Any], count: in
 
 def _make_provenance(plan: ExportPlan, writer: BundleWriter) -> dict[str, object]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    layers = writer.int8_draws.describe()
+    layers = writer.int8_files.describe()
     provenance: dict[str, object] = {"draws": plan.draws, "seed": plan.request.seed, "versions": versions}
-    return provenance | ({"int8_draws": layers} if layers else {})
+    return provenance | ({"int8_layers": layers} if layers else {})

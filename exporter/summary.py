@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
-from probrt.exporter.drawn_layers import LEAST_TERMS
 from probrt.exporter.parity import Difference
 from probrt.exporter.tf_serving import BATCHING, FOLDER
 from probrt.runtime.bundle.bundle import Bundle
@@ -80,27 +78,6 @@ def _make_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Tab
     for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
     return table
-
-
-def list_float_layers(bundle: Bundle) -> list[str]:
-    """Returns a line for each format whose draws in int8 have layers in float32, with what is too coarse of each."""
-    lines = []
-    for format, layers in bundle.manifest.provenance.export.get("int8_draws", {}).items():
-        kept = [layer for layer in layers if layer["precision"] == "float32"]
-        reasons = ", ".join(f"{layer['layer']} ({_describe_steps(layer)})" for layer in kept)
-        if len(kept) < len(layers):
-            lines += [f"draws in int8, {format}: in float32 {reasons}"] if kept else []
-        else:
-            why = f"too coarse: {reasons}" if kept else "none comes before the final ones in each draw"
-            lines.append(f"draws in int8, {format}: left out, as no layer can be in int8; {why}")
-    return lines
-
-
-def _describe_steps(layer: Mapping[str, Any]) -> str:
-    if layer["terms"] < LEAST_TERMS:
-        return f"sums of only {layer['terms']} products"
-    steps = [f"{layer[f'{name}_step']:.2g} of {name}" for name in ("weights", "activations") if layer[f"{name}_step"]]
-    return f"steps of {' and '.join(steps)} standard deviations between draws" if steps else "not measured"
 
 
 def make_worth_table(effective: Sequence[EffectiveDraws]) -> Table:

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from probrt.exporter.constants import save_function
 from probrt.exporter.graphs import GraphFunction
 from probrt.exporter.tflite_file import pack_model, unpack_model
-from probrt.exporter.tflite_quantize import configure_int8
-from probrt.runtime.bundle.manifest import Precision
 from probrt.runtime.errors import ParityError, one_line
 from probrt.runtime.hush import hush
 
 
-def convert_to_tflite(
-    function: GraphFunction,
-    name: str,
-    precision: Precision = "float32",
-    images: npt.NDArray[np.float32] | None = None,
-) -> bytes:
+def convert_to_tflite(function: GraphFunction, name: str) -> bytes:
     """Converts a frozen function to the bytes of a TFLite file.
 
-    images: representative inputs [count, *input.shape], for int8. Raises ParityError with the file's name and the op
-    that does not convert.
+    Raises ParityError with the file's name and the op that does not convert.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_function(function, Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
-        configure_int8(converter, precision, images)
         try:
-            with warnings.catch_warnings(), hush():  # its calibrator warns of the interpreter that it uses itself
-                warnings.simplefilter("ignore")
+            with hush():
                 content: bytes = converter.convert()
         except Exception as error:  # the converter raises its own private classes
             raise ParityError(f"{name}: does not convert to TFLite: {one_line(error)[:300]}") from None

@@ -12,12 +12,12 @@ from ai_edge_litert import schema_py_generated as schema
 from cases import CASES, MAPPED, REPRESENTATIVE
 from exported_cases import ExportedCase, make_examples
 
-from probrt.exporter import onnx_draws, tflite_draws
+from probrt.exporter import onnx_int8, tflite_int8
 from probrt.exporter.formats import BY_PRECISION
 from probrt.exporter.reference import Reference
-from probrt.exporter.summary import list_float_layers
-from probrt.runtime.bundle.manifest import FileRecord, Precision
-from probrt.runtime.engines import BUILT_IN, Engine, Graph, litert, onnxruntime
+from probrt.runtime.bundle.float_layers import list_float_layers
+from probrt.runtime.bundle.manifest import FileRecord, Precision, Variant
+from probrt.runtime.engines import BUILT_IN, Engine, Graph
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor
 from probrt.trainer.novelty.score import StageDistance
@@ -159,12 +159,38 @@ def test_files(bundle: ExportedCase, engine: str, rows: int) -> None:
         close(bundle, answer, expected, file.precision)
 
 
-@pytest.mark.parametrize("case", [case.name for case in CASES if case.name in REPRESENTATIVE], indirect=True)
+def list_layers(bundle: ExportedCase, variant: Variant, precision: Precision, engine: str) -> list[dict[str, object]]:
+    """The manifest's record of the layers that came into question for int8 in a kind of file."""
+    key = (variant, precision, ENGINES[engine].format)
+    (record,) = [
+        record
+        for record in bundle.bundle.manifest.provenance.export["int8_layers"]
+        if (record["variant"], record["precision"], record["format"]) == key
+    ]
+    return record["layers"]
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVE, indirect=True)
+@every_graph_engine
+@pytest.mark.parametrize("precision", ["dynamic", "int8"])
+def test_means_in_int8(bundle: ExportedCase, engine: str, precision: Precision) -> None:
+    """There is a file where a layer can be in int8; its layers of few products and final ones are not (test_files)."""
+    files = bundle.bundle.files(ENGINES[engine].format, "mean", precision)
+    layers = list_layers(bundle, "mean", precision, engine)
+    assert bool(files) == any(layer["precision"] == "int8" for layer in layers)
+    assert all(layer["precision"] == "float32" for layer in layers if layer["terms"] < 32)
+    assert all(("reason" in layer) == (layer["precision"] == "float32") for layer in layers)
+    sizes = {file.precision: file.bytes for file in bundle.bundle.files(ENGINES[engine].format, "mean")}
+    if files and bundle.model.name != "digits":  # metadata is most of the smallest files
+        assert sizes[precision] < sizes["float32"]
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVE, indirect=True)
 @every_graph_engine
 def test_draws_in_int8(bundle: ExportedCase, engine: str) -> None:
     """They spread as the model's draws do, head by head however small its spread, and are the same in every call."""
     files = bundle.bundle.files(ENGINES[engine].format, "draws", "int8")
-    layers = bundle.bundle.manifest.provenance.export["int8_draws"][ENGINES[engine].format]
+    layers = list_layers(bundle, "draws", "int8", engine)
     assert bool(files) == any(layer["precision"] == "int8" for layer in layers)
     if not files or (bundle.images.ndim == 3 and not ENGINES[engine].int8_sequences):
         return
@@ -336,9 +362,10 @@ def test_metadata_of_each_file(bundle: ExportedCase) -> None:
 
 
 @pytest.mark.parametrize("case", ["digits"], indirect=True)
-def test_the_export_says_which_layers_of_draws_stay_in_float(bundle: ExportedCase) -> None:
+def test_the_export_says_which_layers_stay_in_float(bundle: ExportedCase) -> None:
     reason = "in float32 stage1_conv1 (sums of only 9 products)"
-    assert list_float_layers(bundle.bundle) == [f"draws in int8, {format}: {reason}" for format in ("tflite", "onnx")]
+    kinds = ("mean in dynamic", "mean in int8", "draws in int8")
+    assert list_float_layers(bundle.bundle.manifest) == [f"{kind}, tflite and onnx: {reason}" for kind in kinds]
 
 
 @pytest.mark.parametrize("case", ["digits"], indirect=True)
@@ -347,13 +374,10 @@ def test_constant_images_make_finite_files_in_int8(bundle: ExportedCase, value: 
     """All ranges are then those of one image: others are cut off, which the gate must find, but nothing breaks."""
     constant = np.full((4, *bundle.images.shape[1:]), value, np.float32)
     path = bundle.bundle.path
-    content, tflite_steps = tflite_draws.quantize_draws((path / "draws-00.tflite").read_bytes(), constant, 8, [], None)
-    model = onnx.load(path / "draws-00.onnx")
-    onnx_steps = onnx_draws.quantize_draws(model, constant, 8, [], None)
-    assert [sum(step.fits for step in steps) for steps in (tflite_steps, onnx_steps)] == [3, 3]
-    answers = [
-        litert.LiteRT(content, 1)({"images": bundle.images}),
-        onnxruntime.OnnxRuntime(model.SerializeToString(), "CPUExecutionProvider", 1)({"images": bundle.images}),
-    ]
-    for answer in answers:
+    files = {tflite_int8: (path / "draws-00.tflite").read_bytes(), onnx_int8: onnx.load(path / "draws-00.onnx")}
+    for module, content in files.items():
+        measured = module.measure_file(content, constant, 8, [])
+        keys = [step.key for step in measured.steps if step.fits]
+        assert len(keys) == 3
+        answer = module.load(module.quantize(content, measured, keys, "int8"))({"images": bundle.images})
         assert all(np.isfinite(values).all() for values in answer.values())

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probrt.runtime.bundle.bundle import Bundle
+from probrt.runtime.bundle.float_layers import list_float_layers
 from probrt.runtime.bundle.manifest import Calibration, HeadRecord, Manifest, PosteriorRecord
 from probrt.runtime.calibration.conformal import list_coverages
 from probrt.runtime.images.decode import format_shape
@@ -52,6 +53,8 @@ def describe_bundle(bundle: Bundle) -> Iterator[str]:
         parity = f"differs by {differences[file.path]:.1e}" if file.path in differences else ""
         graph = f"{file.format:10} {file.variant:8} {file.precision:8}"
         yield f"file     {file.path:44} {file.bytes:>10}  {graph} {draws:12} {parity}".rstrip()
+    for line in list_float_layers(manifest):
+        yield f"int8     {line}"
     for document in manifest.documents:
         yield f"file     {document.path:44} {document.bytes:>10}  bill of materials"
 

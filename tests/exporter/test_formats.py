@@ -18,7 +18,7 @@ from probrt.exporter.plan import ExportRequest
 from probrt.exporter.reference import Reference
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.exporter.tflite_convert import convert_to_tflite
-from probrt.exporter.tflite_quantize import store_weights_in_float16
+from probrt.exporter.tflite_float16 import store_weights_in_float16
 from probrt.runtime.engines import BUILT_IN
 from probrt.runtime.errors import UsageError
 from probrt.runtime.predict.predictor import load_predictor

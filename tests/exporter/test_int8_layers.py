@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probrt.exporter.drawn_layers import (
+from probrt.exporter.int8_layers import (
     ACTIVATION_STEPS,
     WEIGHT_STEPS,
     GraphNode,
+    MeasuredFile,
     Range,
-    choose_nodes,
     compare_weights,
     correct_bias,
-    find_drawn_layers,
+    find_layers,
     find_scale,
     measure_layers,
     round_weights,
@@ -48,6 +48,12 @@ def make_nodes(*layers: list[np.ndarray]) -> list[GraphNode]:
     return nodes
 
 
+def list_outputs(nodes: list[GraphNode]) -> list[object]:
+    """The results of all draws."""
+    read = {tensor for node in nodes for tensor in node.inputs}
+    return [tensor for node in nodes for tensor in node.outputs if tensor not in {*read, "novelty.score"}]
+
+
 def run(nodes: list[GraphNode], images: np.ndarray) -> dict[object, np.ndarray]:
     values: dict[object, np.ndarray] = {"images": images}
     for node in nodes:
@@ -75,15 +81,15 @@ def test_a_layer_of_a_narrow_posterior_stays_in_float() -> None:
     layers = [make_weights(scale, shape) for scale, shape in ((0.1, (40, 50)), (1e-4, (40, 40)), (0.1, (40, 40)))]
     final = make_weights(0.1, (5, 40))
     nodes = make_nodes(*layers, final)
-    found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, ["stage0", "stage1", "stage2", "stage3"])
+    names = ["stage0", "stage1", "stage2", "stage3"]
+    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, names)
     assert [layer.name for layer in found] == ["stage0", "stage1", "stage2"]
     images = rng.normal(size=(6, 50)).astype(np.float32)
     steps, ranges = measure_layers(found, nodes, lambda image: run(nodes, image), images)
     assert [step.fits for step in steps] == [True, False, True]
     assert steps[1].weights > 100
-    chosen = choose_nodes(found, steps, None)
-    assert chosen == [place for layer in (found[0], found[2]) for place in layer.nodes]
-    assert choose_nodes(found, steps, [found[1].key]) == list(found[1].nodes)
+    measured = MeasuredFile(nodes, found, steps, ranges)
+    assert measured.list_nodes([found[1].key]) == list(found[1].nodes)
     largest = max(float(run(nodes, image[None])["draw3_1"].max()) for image in images)
     assert ranges["draw3_1"].high == pytest.approx(largest)
 
@@ -94,7 +100,7 @@ def test_activations_that_hardly_differ_stay_in_float() -> None:
     for draw in weights:
         draw[0] = 50.0
     nodes = make_nodes(weights, make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
-    found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, [])
+    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
     images = np.abs(rng.normal(size=(6, 50))).astype(np.float32)
     steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
     assert not steps[1].fits
@@ -104,10 +110,41 @@ def test_activations_that_hardly_differ_stay_in_float() -> None:
 def test_a_layer_of_few_products_stays_in_float() -> None:
     """A grey image's first convolution of 3 x 3 sums nine products."""
     nodes = make_nodes(make_weights(0.1, (40, 9)), make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
-    found = find_drawn_layers(nodes, ["novelty.score"], DRAWS, [])
+    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
     images = np.abs(rng.normal(size=(6, 9))).astype(np.float32)
     steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
     assert [step.fits for step in steps] == [False, True]
+
+
+def test_of_one_pass_each_layer_is_by_itself() -> None:
+    """Two branches alike are two layers of the mean; what the novelty alone needs, and the final ones, stay float32."""
+    first, left, right, final, distances = (
+        make_weights(0.1, shape)[0] for shape in ((40, 50), (40, 40), (40, 40), (5, 40), (9, 40))
+    )
+
+    def make_product(source: str, result: str, weights: np.ndarray) -> GraphNode:
+        kind = f"Conv {weights.shape}"
+        return GraphNode(kind, (source,), (result,), result, weights, (source, result), terms=weights.shape[1])
+
+    nodes = [
+        make_product("images", "first", first),
+        make_product("first", "left", left),
+        make_product("first", "right", right),
+        GraphNode("Add", ("left", "right"), ("sum",), "sum"),
+        make_product("sum", "digit.mean", final),
+        make_product("sum", "novelty.distances", distances),
+        GraphNode("Distance", ("novelty.distances",), ("novelty.score",), "distance"),
+    ]
+    found = find_layers(nodes, ["digit.mean"], ["novelty.score"], 1, ["first", "left", "right"])
+    assert [layer.name for layer in found] == ["first", "left", "right"]
+    images = rng.normal(size=(6, 50)).astype(np.float32)
+
+    def compute(image: np.ndarray) -> dict[object, np.ndarray]:
+        features = image @ first.T
+        return {"images": image, "first": features, "left": features @ left.T, "right": features @ right.T}
+
+    steps, _ = measure_layers(found, nodes, compute, images)
+    assert all(step.weights is None and step.activations is None and step.fits for step in steps)
 
 
 def test_the_bias_takes_the_average_shift_of_rounding() -> None:

@@ -1,8 +1,10 @@
-"""Which layers of a chunk of draws can compute in int8: those whose rounding is small beside what draws differ by.
+"""Which layers of a file can be in int8, and the numbers that rounding takes.
 
-A draw differs from the posterior mean by the posterior's scale, which may be less than a step of int8. So the steps are
-compared with it, layer by layer. Rounding to a step s adds the variance s² / 12: a step as large as the standard
-deviation between draws adds a twelfth to its square.
+A layer comes into question if it sums enough products, and if it is none of the final ones and none that only the
+novelty needs. Of draws, its rounding must be small beside what they differ by: a draw differs from the posterior mean
+by the posterior's scale, which may be less than a step of int8. So the steps are compared with it, layer by layer.
+Rounding to a step s adds the variance s² / 12: a step as large as the standard deviation between draws adds a twelfth
+to its square. What the rounding of the mean may do is measured at the outputs (`int8_files.py`).
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ class GraphNode:
 
 
 @dataclass(frozen=True)
-class DrawnLayer:
-    """A layer of a chunk: a node per draw.
+class Layer:
+    """A layer of a file: a node per pass through the network.
 
     key: the same in every chunk of a bank and format. nodes: their places in the graph.
     """
@@ -110,41 +112,63 @@ class LayerSteps:
         return fine and self.terms >= LEAST_TERMS
 
 
-def find_drawn_layers(
-    nodes: Sequence[GraphNode], float_outputs: Iterable[Tensor], draws: int, names: Collection[str]
-) -> list[DrawnLayer]:
-    """Returns the layers with weights that each draw runs once, but for the final ones.
+@dataclass(frozen=True)
+class MeasuredFile:
+    """A float32 file and what rounding it takes.
+
+    steps: of each layer, in the same order. ranges: of the tensors that int8 rounds.
+    """
+
+    nodes: Sequence[GraphNode]
+    layers: Sequence[Layer]
+    steps: Sequence[LayerSteps]
+    ranges: Mapping[Tensor, Range]
+
+    def list_nodes(self, keys: Collection[LayerKey]) -> list[int]:
+        """Returns the places of the nodes of some layers."""
+        return [place for layer in self.layers if layer.key in keys for place in layer.nodes]
+
+
+def find_layers(
+    nodes: Sequence[GraphNode],
+    outputs: Iterable[Tensor],
+    novelty: Iterable[Tensor],
+    passes: int,
+    names: Collection[str],
+) -> list[Layer]:
+    """Returns the layers with weights that each pass runs once, but for the final ones, in the order of computation.
 
     Two nodes belong to one layer if all that leads to them is alike but for the values of constants. Left out is also
-    what more or fewer nodes than draws have in common, and what any of `float_outputs` is computed from.
-    nodes: in an order of computation. names: of the network's layers, for messages.
+    what more or fewer nodes than passes have in common, and what only the novelty needs.
+    nodes: in an order of computation. outputs: of the heads. novelty: the other outputs. passes: one per draw, or 1.
+    names: of the network's layers, for messages.
     """
     producers = {tensor: place for place, node in enumerate(nodes) for tensor in node.outputs}
-    kept = _find_ancestors(nodes, producers, float_outputs)
+    kept = _find_ancestors(nodes, producers, novelty) - _find_ancestors(nodes, producers, outputs)
     groups: dict[int, list[int]] = defaultdict(list)
     kinds: dict[Tensor, int] = {}
     for place, node in enumerate(nodes):
         kind = hash((node.kind, *(kinds.get(tensor) for tensor in node.inputs)))
         kinds |= {tensor: hash((kind, index)) for index, tensor in enumerate(node.outputs)}
         if node.weights is not None and place not in kept:
-            groups[kind].append(place)
-    layers = {key: places for key, places in groups.items() if len(places) == draws}
+            groups[kind if passes > 1 else place].append(place)
+    layers = {key: places for key, places in groups.items() if len(places) == passes}
     products = {place for places in layers.values() for place in places}
     before_others = _find_ancestors(nodes, producers, (tensor for place in products for tensor in nodes[place].inputs))
     return [
-        DrawnLayer(key, _find_name(nodes[places[0]].label, names), tuple(places))
+        Layer(key, _find_name(nodes[places[0]].label, names), tuple(places))
         for key, places in layers.items()
         if before_others.issuperset(places)
     ]
 
 
 def measure_layers(
-    layers: Sequence[DrawnLayer],
+    layers: Sequence[Layer],
     nodes: Sequence[GraphNode],
     run: Callable[[Array], Mapping[Tensor, npt.NDArray[Any]]],
     images: Array,
 ) -> tuple[list[LayerSteps], dict[Tensor, Range]]:
-    """Measures each layer's steps against the draws, and the range of its inputs and outputs.
+    """Measures each layer's steps against the draws, if there are several, and the range of its inputs and outputs.
 
     run: computes those tensors for one image [1, *input.shape]. images: representative ones, [count, *input.shape].
     """
@@ -156,8 +180,7 @@ def measure_layers(
             for index, tensors in enumerate(_list_rounded(layer, nodes)):
                 for tensor in tensors:
                     ranges[tensor].add(values[tensor], nodes[layer.nodes[0]].channels)
-                between = np.var(np.stack([values[tensor] for tensor in tensors]).astype(np.float64), axis=0, ddof=1)
-                squares[layer.key, index].append(float(between.mean()))
+                squares[layer.key, index].append(_compute_variance([values[tensor] for tensor in tensors]))
     steps = []
     for layer in layers:
         ratios = [
@@ -170,23 +193,13 @@ def measure_layers(
     return steps, dict(ranges)
 
 
-def choose_nodes(
-    layers: Sequence[DrawnLayer], steps: Sequence[LayerSteps], chosen: Collection[LayerKey] | None
-) -> list[int]:
-    """Returns the nodes of the layers in `chosen`; None are those whose steps allow int8."""
-    keys = {step.key for step in steps if step.fits} if chosen is None else chosen
-    return [place for layer in layers if layer.key in keys for place in layer.nodes]
-
-
 def compare_weights(weights: Sequence[Array]) -> float | None:
     """Returns step / standard deviation between draws of a layer's weights, a matrix [scales, weights] per draw.
 
     None where the draws do not differ.
     """
     steps = [np.abs(draw).max(axis=1) / WEIGHT_STEPS for draw in weights]
-    return _divide(
-        _square_mean(steps), float(np.sqrt(np.var(np.stack(weights).astype(np.float64), axis=0, ddof=1).mean()))
-    )
+    return _divide(_square_mean(steps), float(np.sqrt(_compute_variance(weights))))
 
 
 def find_scale(values: Range) -> tuple[float, int]:
@@ -215,9 +228,16 @@ def correct_bias(errors: Array, values: Range) -> Array | None:
     return (errors @ means).astype(np.float32) if len(means) == errors.shape[1] else None
 
 
-def _list_rounded(layer: DrawnLayer, nodes: Sequence[GraphNode]) -> list[tuple[Tensor, ...]]:
+def _list_rounded(layer: Layer, nodes: Sequence[GraphNode]) -> list[tuple[Tensor, ...]]:
     """Returns the tensors that int8 rounds, [rounded tensors per node][draws]."""
     return list(zip(*(nodes[place].rounded for place in layer.nodes), strict=True))
+
+
+def _compute_variance(draws: Sequence[npt.NDArray[Any]]) -> float:
+    """Returns the average variance between draws; 0 of a single one."""
+    if len(draws) == 1:
+        return 0.0
+    return float(np.var(np.stack(draws).astype(np.float64), axis=0, ddof=1).mean())
 
 
 def _root_mean(squares: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
-"""TFLite chunks of draws in int8: the layers that allow it compute in int8, all else stays float32.
+"""TFLite files in int8: some layers compute in int8, or (`dynamic`) have their weights in int8; all else stays float32.
 
 The float32 file is changed, so no converter runs again: weights become int8, and operators that round and restore come
-before and behind each such layer, but not between two of them.
+before and behind each layer that computes in int8, but not between two of them. `onnx_int8.py` does the same for ONNX.
 """
 
 from __future__ import annotations
@@ -12,51 +12,60 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter.drawn_layers import (
+from probrt.exporter.int8_layers import (
     Array,
-    DrawnLayer,
     GraphNode,
+    Layer,
     LayerKey,
-    LayerSteps,
+    MeasuredFile,
     Range,
     Tensor,
-    choose_nodes,
     correct_bias,
-    find_drawn_layers,
+    find_layers,
     find_scale,
     measure_layers,
     round_weights,
 )
 from probrt.exporter.tflite_file import pack_model, unpack_model
-from probrt.runtime.bundle.manifest import NOVELTY
+from probrt.runtime.bundle.manifest import NOVELTY, Precision
+from probrt.runtime.engines import Graph
 
-# The versions of the operators that take int8.
+# The versions of the operators that take int8, and of those that take float32 with weights in int8.
 _VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "MAX_POOL_2D": 2, "QUANTIZE": 1, "DEQUANTIZE": 2}
+_VERSIONS_OF_WEIGHTS = {"CONV_2D": 5, "FULLY_CONNECTED": 3}
 # A bias is a 32-bit integer in steps of the products.
 _LARGEST_BIAS = 2.0**30
+_THREADS = 2
 
 
-def quantize_draws(
-    content: bytes, images: Array, draws: int, names: Collection[str], chosen: Collection[LayerKey] | None
-) -> tuple[bytes, list[LayerSteps]]:
-    """Returns a chunk with layers in int8, and what was measured of each layer.
+def measure_file(content: bytes, images: Array, passes: int, names: Collection[str]) -> MeasuredFile:
+    """Returns the layers of a TFLite file that come into question for int8, and what rounding takes of them.
 
-    images: representative inputs [count, *input.shape]. draws: of the chunk. names: of the network's layers.
-    chosen: the layers; None are those whose steps allow it.
+    images: representative inputs [count, *input.shape]. passes: one per draw of a chunk, or 1. names: of the network's
+    layers.
     """
     model = unpack_model(content)
     nodes = _describe_nodes(model)
-    outputs = [
-        int(output.tensorIndex)
-        for output in model.signatureDefs[0].outputs
-        if output.name.decode().startswith(f"{NOVELTY}.")
-    ]
-    layers = find_drawn_layers(nodes, outputs, draws, names)
+    outputs = {output.name.decode(): int(output.tensorIndex) for output in model.signatureDefs[0].outputs}
+    novelty = {index for name, index in outputs.items() if name.startswith(f"{NOVELTY}.")}
+    layers = find_layers(nodes, {*outputs.values()} - novelty, novelty, passes, names)
     if not layers:
-        return content, []
-    steps, ranges = measure_layers(layers, nodes, _make_run(content, layers, nodes), images)
-    _Rewriter(model, ranges).quantize(choose_nodes(layers, steps, chosen))
-    return pack_model(model), steps
+        return MeasuredFile(nodes, [], [], {})
+    return MeasuredFile(nodes, layers, *measure_layers(layers, nodes, _make_run(content, layers, nodes), images))
+
+
+def quantize(content: bytes, measured: MeasuredFile, keys: Collection[LayerKey], precision: Precision) -> bytes:
+    """Returns the file with some layers in int8: their weights and values, or (`dynamic`) their weights alone."""
+    model = unpack_model(content)
+    _Rewriter(model, measured.ranges, precision).quantize(measured.list_nodes(keys))
+    return pack_model(model)
+
+
+def load(content: bytes) -> Graph:
+    """Returns what runs a TFLite file."""
+    from probrt.runtime.engines.litert import LiteRT
+
+    return LiteRT(content, _THREADS)
 
 
 def _describe_nodes(model: Any) -> list[GraphNode]:
@@ -81,7 +90,7 @@ def _describe_nodes(model: Any) -> list[GraphNode]:
 
 
 def _make_run(
-    content: bytes, layers: Sequence[DrawnLayer], nodes: Sequence[GraphNode]
+    content: bytes, layers: Sequence[Layer], nodes: Sequence[GraphNode]
 ) -> Callable[[Array], Mapping[Tensor, npt.NDArray[Any]]]:
     """Returns a function that computes the inputs and outputs of some layers for images."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -114,8 +123,10 @@ class _Rewriter:
     ranges: of the tensors that are rounded.
     """
 
-    def __init__(self, model: Any, ranges: Mapping[Tensor, Range]) -> None:
+    def __init__(self, model: Any, ranges: Mapping[Tensor, Range], precision: Precision) -> None:
         self._model = model
+        self._precision = precision
+        self._versions = _VERSIONS if precision == "int8" else _VERSIONS_OF_WEIGHTS
         self._graph = model.subgraphs[0]
         self._ranges = ranges
         self._rounded: dict[int, int] = {}  # the int8 tensor of a float32 tensor
@@ -123,11 +134,13 @@ class _Rewriter:
         self._producers = {int(index): operator for operator in self._graph.operators for index in operator.outputs}
 
     def quantize(self, places: Collection[int]) -> None:
-        """Lets the operators at some places compute in int8."""
+        """Lets the operators at some places compute in int8, or have their weights in int8."""
         chosen = set(places)
         for place, operator in enumerate(list(self._graph.operators)):
-            if place in chosen:
+            if place in chosen and self._precision == "int8":
                 self._quantize_product(operator)
+            elif place in chosen:
+                self._quantize_weights(operator)
             else:
                 self._operators.append(operator)
         self._graph.operators = self._find_used()
@@ -146,9 +159,7 @@ class _Rewriter:
         integers, scales = round_weights(weights, axis, least if axis == 0 else least.max())
         inputs = [input, self._add_tensor(operator.inputs[1], integers, scales, np.zeros(scales.size, np.int64))]
         if bias is not None:
-            errors = weights - integers * scales.reshape(-1, *[1] * (weights.ndim - 1))
-            shift = correct_bias(errors.reshape(len(errors), -1, errors.shape[-1]).sum(1), self._ranges[source])
-            bias = bias if shift is None else bias + shift
+            bias = bias + self._find_shift(weights, integers, scales, source)
             products = (input_scale * scales).astype(np.float32)
             rounded = np.round(bias / products).astype(np.int32)
             inputs.append(self._add_tensor(operator.inputs[2], rounded, products, np.zeros(scales.size, np.int64)))
@@ -156,6 +167,25 @@ class _Rewriter:
         self._add_operator(kind, inputs, output, operator)
         self._rounded[result] = output
         self._add_operator("DEQUANTIZE", [output], result)
+
+    def _quantize_weights(self, operator: Any) -> None:
+        """Lets an operator read weights in int8; it rounds its float32 input itself, by what each call brings."""
+        kind = _kind_of(self._model, operator)
+        weights = _read(self._model, self._graph.tensors[operator.inputs[1]])
+        integers, scales = round_weights(weights, 0 if kind == "CONV_2D" else None)
+        inputs = [int(index) for index in operator.inputs]
+        inputs[1] = self._add_tensor(inputs[1], integers, scales, np.zeros(scales.size, np.int64))
+        if len(inputs) > 2 and inputs[2] >= 0:
+            bias = _read(self._model, self._graph.tensors[inputs[2]])
+            bias = bias + self._find_shift(weights, integers, scales, inputs[0])
+            inputs[2] = self._add_tensor(inputs[2], bias.astype(np.float32))
+        self._add_operator(kind, inputs, int(operator.outputs[0]), operator)
+
+    def _find_shift(self, weights: Array, integers: npt.NDArray[np.int8], scales: Array, source: int) -> Array | float:
+        """Returns what the bias must add, 0 where that is not known. source: the input."""
+        errors = weights - integers * scales.reshape(-1, *[1] * (weights.ndim - 1))
+        shift = correct_bias(errors.reshape(len(errors), -1, errors.shape[-1]).sum(1), self._ranges[source])
+        return 0.0 if shift is None else shift
 
     def _round(self, index: int, values: Range) -> int:
         """Returns the int8 tensor of a float32 tensor."""
@@ -183,7 +213,7 @@ class _Rewriter:
         zeros: npt.NDArray[np.int64] | None = None,
         like: int | None = None,
     ) -> int:
-        """Adds a tensor of integers with the shape of another; one without values is computed."""
+        """Adds a tensor with the shape of another; one without values is computed, in int8."""
         from ai_edge_litert import schema_py_generated as schema
 
         tensors, original = self._graph.tensors, self._graph.tensors[template]
@@ -191,7 +221,8 @@ class _Rewriter:
         tensor.name = original.name + b"/rounded"
         tensor.shape, tensor.shapeSignature = original.shape, original.shapeSignature
         tensor.hasRank = original.hasRank
-        tensor.type = schema.TensorType.INT32 if values is not None and values.itemsize == 4 else schema.TensorType.INT8
+        kind = "int8" if values is None else values.dtype.name
+        tensor.type = getattr(schema.TensorType, kind.upper())
         if like is None and scales is not None:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.scale, tensor.quantization.zeroPoint = np.atleast_1d(scales), zeros
@@ -222,11 +253,11 @@ class _Rewriter:
 
         builtin, codes = getattr(schema.BuiltinOperator, kind), self._model.operatorCodes
         for position, code in enumerate(codes):
-            if code.builtinCode == builtin and code.version == _VERSIONS[kind]:
+            if code.builtinCode == builtin and code.version == self._versions[kind]:
                 return position
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = _VERSIONS[kind]
+        code.version = self._versions[kind]
         codes.append(code)
         return len(codes) - 1
 

@@ -1,50 +1,65 @@
-"""ONNX chunks of draws in int8: weights and inputs of the layers that allow it, by nodes that round and restore.
+"""ONNX files in int8: weights, or weights and inputs, of some layers, by nodes that round and restore.
 
-Sums along skip connections, the final layers and all behind them stay float32.
+Sums along skip connections, the final layers and all behind them stay float32. `tflite_int8.py` does the same for
+TFLite.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from probrt.exporter.drawn_layers import (
+from probrt.exporter.int8_layers import (
     Array,
-    DrawnLayer,
     GraphNode,
+    Layer,
     LayerKey,
-    LayerSteps,
+    MeasuredFile,
     Range,
     Tensor,
-    choose_nodes,
     correct_bias,
-    find_drawn_layers,
+    find_layers,
     find_scale,
     measure_layers,
     round_weights,
 )
-from probrt.runtime.bundle.manifest import NOVELTY
+from probrt.runtime.bundle.manifest import NOVELTY, Precision
+from probrt.runtime.engines import Graph
+
+_THREADS = 2
 
 
-def quantize_draws(
-    model: Any, images: Array, draws: int, names: Collection[str], chosen: Collection[LayerKey] | None
-) -> list[LayerSteps]:
-    """Lets layers of a chunk compute in int8, in place; returns what was measured of each layer.
+def measure_file(model: Any, images: Array, passes: int, names: Collection[str]) -> MeasuredFile:
+    """Returns the layers of an ONNX model that come into question for int8, and what rounding takes of them.
 
-    images: representative inputs [count, *input.shape]. draws: of the chunk. names: of the network's layers.
-    chosen: the layers; None are those whose steps allow it.
+    images: representative inputs [count, *input.shape]. passes: one per draw of a chunk, or 1. names: of the network's
+    layers.
     """
     nodes = _describe_nodes(model)
-    outputs = [output.name for output in model.graph.output if output.name.startswith(f"{NOVELTY}.")]
-    layers = find_drawn_layers(nodes, outputs, draws, names)
+    names_of_outputs = [output.name for output in model.graph.output]
+    novelty = [name for name in names_of_outputs if name.startswith(f"{NOVELTY}.")]
+    layers = find_layers(nodes, [name for name in names_of_outputs if name not in novelty], novelty, passes, names)
     if not layers:
-        return []
-    steps, ranges = measure_layers(layers, nodes, _make_run(model, layers, nodes), images)
-    _insert_roundings(model, choose_nodes(layers, steps, chosen), ranges)
-    return steps
+        return MeasuredFile(nodes, [], [], {})
+    return MeasuredFile(nodes, layers, *measure_layers(layers, nodes, _make_run(model, layers, nodes), images))
+
+
+def quantize(model: Any, measured: MeasuredFile, keys: Collection[LayerKey], precision: Precision) -> Any:
+    """Returns the model with some layers in int8: their weights and inputs, or (`dynamic`) their weights alone."""
+    rounded = copy.deepcopy(model)
+    _insert_roundings(rounded, measured.list_nodes(keys), measured.ranges, precision)
+    return rounded
+
+
+def load(model: Any) -> Graph:
+    """Returns what runs an ONNX model."""
+    from probrt.runtime.engines.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(model.SerializeToString(), "CPUExecutionProvider", _THREADS)
 
 
 def _describe_nodes(model: Any) -> list[GraphNode]:
@@ -72,7 +87,7 @@ def _describe_nodes(model: Any) -> list[GraphNode]:
 
 
 def _make_run(
-    model: Any, layers: Sequence[DrawnLayer], nodes: Sequence[GraphNode]
+    model: Any, layers: Sequence[Layer], nodes: Sequence[GraphNode]
 ) -> Callable[[Array], Mapping[Tensor, npt.NDArray[Any]]]:
     """Returns a function that computes the inputs and outputs of some layers for images."""
     import onnx
@@ -90,13 +105,14 @@ def _make_run(
     outputs = [output.name for output in session.get_outputs()]
 
     def run(images: Array) -> dict[Tensor, npt.NDArray[Any]]:
-        return {"images": images, **dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))}
+        values = session.run(outputs, {"images": images}) if outputs else []  # it refuses an empty list
+        return {"images": images, **dict(zip(outputs, values, strict=True))}
 
     return run
 
 
-def _insert_roundings(model: Any, chosen: Sequence[int], ranges: Mapping[Tensor, Range]) -> None:
-    """Inserts nodes that round the inputs and weights of some nodes to int8 and restore them."""
+def _insert_roundings(model: Any, chosen: Sequence[int], ranges: Mapping[Tensor, Range], precision: Precision) -> None:
+    """Inserts nodes that round the weights of some nodes, and in int8 their inputs, and restore them."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -125,15 +141,16 @@ def _insert_roundings(model: Any, chosen: Sequence[int], ranges: Mapping[Tensor,
     for place in chosen:
         node = nodes[place]
         values, weights = ranges[node.input[0]], constants[node.input[1]]
-        node.input[0] = round_tensor(node.input[0], values)
+        if precision == "int8":
+            node.input[0] = round_tensor(node.input[0], values)
         per_channel = node.op_type == "Conv"
         integers, scales = round_weights(weights, 0 if per_channel else None)
         if per_channel and len(node.input) > 2 and node.input[2] in constants:
             errors = weights - integers * scales.reshape(-1, *[1] * (weights.ndim - 1))
             shift = correct_bias(errors.reshape(*errors.shape[:2], -1).sum(2), values)
             if shift is not None:
-                node.input[2] = add_constant(f"{node.name}/bias", constants[node.input[2]] + shift)
-        name = f"{node.name}/weights"
+                node.input[2] = add_constant(f"{node.output[0]}/bias", constants[node.input[2]] + shift)
+        name = f"{node.output[0]}/weights"
         inputs = [add_constant(f"{name}/int8", integers), add_constant(f"{name}/scale", scales)]
         axis = {"axis": 0} if per_channel else {}
         roundings.setdefault("", []).append(helper.make_node("DequantizeLinear", inputs, [f"{name}/restored"], **axis))
