@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from probrt.exporter.drawn_constants import Draws
 from probrt.exporter.exportable import Exportable
 from probrt.exporter.formats import GraphSpec
 from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
-from probrt.exporter.int8_files import Int8Files, list_layer_names
+from probrt.exporter.int8_files import Int8Files
 from probrt.exporter.onnx_convert import serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
 from probrt.exporter.steps import Steps
@@ -62,7 +61,7 @@ class BundleWriter:
     """What the files of one bundle are made of.
 
     images: representative inputs [count, *input.shape], for int8 and warm-up requests.
-    steps: takes the name of each file before it is written.
+    steps: takes the name of each file before it is written. int8_files: makes those in int8.
     """
 
     model: Exportable
@@ -71,14 +70,16 @@ class BundleWriter:
     images: npt.NDArray[np.float32]
     folder: Path
     steps: Steps
+    int8_files: Int8Files
 
     def write_saved_model(self) -> list[FileRecord]:
         """Writes the SavedModel and the files that TensorFlow Serving reads beside it."""
         self.steps.begin("SavedModel", "savedmodel")
+        others = self._list_paths()
         write_saved_model(self.model, self.posterior, self.folder)
         write_serving_files(self.model, self.posterior, self.images, self.folder)
         variant: Variant = "sampled" if self.posterior else "mean"
-        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        paths = sorted(self._list_paths() - others)
         return [self._record(path.relative_to(self.folder).as_posix(), "savedmodel", variant) for path in paths]
 
     def write_graphs(self, specs: Sequence[GraphSpec]) -> list[FileRecord]:
@@ -101,6 +102,9 @@ class BundleWriter:
                 if part.chunk == 0 and part.compute_draws:
                     template = files.make_template(self.model.input)
         return records
+
+    def _list_paths(self) -> set[Path]:
+        return {path for path in self.folder.rglob("*") if path.is_file()}
 
     def _parts(self, variant: Variant) -> Iterator[GraphPart]:
         """Yields the graphs of a variant; only `mean` exists without random weights."""
@@ -159,11 +163,6 @@ class BundleWriter:
         if graph.precision.whole_graph:
             return model
         return self.int8_files.quantize(model, graph, draws and draws[1])
-
-    @cached_property
-    def int8_files(self) -> Int8Files:
-        """What makes the files in int8, and what it has chosen."""
-        return Int8Files(self.images, list_layer_names(self.model))
 
     def _metadata(self, graph: GraphSpec, draws: tuple[int, int] | None) -> bytes:
         """Describes a file for readers that have nothing else: input, heads with labels and outputs, draws; as JSON."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,23 @@ import numpy.typing as npt
 
 from probrt.exporter.bank import Bank, choose_bank
 from probrt.exporter.bank_tuning import tune_bank
-from probrt.exporter.bundle_writer import BundleWriter
+from probrt.exporter.draft import Draft
 from probrt.exporter.effective import measure_effective_draws
 from probrt.exporter.exportable import Exportable
+from probrt.exporter.int8_files import Int8Files, list_layer_names
 from probrt.exporter.parity import Difference, compare_files, make_checking_images
 from probrt.exporter.plan import ExportPlan, ExportRequest, plan_export
-from probrt.exporter.records import CHUNK, make_head_records, make_novelty_record, make_posterior_record
+from probrt.exporter.records import CHUNK, make_head_records, make_posterior_record
 from probrt.exporter.reference import Reference
-from probrt.exporter.sbom import write_sbom
 from probrt.exporter.steps import Steps, estimate_cost
 from probrt.exporter.task_metrics import TaskExamples
 from probrt.runtime.bundle.answers import Answers, encode_answers, make_grids
 from probrt.runtime.bundle.arrays import enlarge, store_array
 from probrt.runtime.bundle.bundle import Bundle
-from probrt.runtime.bundle.manifest import (
-    ANSWERS,
-    NAME,
-    DocumentRecord,
-    Manifest,
-    ModelRecord,
-    PosteriorRecord,
-    Provenance,
-    Tuning,
-)
+from probrt.runtime.bundle.manifest import ANSWERS, NAME, DocumentRecord, Tuning
 from probrt.runtime.bundle.manifest_file import encode
 from probrt.runtime.bundle.publish import next_version, stage_version
 from probrt.runtime.bundle.signing import sign
-from probrt.runtime.bundle.vet_saved_model import saved_model_ops
 from probrt.runtime.errors import ParityError, UsageError
 from probrt.runtime.predict.trial import trust_files
 from probrt.trainer import store
@@ -50,8 +39,6 @@ from probrt.trainer import store
 # How many training images int8 is fitted to, and how many the task's metrics are computed on.
 _REPRESENTATIVE_IMAGES = 64
 _TASK_IMAGES = 256
-_SAVED_MODEL = "saved_model.pb"
-_PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx", "numpy")
 
 
 _USUAL = ExportRequest()
@@ -80,26 +67,43 @@ def export(
     """
     plan = plan_export(folder, request)
     home = artifacts / plan.model.name
-    images = store.load_images(folder)
+    images, targets = store.load_images(folder), store.load_targets(folder)
     steps = _plan_steps(plan, on_step)
-    if plan.chooses_bank:
-        steps.begin(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write", "bank")
-    bank = _choose_bank(plan, images)
-    plan, tuning = _tune_bank(plan, bank, images, steps)
-    posterior = make_posterior_record(plan.model, bank, plan.request.seed, plan.draws, tuning)
-    with stage_version(home, request.version) as stage:
-        expected_version = request.version or next_version(home)
-        manifest = _write_files(plan, expected_version, posterior, images, stage.folder, steps)
-        steps.begin("checking every file against the model", "check")
-        differences = []
-        grids = _make_grids(plan.model, images)
-        for difference in _compare_files(plan, images, store.load_targets(folder), Bundle.open(stage.folder), grids):
+    grids = _make_grids(plan.model, images)
+    differences: list[Difference] = []
+
+    def check(bundle: Bundle) -> None:
+        """Checks the files that have not been checked."""
+        done = {difference.file for difference in differences}
+        for difference in _compare_files(plan, images, targets, bundle, grids, done):
             on_check(difference)
             differences.append(difference)
             steps.begin(f"checked {difference.label}", "check signature" if difference.signature else "check")
-        faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
-        if faults:
-            raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published")
+        _refuse_faults(folder, differences, bundle)
+
+    representative = _make_checking_images(plan.model, images, _REPRESENTATIVE_IMAGES)
+    with stage_version(home, request.version) as stage:
+        int8_files = Int8Files(representative, list_layer_names(plan.model))
+        draft = Draft(stage.folder, request.version or next_version(home), representative, int8_files, steps)
+        # They need no bank: a precision that the model does not bear is refused before the long steps.
+        means = [graph for graph in plan.graphs if graph.variant == "mean"]
+        files = draft.make_writer(plan, None).write_graphs(means)
+        if files:
+            draft.write_manifest(plan, None, files)
+            check(Bundle.open(stage.folder))
+        if plan.chooses_bank:
+            steps.begin(f"choosing the draws of the bank; about {plan.bytes / 1e6:.0f} MB to write", "bank")
+        bank = _choose_bank(plan, images)
+        plan, tuning = _tune_bank(plan, bank, images, steps)
+        posterior = make_posterior_record(plan.model, bank, plan.request.seed, plan.draws, tuning)
+        writer = draft.make_writer(plan, posterior)
+        saved_model = writer.write_saved_model() if "savedmodel" in plan.formats else []
+        files = [*saved_model, *files, *writer.write_graphs([graph for graph in plan.graphs if graph not in means])]
+        if not files:
+            raise UsageError(f"{folder}: no layer can be in int8, so there is no file to write; add to --precisions")
+        manifest = draft.write_manifest(plan, posterior, files)
+        steps.begin("checking every file against the model", "check")
+        check(Bundle.open(stage.folder))
         if bank.yardstick is not None and posterior is not None:
             effective = measure_effective_draws(plan.model, bank.yardstick, Bundle.open(stage.folder), posterior)
             posterior = msgspec.structs.replace(posterior, effective=effective)
@@ -156,58 +160,30 @@ def _tune_bank(
     return dataclasses.replace(plan, model=model), tuned.record
 
 
-def _write_files(
-    plan: ExportPlan,
-    version: int,
-    posterior: PosteriorRecord | None,
-    images: npt.NDArray[Any],
-    stage: Path,
-    steps: Steps,
-) -> Manifest:
-    """Writes every file and a manifest without parity records, which has what the check needs to open the bundle."""
-    model, heads = plan.model, make_head_records(plan.model)
-    writer = BundleWriter(
-        model=model,
-        heads=heads,
-        posterior=posterior,
-        images=_make_checking_images(model, images, _REPRESENTATIVE_IMAGES),
-        folder=stage,
-        steps=steps,
-    )
-    files = writer.write_saved_model() if "savedmodel" in plan.formats else []
-    files += writer.write_graphs(plan.graphs)
-    if not files:
-        raise UsageError(f"{model.name}: no layer can be in int8, so there is no file to write; add to --precisions")
-    graph = stage / _SAVED_MODEL
-    manifest = Manifest(
-        probrt=importlib.metadata.version("probrt"),
-        model=ModelRecord(name=model.name, version=version),
-        input=model.input,
-        heads=heads,
-        files=files,
-        posterior=posterior,
-        calibration=list(model.calibration),
-        novelty=make_novelty_record(model),
-        ops=saved_model_ops(graph.read_bytes()) if graph.exists() else None,
-        documents=[write_sbom(stage, model.name, plan.training)],
-        provenance=Provenance(training=plan.training, export=_make_provenance(plan, writer)),
-    )
-    (stage / NAME).write_bytes(encode(manifest))
-    return manifest
-
-
 def _compare_files(
     plan: ExportPlan,
     images: npt.NDArray[Any],
     targets: Mapping[str, npt.NDArray[Any]],
     bundle: Bundle,
     grids: npt.NDArray[np.float32],
+    done: Collection[str],
 ) -> Iterator[Difference]:
-    """Compares every file with the model, on real images and noise; coarser files also on the task."""
+    """Compares the files not in `done` with the model, on real images and noise; coarser ones on the task too."""
     task = TaskExamples(images[:_TASK_IMAGES], {name: values[:_TASK_IMAGES] for name, values in targets.items()})
     reference = Reference(plan.model, bundle.manifest.heads)
     stored_images = enlarge(grids, images.shape[1:])
-    return compare_files(bundle, reference, _make_checking_images(plan.model, images), task, stored_images)
+    return compare_files(bundle, reference, _make_checking_images(plan.model, images), task, stored_images, done)
+
+
+def _refuse_faults(folder: Path, differences: Sequence[Difference], bundle: Bundle) -> None:
+    """Raises ParityError if any file has a fault; it says which precisions to leave out if that is enough."""
+    faults = [f"{difference.label}: {fault}" for difference in differences for fault in difference.faults]
+    if not faults:
+        return
+    faulty = {difference.file for difference in differences if difference.faults}
+    precisions = {file.precision for file in bundle.manifest.files if file.path in faulty}
+    leave = "" if "float32" in precisions else f"; leave {' and '.join(sorted(precisions))} out of --precisions"
+    raise ParityError(f"{folder}: {faults[0]} ({len(faults)} in all); nothing was published{leave}")
 
 
 def _make_grids(model: Exportable, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -228,10 +204,3 @@ def _write_answers(
 def _make_checking_images(model: Exportable, images: npt.NDArray[Any], count: int = 16) -> npt.NDArray[np.float32]:
     low, high = model.input.range or (0.0, 1.0)
     return make_checking_images(images, low, high, count)
-
-
-def _make_provenance(plan: ExportPlan, writer: BundleWriter) -> dict[str, object]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    layers = writer.int8_files.describe()
-    provenance: dict[str, object] = {"draws": plan.draws, "seed": plan.request.seed, "versions": versions}
-    return provenance | ({"int8_layers": layers} if layers else {})
