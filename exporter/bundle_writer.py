@@ -22,7 +22,7 @@ from probrt.exporter.graph_files import ChunkTemplate, GraphFiles
 from probrt.exporter.int8_files import Int8Files
 from probrt.exporter.onnx_convert import serialize_with_metadata
 from probrt.exporter.savedmodel import write_saved_model
-from probrt.exporter.steps import Steps
+from probrt.exporter.steps import Steps, list_kinds
 from probrt.exporter.tf_serving import write_serving_files
 from probrt.exporter.tflite_convert import add_metadata
 from probrt.runtime.bundle.manifest import FileRecord, Format, HeadRecord, PosteriorRecord, Precision, Variant
@@ -89,11 +89,13 @@ class BundleWriter:
             same_variant = [graph for graph in specs if graph.variant == variant]
             template = ChunkTemplate()
             for part in self._parts(variant):
-                self.steps.begin(same_variant[0].file_name(part.chunk).partition(".")[0], "trace")
+                copied = bool(part.chunk and part.compute_draws)
+                name = same_variant[0].file_name(part.chunk).partition(".")[0]
+                self.steps.begin(name, "derive" if copied else "trace")
                 files = GraphFiles(part.make, part.compute_draws, template)
-                for graph in same_variant:
+                for graph, kind in zip(same_variant, list_kinds(same_variant, copied), strict=True):
                     name = graph.file_name(part.chunk)
-                    self.steps.begin(name, graph.format)
+                    self.steps.begin(name, kind)
                     content = self._convert(graph, files, name, part.draws)
                     if content is None:
                         continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def export(
 
     representative = _make_checking_images(plan.model, images, _REPRESENTATIVE_IMAGES)
     with stage_version(home, request.version) as stage:
-        int8_files = Int8Files(representative, list_layer_names(plan.model))
+        int8_files = Int8Files(representative, _make_checking_images(plan.model, images), list_layer_names(plan.model))
         draft = Draft(stage.folder, request.version or next_version(home), representative, int8_files, steps)
         # They need no bank: a precision that the model does not bear is refused before the long steps.
         means = [graph for graph in plan.graphs if graph.variant == "mean"]
@@ -127,11 +128,10 @@ def export(
 
 def _plan_steps(plan: ExportPlan, on_step: Callable[[str, float], None]) -> Steps:
     """Returns the steps of an export, none of them begun."""
-    chunk = plan.model.max_draws or CHUNK
     total = estimate_cost(
         plan.graphs,
-        plan.draws,
-        chunk,
+        math.ceil(plan.draws / (plan.model.max_draws or CHUNK)),
+        copies=len(plan.model.members) == 1,
         saved_model="savedmodel" in plan.formats,
         bank=plan.chooses_bank,
         tuning=plan.tunes_bank,

@@ -1,9 +1,8 @@
 """Files in int8: which layers are in int8, by what their rounding does, and which stay float32.
 
-Of the draws of the bank, the first chunk of a format decides for all: its layers' steps are compared with what draws
-differ by (`int8_layers.py`). Of the posterior mean, all layers that sum enough products are tried; if an answer to the
-representative images then differs by too much of what the precision allows, the layers that change it most stay
-float32, as few as possible.
+Layers that fit (`int8_layers.py`) are tried together. If an answer to the representative images then differs by too
+much of what the precision allows, the layers that change it most stay float32, as few as possible. Of the draws of the
+bank, the first chunk of a format decides for all.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ from probrt.exporter.exportable import Exportable
 from probrt.exporter.file_answers import concatenate
 from probrt.exporter.formats import GraphSpec, PrecisionSpec
 from probrt.exporter.int8_layers import LEAST_TERMS, Array, LayerKey, LayerSteps, MeasuredFile
+from probrt.exporter.spread import share_of_spread
 from probrt.runtime.bundle.manifest import NOVELTY, NOVELTY_MAP, Format, Precision
 from probrt.runtime.engines import Graph
 from probrt.trainer.keras_internals import flatten_layers
 
-# The part of what the gate allows that the mean may differ by here. The gate has the first of the same images.
+# The part of what the gate allows that a file may differ by here, on these images and on the gate's.
 LARGEST_SHARE = 0.9
-# By how many images the layers are ordered, by what each of them alone changes: each layer takes a run.
+# About how many images order the layers, by what each of them alone changes: each layer takes a run.
 _ORDERING_IMAGES = 8
 _BATCH = 32
 
@@ -54,10 +54,12 @@ _MODULES: dict[Format, _FormatModule] = {"tflite": tflite_int8, "onnx": onnx_int
 class Int8Files:
     """Makes files in int8 of float32 ones, and keeps what it chose.
 
-    images: representative inputs [count, *input.shape]. names: of the network's layers.
+    images: representative inputs [count, *input.shape]; the ranges are theirs. checked: the gate's images.
+    names: of the network's layers.
     """
 
     images: Array
+    checked: Array
     names: Collection[str]
     _layers: dict[GraphKey, list[LayerSteps]] = field(default_factory=dict)
     _chosen: dict[GraphKey, set[LayerKey]] = field(default_factory=dict)
@@ -71,9 +73,7 @@ class Int8Files:
         measured = module.measure_file(content, self.images, draws or 1, self.names)
         if key not in self._chosen:
             self._layers[key] = list(measured.steps)
-            self._chosen[key] = {step.key for step in measured.steps if step.fits}
-            if draws is None:
-                self._chosen[key] = self._choose_for_mean(content, module, measured, graph.precision)
+            self._chosen[key] = self._choose(content, module, measured, graph.precision)
         if not self._chosen[key]:
             return None
         return module.quantize(content, measured, self._chosen[key], graph.precision.name)
@@ -90,37 +90,32 @@ class Int8Files:
             for (variant, precision, format), steps in self._layers.items()
         ]
 
-    def _choose_for_mean(
+    def _choose(
         self, content: Any, module: _FormatModule, measured: MeasuredFile, precision: PrecisionSpec
     ) -> set[LayerKey]:
         """Returns the layers that can be in int8 together."""
         keys = [step.key for step in measured.steps if step.fits]
-        expected = self._answer(module.load(content), len(self.images))
+        whole = module.load(content)
 
-        def compute_share(chosen: Collection[LayerKey], count: int) -> float:
-            answer = self._answer(module.load(module.quantize(content, measured, chosen, precision.name)), count)
-            return share_of_allowed(answer, {name: values[:count] for name, values in expected.items()}, precision)
+        def compute_share(chosen: Collection[LayerKey], *sets: Array) -> float:
+            graph = module.load(module.quantize(content, measured, chosen, precision.name))
+            return max(share_of_allowed(_answer(graph, images), _answer(whole, images), precision) for images in sets)
 
-        count = len(self.images)
-        if not keys or compute_share(keys, count) <= LARGEST_SHARE:
+        if not keys or compute_share(keys, self.images, self.checked) <= LARGEST_SHARE:
             return set(keys)
-        alone = {key: compute_share([key], _ORDERING_IMAGES) for key in keys}
+        alone = {
+            key: compute_share([key], self.checked[:: max(1, len(self.checked) // _ORDERING_IMAGES)]) for key in keys
+        }
         keys.sort(key=lambda key: alone[key], reverse=True)
         # The fewest of those that change most stay float32.
         low, high = 1, len(keys)
         while low < high:
             middle = (low + high) // 2
-            if compute_share(keys[middle:], count) <= LARGEST_SHARE:
+            if compute_share(keys[middle:], self.images, self.checked) <= LARGEST_SHARE:
                 high = middle
             else:
                 low = middle + 1
         return set(keys[low:])
-
-    def _answer(self, graph: Graph, count: int) -> Answer:
-        """Runs the first images in small batches: maps of features take far more memory than their image."""
-        images = self.images[:count]
-        batches = [images[first : first + _BATCH] for first in range(0, count, _BATCH)]
-        return concatenate([graph({"images": batch}) for batch in batches])
 
 
 def share_of_allowed(answer: Answer, expected: Answer, precision: PrecisionSpec) -> float:
@@ -134,8 +129,15 @@ def share_of_allowed(answer: Answer, expected: Answer, precision: PrecisionSpec)
             squares = np.square(differences / np.maximum(1.0, np.abs(targets)))
             shares.append(float(np.sqrt(squares.mean(axis=(1, 2))).max()) / precision.map_tolerance)
         elif not name.startswith(f"{NOVELTY}."):  # the p-value follows from the score
+            if name.endswith(".epistemic"):
+                shares.append(share_of_spread(np.asarray(answer[name], np.float64), np.asarray(targets), precision))
             shares.append(float(differences.max()) / max(1.0, float(np.abs(targets).max())) / precision.tolerance)
     return max(shares)
+
+
+def _answer(graph: Graph, images: Array) -> Answer:
+    """Runs the images in small batches: maps of features take far more memory than their image."""
+    return concatenate([graph({"images": images[first : first + _BATCH]}) for first in range(0, len(images), _BATCH)])
 
 
 def list_layer_names(model: Exportable) -> set[str]:

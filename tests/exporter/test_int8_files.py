@@ -60,7 +60,7 @@ def test_a_layer_with_one_large_weight_stays_in_float(precision: str) -> None:
     layers[0][:, 0] = -1.0  # so that the ReLU before it gives 0
     images, spec = make_images(), GraphSpec("mean", "onnx", BY_PRECISION[precision])
     model = make_model(*layers, make_weights(3))
-    files = Int8Files(images, ["stage0", "stage1", "stage2"])
+    files = Int8Files(images, images[:8], ["stage0", "stage1", "stage2"])
     quantized = files.quantize(model, spec, None)
     (record,) = files.describe()
     assert [layer["precision"] for layer in record["layers"]] == ["int8", "float32", "int8"]
@@ -74,10 +74,10 @@ def test_where_no_layer_can_be_in_int8_there_is_no_file() -> None:
     weights = make_weights()
     weights[0, 0] = 1000.0
     spec = GraphSpec("mean", "onnx", BY_PRECISION["int8"])
-    files = Int8Files(make_images(), [])
+    files = Int8Files(make_images(), make_images(), [])
     assert files.quantize(make_model(weights, make_weights(3)), spec, None) is None
     assert [layer["precision"] for layer in files.describe()[0]["layers"]] == ["float32"]
-    assert Int8Files(make_images(), []).quantize(make_model(make_weights(3)), spec, None) is None
+    assert Int8Files(make_images(), make_images(), []).quantize(make_model(make_weights(3)), spec, None) is None
 
 
 def test_the_share_is_that_of_what_the_gate_allows() -> None:
