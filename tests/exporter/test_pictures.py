@@ -91,6 +91,7 @@ def test_files_that_are_read_otherwise_are_nan_in_their_row(decoding: tuple[Inpu
     assert np.isfinite(decoded[0]).all()
 
 
+@pytest.mark.slow
 def test_half_jpegs_are_nan(decoding: tuple[Input, Decode]) -> None:
     _, decode = decoding
     # Nothing in a graph sees the lack of a progressive picture's middle.

@@ -21,6 +21,7 @@ def many_classes(rng: np.random.Generator, count: int) -> tuple[Floats, Classes]
     return stated, (rng.uniform(size=(count, 1)) > truth.cumsum(axis=1)).sum(axis=1).clip(0, 99)
 
 
+@pytest.mark.slow
 def test_regularized_sets_hold_on_fresh_data_and_are_smaller() -> None:
     """The coverage of a threshold from n examples has the standard deviation sqrt(c (1 - c) / (n + 2)); four of that
     and of the count on fresh data below, n being the two thirds that give the threshold."""

@@ -42,6 +42,7 @@ def test_doctor_names_engines_and_times_them(bundle: Bundle, capsys: pytest.Capt
     assert out.count("first image") == 4
 
 
+@pytest.mark.slow
 def test_bench_prints_every_engine_and_variant(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     # A short call each: the test is about the table, not about the figures.
     assert cli.call(["bench", str(bundle.path), "--batch", "1", "--seconds", "0", "--engine", "litert"]) == 0

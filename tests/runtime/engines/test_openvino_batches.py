@@ -65,6 +65,7 @@ def test_sizes_in_any_order_answer_alike(bundle: Bundle, compiled: list[int]) ->
     assert len(compiled) == len(set(compiled)) <= 20
 
 
+@pytest.mark.slow
 def test_large_files_keep_few_sizes(bundle: Bundle, compiled: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "MAX_BYTES", 1)
     graph = load_bank(bundle, "openvino")

@@ -52,6 +52,7 @@ def test_volumes_keep_their_affine(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.diag(image.affine), [2, 3, 4, 1])
 
 
+@pytest.mark.slow
 def test_a_killed_decoder_costs_its_image_alone(tmp_path: Path) -> None:
     """SIGKILL arrives while a picture is decoded; the reader starts a new process for the next one."""
     pixels = np.random.default_rng(0).integers(0, 256, (6000, 6000), np.uint8)  # noise takes long to decode

@@ -48,6 +48,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_data_of_one_source_raise_false_alarms_at_most_at_the_level() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(3)

@@ -69,6 +69,7 @@ def test_conformal_p_values_are_compared_as_ranks() -> None:
         assert compare_conformal_p_values(p_values, 100) == pytest.approx(compare_samples(calibration, new))
 
 
+@pytest.mark.slow
 def test_uniform_p_values_raise_false_alarms_at_the_level() -> None:
     """Also where the new images outnumber those of the calibration, which breaks a test against the uniform one."""
     rng = np.random.default_rng(2)

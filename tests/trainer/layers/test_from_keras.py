@@ -59,6 +59,7 @@ def test_layers_are_chosen_by_pattern_or_from_the_end():
     assert names(pattern="first|second", last=1) == ["second/kernel"]
 
 
+@pytest.mark.slow
 def test_keras_applications_become_bayesian():
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), weights=None, classes=5, alpha=0.35)
