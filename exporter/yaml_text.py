@@ -1,4 +1,7 @@
-"""Writes YAML, in the part of it that every parser reads alike: blocks, with numbers and texts as JSON has them."""
+"""Writes YAML, in the part of it that every parser reads alike: blocks, with numbers and texts as JSON has them.
+
+No library among the dependencies writes YAML; this little of it is no reason for one more.
+"""
 
 from __future__ import annotations
 
