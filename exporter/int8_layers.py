@@ -1,10 +1,11 @@
 """Which layers of a file can be in int8, and the numbers that rounding takes.
 
-A layer comes into question if it sums enough products, and if it is none of the final ones and none that only the
-novelty needs. Of draws, its rounding must be small beside what they differ by: a draw differs from the posterior mean
-by the posterior's scale, which may be less than a step of int8. So the steps are compared with it, layer by layer.
-Rounding to a step s adds the variance s² / 12: a step as large as the standard deviation between draws adds a twelfth
-to its square. What the rounding of the mean may do is measured at the outputs (`int8_files.py`).
+A layer comes into question if it sums enough products, and if it is none of the final ones and none of the novelty's
+own products. Files of draws compute layers once more, at the posterior mean, for the novelty alone: each of these may
+be in int8 by itself. Of draws, a layer's rounding must be small beside what they differ by: a draw differs from the
+posterior mean by the posterior's scale, which may be less than a step of int8. So the steps are compared with it, layer
+by layer. Rounding to a step s adds the variance s² / 12: a step as large as the standard deviation between draws adds a
+twelfth to its square. What the rounding of the mean may do is measured at the outputs (`int8_files.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ LARGEST_WEIGHT_STEP, LARGEST_ACTIVATION_STEP = 1.0, 3.0
 LEAST_TERMS = 32
 # Steps of int8 between 0 and the largest weight, and between the smallest and the largest activation.
 WEIGHT_STEPS, ACTIVATION_STEPS = 127, 255
+
+# What the name of a layer ends with that draws run once more at the posterior mean, for the novelty.
+AT_MEAN = " at the mean"
 
 Array = npt.NDArray[np.float32]
 Tensor = Hashable  # the name or the index of a tensor
@@ -139,26 +143,35 @@ def find_layers(
     """Returns the layers with weights that each pass runs once, but for the final ones, in the order of computation.
 
     Two nodes belong to one layer if all that leads to them is alike but for the values of constants. Left out is also
-    what more or fewer nodes than passes have in common, and what only the novelty needs.
+    what more or fewer nodes than passes have in common, and what only the novelty needs, but for the pass at the
+    posterior mean that it takes in a file of draws: its layers follow, each by itself.
     nodes: in an order of computation. outputs: of the heads. novelty: the other outputs. passes: one per draw, or 1.
     names: of the network's layers, for messages.
     """
     producers = {tensor: place for place, node in enumerate(nodes) for tensor in node.outputs}
     kept = _find_ancestors(nodes, producers, novelty) - _find_ancestors(nodes, producers, outputs)
     groups: dict[int, list[int]] = defaultdict(list)
+    at_mean: dict[int, int] = {}
     kinds: dict[Tensor, int] = {}
     for place, node in enumerate(nodes):
         kind = hash((node.kind, *(kinds.get(tensor) for tensor in node.inputs)))
         kinds |= {tensor: hash((kind, index)) for index, tensor in enumerate(node.outputs)}
         if node.weights is not None and place not in kept:
             groups[kind if passes > 1 else place].append(place)
+        elif node.weights is not None and passes > 1 and node.terms >= LEAST_TERMS:
+            at_mean[kind] = place
     layers = {key: places for key, places in groups.items() if len(places) == passes}
     products = {place for places in layers.values() for place in places}
     before_others = _find_ancestors(nodes, producers, (tensor for place in products for tensor in nodes[place].inputs))
-    return [
+    found = [
         Layer(key, _find_name(nodes[places[0]].label, names), tuple(places))
         for key, places in layers.items()
         if before_others.issuperset(places)
+    ]
+    return found + [
+        Layer(hash((layer.key, AT_MEAN)), f"{layer.name}{AT_MEAN}", (at_mean[layer.key],))
+        for layer in found
+        if layer.key in at_mean
     ]
 
 

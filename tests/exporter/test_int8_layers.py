@@ -83,10 +83,12 @@ def test_a_layer_of_a_narrow_posterior_stays_in_float() -> None:
     nodes = make_nodes(*layers, final)
     names = ["stage0", "stage1", "stage2", "stage3"]
     found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, names)
-    assert [layer.name for layer in found] == ["stage0", "stage1", "stage2"]
+    at_mean = ["stage0 at the mean", "stage1 at the mean", "stage2 at the mean"]  # the pass of the novelty
+    assert [layer.name for layer in found] == ["stage0", "stage1", "stage2", *at_mean]
+    assert [len(layer.nodes) for layer in found] == [DRAWS] * 3 + [1] * 3
     images = rng.normal(size=(6, 50)).astype(np.float32)
     steps, ranges = measure_layers(found, nodes, lambda image: run(nodes, image), images)
-    assert [step.fits for step in steps] == [True, False, True]
+    assert [step.fits for step in steps] == [True, False, True, True, True, True]
     assert steps[1].weights > 100
     measured = MeasuredFile(nodes, found, steps, ranges)
     assert measured.list_nodes([found[1].key]) == list(found[1].nodes)
@@ -113,7 +115,7 @@ def test_a_layer_of_few_products_stays_in_float() -> None:
     found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
     images = np.abs(rng.normal(size=(6, 9))).astype(np.float32)
     steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
-    assert [step.fits for step in steps] == [False, True]
+    assert [step.fits for step in steps] == [False, True, True]  # of the draws, and of the pass at the mean
 
 
 def test_of_one_pass_each_layer_is_by_itself() -> None:
