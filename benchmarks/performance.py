@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from compared.command_line import run_probrt
-from compared.digits_network import CLASSES, WIDTHS, export_digits_network, export_int8_draws
+from compared.digits_network import CLASSES, WIDTHS, export_digits_network
 from compared.matmul_side import SIDE as MATMUL_SIDE
 from compared.sides import Sides
 from PIL import Image
@@ -51,7 +51,7 @@ class Row:
     aim: str
 
 
-def compare_draws(bundle: Path, int8_bundle: Path, torch: Path | None, rounds: int, seconds: float) -> Iterator[Row]:
+def compare_draws(bundle: Path, torch: Path | None, rounds: int, seconds: float) -> Iterator[Row]:
     """Times draws of the bundle against TFP and bayesian-torch; yields a row per comparison."""
     python, folder = sys.executable, HERE / "compared"
     probrt = [python, folder / "probrt_side.py", bundle]
@@ -60,7 +60,7 @@ def compare_draws(bundle: Path, int8_bundle: Path, torch: Path | None, rounds: i
     if bfloat16:
         commands["openvino bfloat16"] = [*probrt, "openvino", "bfloat16", f"{seconds}"]
     for engine in ("openvino", "litert"):
-        commands[f"{engine} int8"] = [python, folder / "probrt_side.py", int8_bundle, engine, "int8", f"{seconds}"]
+        commands[f"{engine} int8"] = [*probrt, engine, "int8", f"{seconds}"]
     for precision in ("float32", "bfloat16") if bfloat16 else ("float32",):
         commands[f"matmul {precision}"] = [python, folder / "matmul_side.py", precision, f"{seconds}"]
     servers = {"serving": "float32"} | ({"serving bfloat16": "bfloat16"} if bfloat16 else {})
@@ -266,11 +266,10 @@ def main() -> None:
     start, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bundle = export_digits_network(folder, epochs=2 if options.quick else 10)
-        int8_bundle = export_int8_draws(folder)
+        bundle = export_digits_network(folder, epochs=2 if options.quick else 10, precisions="float32,int8")
         rounds, seconds = (3, 0.3) if options.quick else (7, 1.0)
         steps: list[Callable[[], Iterator[Row]]] = [
-            lambda: compare_draws(bundle, int8_bundle, options.torch, rounds, seconds),
+            lambda: compare_draws(bundle, options.torch, rounds, seconds),
             lambda: compare_start(2 if options.quick else 5),
         ]
         if not options.quick:

@@ -39,23 +39,13 @@ epochs = {epochs}
 """
 
 
-def export_digits_network(folder: Path, epochs: int, tune: bool = True) -> Path:
-    """Trains the network on 4,000 digits and exports 32 draws of it in float32, tuned or not; returns the bundle."""
+def export_digits_network(folder: Path, epochs: int, precisions: str = "float32", tune: bool = True) -> Path:
+    """Trains the network on 4,000 digits and exports 32 draws of it, tuned or not; returns the bundle."""
     data = folder / "digits"
     folders.write_mnist(data)
     config = data / "net.toml"
     config.write_text(CONFIG.replace("{epochs}", str(epochs)), encoding="utf-8")
     run_probrt("train", config, "--out", folder / "model", "--overwrite")
-    options = ["--draws", DRAWS, "--precisions", "float32", *([] if tune else ["--no-tune"])]
+    options = ["--draws", DRAWS, "--precisions", precisions, *([] if tune else ["--no-tune"])]
     run_probrt("export", folder / "model", "--artifacts", folder / "artifacts", *options)
     return folder / "artifacts" / "net"
-
-
-def export_int8_draws(folder: Path) -> Path:
-    """Exports 32 draws of the network that was trained in the folder, in int8 too; returns the bundle.
-
-    A bundle of its own: the gate refuses the int8 file of its mean for the novelty.
-    """
-    options = ("--draws", DRAWS, "--precisions", "float32,int8", "--variants", "draws", "--formats", "onnx,tflite")
-    run_probrt("export", folder / "model", "--artifacts", folder / "int8", *options)
-    return folder / "int8" / "net"

@@ -48,8 +48,7 @@ def load_steps(bundle_path: Path, engine: str, precision: str) -> dict[str, Step
         )
         for count in (8, 16, DRAWS)
     }
-    if precision != "int8":  # a bundle of draws alone
-        predictors["mean"] = load_predictor(bundle, engine=engine, variant="mean", precision=precision, batch_size=64)
+    predictors["mean"] = load_predictor(bundle, engine=engine, variant="mean", precision=precision, batch_size=64)
     try:
         plan = choose_effective(bundle, PredictRequest(engine=engine, precision=precision), float(DRAWS), precision)
         predictors["effective"] = Predictor(bundle, plan, 64, None)
