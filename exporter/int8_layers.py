@@ -163,14 +163,14 @@ def find_layers(
     layers = {key: places for key, places in groups.items() if len(places) == passes}
     products = {place for places in layers.values() for place in places}
     before_others = _find_ancestors(nodes, producers, (tensor for place in products for tensor in nodes[place].inputs))
-    found = [
+    drawn = [
         Layer(key, _find_name(nodes[places[0]].label, names), tuple(places))
         for key, places in layers.items()
         if before_others.issuperset(places)
     ]
-    return found + [
+    return drawn + [
         Layer(hash((layer.key, AT_MEAN)), f"{layer.name}{AT_MEAN}", (at_mean[layer.key],))
-        for layer in found
+        for layer in drawn
         if layer.key in at_mean
     ]
 

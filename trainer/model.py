@@ -16,8 +16,9 @@ from probrt.runtime.errors import ConfigError
 from probrt.trainer.heads import AnyHead, Moments
 from probrt.trainer.heads.moments import combine_moments, combine_stacked
 from probrt.trainer.network_parts import Features, NetworkParts, as_list
+from probrt.trainer.novelty.pool import count_features, join_sets, pool_stages
 from probrt.trainer.novelty.score import Novelty
-from probrt.trainer.novelty.stages import count_features, join_sets, pool_stages, stage_tensors
+from probrt.trainer.novelty.stages import stage_tensors
 from probrt.trainer.variational.handlers import (
     ConstantHandler,
     Handler,

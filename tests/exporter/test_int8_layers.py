@@ -82,16 +82,16 @@ def test_a_layer_of_a_narrow_posterior_stays_in_float() -> None:
     final = make_weights(0.1, (5, 40))
     nodes = make_nodes(*layers, final)
     names = ["stage0", "stage1", "stage2", "stage3"]
-    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, names)
+    listed = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, names)
     at_mean = ["stage0 at the mean", "stage1 at the mean", "stage2 at the mean"]  # the pass of the novelty
-    assert [layer.name for layer in found] == ["stage0", "stage1", "stage2", *at_mean]
-    assert [len(layer.nodes) for layer in found] == [DRAWS] * 3 + [1] * 3
+    assert [layer.name for layer in listed] == ["stage0", "stage1", "stage2", *at_mean]
+    assert [len(layer.nodes) for layer in listed] == [DRAWS] * 3 + [1] * 3
     images = rng.normal(size=(6, 50)).astype(np.float32)
-    steps, ranges = measure_layers(found, nodes, lambda image: run(nodes, image), images)
+    steps, ranges = measure_layers(listed, nodes, lambda image: run(nodes, image), images)
     assert [step.fits for step in steps] == [True, False, True, True, True, True]
     assert steps[1].weights > 100
-    measured = MeasuredFile(nodes, found, steps, ranges)
-    assert measured.list_nodes([found[1].key]) == list(found[1].nodes)
+    measured = MeasuredFile(nodes, listed, steps, ranges)
+    assert measured.list_nodes([listed[1].key]) == list(listed[1].nodes)
     largest = max(float(run(nodes, image[None])["draw3_1"].max()) for image in images)
     assert ranges["draw3_1"].high == pytest.approx(largest)
 
@@ -102,9 +102,9 @@ def test_activations_that_hardly_differ_stay_in_float() -> None:
     for draw in weights:
         draw[0] = 50.0
     nodes = make_nodes(weights, make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
-    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
+    listed = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
     images = np.abs(rng.normal(size=(6, 50))).astype(np.float32)
-    steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
+    steps, _ = measure_layers(listed, nodes, lambda image: run(nodes, image), images)
     assert not steps[1].fits
     assert steps[1].activations > 3
 
@@ -112,9 +112,9 @@ def test_activations_that_hardly_differ_stay_in_float() -> None:
 def test_a_layer_of_few_products_stays_in_float() -> None:
     """A grey image's first convolution of 3 x 3 sums nine products."""
     nodes = make_nodes(make_weights(0.1, (40, 9)), make_weights(0.1, (40, 40)), make_weights(0.1, (5, 40)))
-    found = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
+    listed = find_layers(nodes, list_outputs(nodes), ["novelty.score"], DRAWS, [])
     images = np.abs(rng.normal(size=(6, 9))).astype(np.float32)
-    steps, _ = measure_layers(found, nodes, lambda image: run(nodes, image), images)
+    steps, _ = measure_layers(listed, nodes, lambda image: run(nodes, image), images)
     assert [step.fits for step in steps] == [False, True, True]  # of the draws, and of the pass at the mean
 
 
@@ -137,15 +137,15 @@ def test_of_one_pass_each_layer_is_by_itself() -> None:
         make_product("sum", "novelty.distances", distances),
         GraphNode("Distance", ("novelty.distances",), ("novelty.score",), "distance"),
     ]
-    found = find_layers(nodes, ["digit.mean"], ["novelty.score"], 1, ["first", "left", "right"])
-    assert [layer.name for layer in found] == ["first", "left", "right"]
+    listed = find_layers(nodes, ["digit.mean"], ["novelty.score"], 1, ["first", "left", "right"])
+    assert [layer.name for layer in listed] == ["first", "left", "right"]
     images = rng.normal(size=(6, 50)).astype(np.float32)
 
     def compute(image: np.ndarray) -> dict[object, np.ndarray]:
         features = image @ first.T
         return {"images": image, "first": features, "left": features @ left.T, "right": features @ right.T}
 
-    steps, _ = measure_layers(found, nodes, compute, images)
+    steps, _ = measure_layers(listed, nodes, compute, images)
     assert all(step.weights is None and step.activations is None and step.fits for step in steps)
 
 

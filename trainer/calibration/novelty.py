@@ -14,6 +14,7 @@ from probrt.trainer import data
 from probrt.trainer.data import Examples
 from probrt.trainer.model import Model
 from probrt.trainer.novelty.fit import MAX_CALIBRATION, MAX_TRAINING, NoNovelty, check_count, fit_novelty, rank_images
+from probrt.trainer.novelty.pool import pool_stages
 from probrt.trainer.novelty.positions import MAX_IMAGES, MAX_POSITIONS, fit_positions, rank_positions
 from probrt.trainer.novelty.score import PositionNovelty
 from probrt.trainer.novelty.stages import (
@@ -21,7 +22,6 @@ from probrt.trainer.novelty.stages import (
     find_pooled_stages,
     find_position_stages,
     find_stages,
-    pool_stages,
     stage_tensors,
 )
 from probrt.trainer.variational.handlers import MeanHandler, use_handler

@@ -16,8 +16,9 @@ from probrt.trainer.novelty.fit import (
     MIN_IMAGES,
     PROTOTYPES,
 )
+from probrt.trainer.novelty.pool import count_sets
 from probrt.trainer.novelty.score import Method, Novelty, PositionNovelty, StageDistance
-from probrt.trainer.novelty.stages import MAX_STAGES, StageRef, count_sets
+from probrt.trainer.novelty.stages import MAX_STAGES, StageRef
 
 # Of each stage, with the largest number of entries.
 _SIZES = {

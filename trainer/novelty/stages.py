@@ -6,10 +6,9 @@ read. The rule needs the graph of the network alone, so adopted, pretrained and 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -25,11 +24,8 @@ from probrt.trainer.variational.handlers import MeanHandler, use_handler
 # A network of more resolutions or layers keeps the last ones.
 MAX_STAGES = 8
 _MAX_POOLS = (MaxPool, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-# Positions of a map that one pooling window covers.
-_MAX_WINDOW = 64 * 64
 
 Sides = tuple[int, ...]
-T = TypeVar("T")
 Change = Literal["smaller", "larger", "vector"]
 # What is taken of each channel over the positions; models of before have averages and maxima of one map.
 Pooling = Literal["average and maximum", "root mean square", "average", "maximum"]
@@ -182,65 +178,6 @@ def stage_tensors(network: keras.Model, refs: Sequence[StageRef]) -> list[keras.
         for output, tensor in enumerate(node.outputs):
             tensors[node.operation.name, call, output] = tensor
     return [tensors[ref.layer, ref.call, ref.output] for ref in refs]
-
-
-def count_features(ref: StageRef, tensor: keras.KerasTensor) -> int:
-    """Returns how many features `pool_positions` gives of a stage; 0 if the network leaves its channels open."""
-    has_two = len(tensor.shape) > 2 and ref.pooling == "average and maximum"
-    return (tensor.shape[-1] or 0) * (2 if has_two else 1)
-
-
-def count_sets(refs: Sequence[StageRef]) -> int:
-    """Returns the number of sets of features that some refs give; ValueError if the first joins none."""
-    if refs and refs[0].joined:
-        raise ValueError(f"stage {refs[0]} joins a set, but none is before it")
-    return sum(not ref.joined for ref in refs)
-
-
-def join_sets(refs: Sequence[StageRef], values: Sequence[T]) -> list[list[T]]:
-    """Returns what belongs to each ref, grouped by the sets that they give."""
-    groups: list[list[T]] = []
-    for ref, value in zip(refs, values, strict=True):
-        if ref.joined:
-            groups[-1].append(value)
-        else:
-            groups.append([value])
-    return groups
-
-
-def pool_stages(stages: Sequence[tf.Tensor], refs: Sequence[StageRef]) -> list[tf.Tensor]:
-    """Returns the pooled features of each set, float32 [batch, features], from the tensor of each ref."""
-    pooled = [pool_positions(features, ref.pooling) for features, ref in zip(stages, refs, strict=True)]
-    return [tf.concat(group, axis=1) if len(group) > 1 else group[0] for group in join_sets(refs, pooled)]
-
-
-def pool_positions(features: tf.Tensor, pooling: Pooling) -> tf.Tensor:
-    """Returns what is taken of each channel over the positions, float32 [batch, channels].
-
-    [batch, 2 · channels] for averages and maxima. Feature vectors [batch, channels] have no positions and stay as they
-    are.
-    """
-    features = tf.cast(features, tf.float32)
-    positions = list(range(1, len(features.shape) - 1))
-    if not positions:
-        return features
-    if pooling == "root mean square":
-        return tf.sqrt(_average_positions(tf.square(features), positions))
-    if pooling == "average":
-        return _average_positions(features, positions)
-    maximum = tf.reduce_max(features, positions)
-    if pooling == "maximum":
-        return maximum
-    return tf.concat([_average_positions(features, positions), maximum], axis=-1)
-
-
-def _average_positions(features: tf.Tensor, positions: list[int]) -> tf.Tensor:
-    sides = features.shape[1:-1]
-    if len(sides) == 2 and None not in sides and math.prod(sides) <= _MAX_WINDOW:
-        # Of 64 images OpenVINO and LiteRT take less time for one window than for a reduction (docs/performance.md).
-        pooled = tf.nn.avg_pool2d(features, sides, 1, "VALID")
-        return tf.reshape(pooled, [-1, features.shape[-1]])
-    return tf.reduce_mean(features, positions)
 
 
 def final_inputs(network: keras.Model) -> list[keras.KerasTensor]:

@@ -14,12 +14,12 @@ from probrt.trainer.build import build_model
 from probrt.trainer.layers.split import HeadSplit
 from probrt.trainer.layers.weight_settings import WeightSettings
 from probrt.trainer.model import Model
+from probrt.trainer.novelty.pool import join_sets
 from probrt.trainer.novelty.stages import (
     StageRef,
     final_inputs,
     find_pooled_stages,
     find_stages,
-    join_sets,
     stage_tensors,
 )
 
