@@ -232,10 +232,6 @@ def _place_blocks(blocks: Sequence[npt.NDArray[np.float64]]) -> Floats:
 def _add_scores(distances: Sequence[StageDistance], weights: Floats, features: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns the weighted sum of what the distances score of features, one [rows, features] per stage: [rows]."""
     scores = [distance.score(stage) for distance, stage in zip(distances, features, strict=True)]
-    return _add_weighted(scores, weights)
-
-
-def _add_weighted(scores: Sequence[tf.Tensor], weights: Floats) -> tf.Tensor:
     return tf.add_n([weight * score for weight, score in zip(weights.tolist(), scores, strict=True)])
 
 
