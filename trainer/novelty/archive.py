@@ -13,8 +13,8 @@ from probrt.trainer.novelty.fit import (
     MAX_CALIBRATION,
     MAX_DIRECTIONS,
     MAX_FEATURES,
+    MAX_PROTOTYPES,
     MIN_IMAGES,
-    PROTOTYPES,
 )
 from probrt.trainer.novelty.pool import count_sets
 from probrt.trainer.novelty.score import Method, Novelty, PositionNovelty, StageDistance
@@ -25,7 +25,7 @@ _SIZES = {
     "centre": MAX_FEATURES,
     "inverse_deviation": MAX_FEATURES,
     "directions": MAX_FEATURES * MAX_DIRECTIONS,
-    "prototypes": PROTOTYPES * MAX_DIRECTIONS,
+    "prototypes": MAX_PROTOTYPES * MAX_DIRECTIONS,
     "spreads": MAX_DIRECTIONS,
     "residual": 1,
 }
@@ -68,7 +68,7 @@ def list_sizes(entry: NoveltyEntry) -> dict[str, int]:
     sizes = {"weights": 2 * MAX_STAGES, "offset": 1, "scores": MAX_CALIBRATION, "width": 1}
     prefixes = [f"{index}." for index in range(count_sets(entry.stages))]
     if entry.has_radii:
-        sizes |= {f"{prefix}{_RADII}": PROTOTYPES for prefix in prefixes}
+        sizes |= {f"{prefix}{_RADII}": MAX_PROTOTYPES for prefix in prefixes}
     if entry.map is not None:
         sizes |= {f"{_MAP}weights": MAX_STAGES, f"{_MAP}offset": 1}
         prefixes += [f"{_MAP}{index}." for index in range(len(entry.map))]

@@ -7,8 +7,9 @@ tables. They need no labels, so one rule serves models with classes and without.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,16 @@ from probrt.trainer.novelty.stages import StageRef
 # Fewer images than this say too little: neither training nor calibration.
 MIN_IMAGES = 50
 MAX_CALIBRATION = 1000
-MAX_TRAINING = 20_000
-PROTOTYPES = 128
+MAX_TRAINING = 60_000
+# The novelty of an image has so many prototypes as this times the root of the number of training images, but not more
+# than MAX_PROTOTYPES; that of positions has POSITION_PROTOTYPES.
+_PER_ROOT = 4
+MAX_PROTOTYPES = 512
+POSITION_PROTOTYPES = 128
+# Of more points k-means takes random batches, which measured as well in a seventh of the time; distances of more images
+# are computed in parts.
+_MOST_AT_ONCE = 10_000
+_POINTS_PER_BATCH = 4096
 # Directions per stage; a stage of more features keeps those of the largest variance.
 MAX_DIRECTIONS = 256
 MAX_FEATURES = 4096
@@ -121,21 +130,28 @@ def check_features(images: Sequence[npt.NDArray[Any]], name: str) -> None:
 
 def fit_spreads(features: npt.NDArray[Any], seed: int) -> StageDistance:
     """Fits `fit_distance` with the directions that explain most, and the radius of each prototype."""
-    distance = fit_distance(features, seed, _EXPLAINED, _MOST_DIRECTIONS)
-    squares = _square_distances(distance, features)
-    nearest, rows = squares.argmin(axis=1), np.arange(len(squares))
-    images = np.bincount(nearest, minlength=squares.shape[1])
-    sums = np.bincount(nearest, squares[rows, nearest], minlength=squares.shape[1])
-    radii = (sums + _PRIOR_IMAGES * squares[rows, nearest].mean()) / (images + _PRIOR_IMAGES)
+    prototypes = min(MAX_PROTOTYPES, round(_PER_ROOT * len(features) ** 0.5))
+    distance = fit_distance(features, seed, prototypes, _EXPLAINED, _MOST_DIRECTIONS)
+    images, sums = np.zeros((2, len(distance.prototypes)))
+    for squares in _square_distances(distance, features):
+        nearest = squares.argmin(axis=1)
+        images += np.bincount(nearest, minlength=len(images))
+        sums += np.bincount(nearest, squares.min(axis=1), minlength=len(sums))
+    radii = (sums + _PRIOR_IMAGES * sums.sum() / len(features)) / (images + _PRIOR_IMAGES)
     return dataclasses.replace(distance, radii=(radii + FLOOR * features.shape[1]).astype(np.float32))
 
 
 def fit_distance(
-    features: npt.NDArray[Any], seed: int, explained: float = 1.0, most: int = MAX_DIRECTIONS
+    features: npt.NDArray[Any],
+    seed: int,
+    prototypes: int = POSITION_PROTOTYPES,
+    explained: float = 1.0,
+    most: int = MAX_DIRECTIONS,
 ) -> StageDistance:
     """Fits the whitening and the prototypes of one stage to the features of training images [images, features].
 
-    explained: the part of the variance that the directions must explain. most: of them there are no more.
+    prototypes: there are at most so many. explained: the part of the variance that the directions must explain.
+    most: of them there are no more.
 
     Whitening: the correlations R are shrunk halfway to the identity (R + 1, Ledoit and Wolf 2004 with a fixed
     intensity), which a few hundred images can bear. Prototypes: the centres of k-means.
@@ -157,26 +173,32 @@ def fit_distance(
         centre=centre.astype(np.float32),
         inverse_deviation=inverse_deviation.astype(np.float32),
         directions=directions.astype(np.float32),
-        prototypes=find_prototypes(units @ directions, seed).astype(np.float32),
+        prototypes=find_prototypes(units @ directions, prototypes, seed).astype(np.float32),
         spreads=spreads.astype(np.float32),
         residual=float(np.float32(1.0 / (1.0 + others.mean()))) if len(others) else 0.0,  # as it is stored
     )
 
 
-def find_prototypes(points: Floats, seed: int) -> Floats:
-    """Returns up to PROTOTYPES points that stand for all, [prototypes, k]: the centres of k-means."""
-    from sklearn.cluster import KMeans
+def find_prototypes(points: Floats, most: int, seed: int) -> Floats:
+    """Returns at most so many points that stand for all, [prototypes, k]: the centres of k-means."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    count = min(most, max(1, len(points) // 2))
+    if len(points) <= _MOST_AT_ONCE:
+        clusters = KMeans(count, n_init=1, random_state=seed)
+    else:
+        clusters = MiniBatchKMeans(count, n_init=1, random_state=seed, batch_size=_POINTS_PER_BATCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # images that are alike leave fewer prototypes
-        clusters = KMeans(min(PROTOTYPES, max(1, len(points) // 2)), n_init=1, random_state=seed).fit(points)
+        clusters.fit(points)
     return np.unique(clusters.cluster_centers_, axis=0)
 
 
 def measure(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
     """Returns the squared distance per feature, plus FLOOR, as the graph computes it, in float64: [images]."""
-    return np.asarray(_square_distances(distance, features).min(axis=1) / features.shape[1] + FLOOR)
+    least = [squares.min(axis=1) for squares in _square_distances(distance, features)]
+    return np.asarray(np.concatenate(least) / features.shape[1] + FLOOR)
 
 
 def compute_scores(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
@@ -184,17 +206,23 @@ def compute_scores(distance: StageDistance, features: npt.NDArray[Any]) -> Float
     if distance.radii is None:
         return np.asarray(np.log(measure(distance, features)))
     radii = distance.radii.astype(np.float64)
-    return np.asarray((_square_distances(distance, features) / (2 * radii) + 0.5 * np.log(radii)).min(axis=1))
+    constants = 0.5 * np.log(radii)
+    parts = [(squares / (2 * radii) + constants).min(axis=1) for squares in _square_distances(distance, features)]
+    return np.concatenate(parts)
 
 
-def _square_distances(distance: StageDistance, features: npt.NDArray[Any]) -> Floats:
-    """Returns the squared distances to the prototypes, with what lies outside the directions, [images, prototypes]."""
-    units = np.clip((features - distance.centre.astype(np.float64)) * distance.inverse_deviation, -LIMIT, LIMIT)
-    whitened = units @ distance.directions
+def _square_distances(distance: StageDistance, features: npt.NDArray[Any]) -> Iterator[Floats]:
+    """Yields the squared distances to the prototypes, with what lies outside the directions, [images, prototypes].
+
+    The images come in parts of at most _MOST_AT_ONCE, since the distances of all may not fit into memory.
+    """
     prototypes = distance.prototypes.astype(np.float64)
-    squares = np.square(whitened).sum(axis=1)
-    if distance.residual:
-        outside = np.square(units).sum(axis=1) - (np.square(whitened) * distance.spreads).sum(axis=1)
-        squares += distance.residual * np.maximum(outside, 0.0)
-    to_prototypes = np.square(prototypes).sum(axis=1) - 2.0 * whitened @ prototypes.T
-    return np.asarray(np.maximum(squares[:, None] + to_prototypes, 0.0))
+    constants = np.square(prototypes).sum(axis=1)
+    for part in np.array_split(features, math.ceil(len(features) / _MOST_AT_ONCE)):
+        units = np.clip((part - distance.centre.astype(np.float64)) * distance.inverse_deviation, -LIMIT, LIMIT)
+        whitened = units @ distance.directions
+        squares = np.square(whitened).sum(axis=1)
+        if distance.residual:
+            outside = np.square(units).sum(axis=1) - (np.square(whitened) * distance.spreads).sum(axis=1)
+            squares += distance.residual * np.maximum(outside, 0.0)
+        yield np.maximum(squares[:, None] + constants - 2.0 * whitened @ prototypes.T, 0.0)

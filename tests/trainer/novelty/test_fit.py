@@ -142,6 +142,17 @@ def test_a_radius_is_the_spread_of_the_images_next_to_its_prototype() -> None:
     assert wide.mean() - narrow.mean() == pytest.approx(np.log(3), abs=0.15)  # the densities differ by 3 per feature
 
 
+@pytest.mark.parametrize(("images", "prototypes"), [(60, 30), (400, 80), (10_001, 400)])
+def test_prototypes_grow_with_the_root_of_the_images(images: int, prototypes: int) -> None:
+    """Of more than 10,000, k-means takes random batches: its centres lie as close to fresh points, within 2 %."""
+    rng = np.random.default_rng(0)
+    features, fresh = rng.normal(size=(images, 4)), rng.normal(size=(2000, 4)).astype(np.float32)
+    distance = fit_spreads(features.astype(np.float32), seed=0)
+    assert len(distance.prototypes) == prototypes
+    one_sample = fit_spreads(features[:10_000].astype(np.float32), seed=0)
+    assert measure(distance, fresh).mean() == pytest.approx(measure(one_sample, fresh).mean(), rel=0.02)
+
+
 def test_a_score_above_one_grows_as_a_logarithm() -> None:
     novelty = fit()
     far = [
