@@ -33,8 +33,8 @@ input.addEventListener('input',show);show()});"""
 def render_page(report: Report, examples: Examples, model: Model) -> str:
     """Renders the HTML of the page; examples and model are those of the report."""
     parts = [
-        f"<h1>{escape(report.model)}</h1><p>{report.examples} examples of the {report.split} split, "
-        f"{report.draws} draws. Data digest <code>{report.data_digest[:16]}</code>. "
+        f"<h1>{escape(report.model)}</h1><p>{report.scored}, {report.draws} draws. "
+        f"Data digest <code>{report.data_digest[:16]}</code>. "
         "Intervals are 95 % bootstrap intervals over examples.</p>"
     ]
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]

@@ -107,6 +107,7 @@ class Strangers(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """A whole evaluation; `notes` name its limits.
 
+    split: `validation`, `test`, or `all` of a folder that the model was not trained on.
     level: the p-value of novelty up to which an image is unknown: 0.01, or the smallest there is if that is larger.
     unknown: the share of the split that is unknown, the false alarms. Both are null without novelty.
     """
@@ -122,10 +123,16 @@ class Report(Struct, frozen=True, kw_only=True):
     unknown: float | None = None
     strangers: list[Strangers] = []
 
+    @property
+    def scored(self) -> str:
+        """What was scored, in words."""
+        examples = f"{self.examples} example{'' if self.examples == 1 else 's'}"
+        return f"{examples} of the folder" if self.split == "all" else f"{examples} of the {self.split} split"
+
 
 def print_report(report: Report, console: Console) -> None:
     """Prints the report as tables of each head, at most 80 columns wide."""
-    console.print(f"{report.model}: {report.examples} examples of the {report.split} split, {report.draws} draws")
+    console.print(f"{report.model}: {report.scored}, {report.draws} draws")
     for note in report.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     for head in report.heads:

@@ -34,7 +34,10 @@ class ModelSource(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ScoredSplit:
-    """The examples to score, the name of their split, the digest of their data set, and notes for the reader."""
+    """The examples to score, the name of their split, the digest of their data set, and notes for the reader.
+
+    split: `validation`, `test`, or `all` of a folder that the model was not trained on.
+    """
 
     examples: Examples
     split: str
@@ -62,7 +65,7 @@ def read_scored_split(
     if other is not None:
         dataset = data.read_folder(source, other)
         if dataset.digest != digest:
-            return ScoredSplit(dataset.splits["test"], "test", dataset.digest, ())
+            return ScoredSplit(dataset.splits["test"], "all", dataset.digest, ())
         folder = other
     elif "data" in stored.provenance:
         folder = (model_folder / stored.provenance["data"]).resolve()

@@ -39,6 +39,7 @@ def test_the_report_has_each_coverage_once_and_scores_of_classes(root: Path, cal
     done = called("evaluate", "model", "--data", "data", "--resamples", "50", cwd=root)
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80
+    assert "60 examples of the folder, 32 draws" in done.out  # of a folder that the model was not trained on
     assert "note: no example has a target of ink" in done.out
     report = json.loads((root / "model" / "evaluation.json").read_text())
     digit, slant = report["heads"]
