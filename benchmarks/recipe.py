@@ -12,10 +12,10 @@
 
 The deterministic networks have the same config with `bayesian = "none"`, so the same trunk, schedule and augmentation.
 The plain CNN has as many weights as the deterministic network and trains for as many CPU seconds as probrt's model:
-other work on the machine changes the time on the clock, not these. Every network is
-trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers lie in --out, so
-an interrupted run continues where it stopped. --seeds trains each single network as often, and scores are their
-averages with standard errors. --quick takes one fold, three epochs and no ensembles.
+other work on the machine changes the time on the clock, not these. `--methods … "five probrt nets"` adds five of ours.
+Every network is trained by `probrt train` in a process of its own, but the plain CNN, which Keras trains. The answers
+lie in --out, so an interrupted run continues where it stopped. --seeds trains each single network as often, and scores
+are their averages with standard errors. --quick takes one fold, three epochs and no ensembles.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ RECIPES = Path(__file__).parent / "recipes"
 PARTS = ("mnist", "fashion", "emoji", "corruptions", "novelty")
 DRAWS, MEMBERS = 32, 5
 METHODS = ("probrt", "deterministic", "five deterministic nets", "plain Keras CNN")
+# Trained for as long as the five deterministic nets; --methods asks for it.
+OUR_ENSEMBLE = "five probrt nets"
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,11 @@ def train_part(
 ) -> dict[str, list[list[Path]]]:
     """Trains the networks of a part from one seed; returns, by method, the files of each fold's networks.
 
-    The five nets have the seeds 1 to 5, so only the first seed has them.
+    Five nets have the seeds 1 to 5, so only the first seed has them.
     """
     data = prepare(part, options.out, options.fashion)
     epochs = 3 if options.quick else None
-    methods = [method for method in methods if seed == 1 or method != "five deterministic nets"]
+    methods = [method for method in methods if seed == 1 or not is_ensemble(method)]
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in list_folds(part, options):
 
@@ -224,9 +226,15 @@ def train_part(
             elif method == "plain Keras CNN":
                 files[method].append([train_plain(Run(part, fold, method, seed, epochs), data, ours, options.out)])
             else:
-                seeds = [seed] if method == "deterministic" else range(1, 1 + MEMBERS)
-                files[method].append([fit("deterministic", member) for member in seeds])
+                seeds = range(1, 1 + MEMBERS) if is_ensemble(method) else [seed]
+                member = "probrt" if method == OUR_ENSEMBLE else "deterministic"
+                files[method].append([fit(member, each) for each in seeds])
     return files
+
+
+def is_ensemble(method: str) -> bool:
+    """Whether a method has several networks."""
+    return method.startswith("five")
 
 
 def train_plain(run: Run, data: Path, ours: Path, out: Path) -> Path:
@@ -243,7 +251,7 @@ def main() -> None:
     """Trains the networks that are missing and prints the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="*", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, OUR_ENSEMBLE])
     parser.add_argument("--folds", type=int, default=folders.FOLDS, choices=range(1, folders.FOLDS + 1))
     parser.add_argument("--seeds", type=int, default=1, metavar="N")
     parser.add_argument("--quick", action="store_true")
@@ -261,7 +269,7 @@ def main() -> None:
         return
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    methods = [method for method in options.methods if not (options.quick and method == "five deterministic nets")]
+    methods = [method for method in options.methods if not (options.quick and is_ensemble(method))]
     start = time.monotonic()
     for part in options.part:
         if part == "novelty":
