@@ -24,6 +24,7 @@ _COUNT_WORDS = frozenset(("count", "counts", "num", "number", "n"))
 _BOX_SIDES = ("x_min", "y_min", "x_max", "y_max")
 _MOST_CLASSES = 1000
 _LOOKED_AT = 64
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,11 @@ def choose_values(column: str, cells: Sequence[str]) -> HeadChoice | str:
     except ValueError:
         values = np.array([])
     if not len(values):
+        commas = [cell for cell in counts if "," in cell]
+        if commas and all(_DECIMAL_COMMA.fullmatch(cell) for cell in counts):
+            return f"its numbers have commas, such as {commas[0]!r}; write them with a decimal point"
         if len(counts) > _MOST_CLASSES or 2 * len(counts) > max(len(cells), 8):
-            commas = all(re.fullmatch(r"-?\d+,\d+", cell) for cell in counts)
-            advice = "; write numbers with a decimal point" * commas
-            return f"{len(counts)} different words in {len(cells)} rows are no classes{advice}"
+            return f"{len(counts)} different words in {len(cells)} rows are no classes"
         return _classes(column, sorted(counts), f"{len(counts)} different words")
     values = values[np.isfinite(values)]  # reading the table names the rows of the others
     if not len(values):
