@@ -192,12 +192,11 @@ def list_folds(part: str, options: argparse.Namespace) -> list[int | None]:
 
 def find_models(options: argparse.Namespace) -> dict[str, list[Path]]:
     """Returns the answers of probrt's networks that are trained, by data set."""
-    epochs = 3 if options.quick else None
     return {
         part: [
             file
             for fold in list_folds(part, options)
-            if (file := options.out / f"{Run(part, fold, 'probrt', 1, epochs).name}.npz").exists()
+            if (file := options.out / f"{Run(part, fold, 'probrt', 1, options.epochs).name}.npz").exists()
         ]
         for part in ("mnist", "fashion", "emoji")
     }
@@ -211,20 +210,21 @@ def train_part(
     Five nets have the seeds 1 to 5, so only the first seed has them.
     """
     data = prepare(part, options.out, options.fashion)
-    epochs = 3 if options.quick else None
     methods = [method for method in methods if seed == 1 or not is_ensemble(method)]
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in list_folds(part, options):
 
         def fit(method: str, seed: int, fold: int | None = fold) -> Path:
-            return train(Run(part, fold, method, seed, epochs), data, options.out, options.fashion)
+            return train(Run(part, fold, method, seed, options.epochs), data, options.out, options.fashion)
 
         ours = fit("probrt", seed)
         for method in methods:
             if method == "probrt":
                 files[method].append([ours])
             elif method == "plain Keras CNN":
-                files[method].append([train_plain(Run(part, fold, method, seed, epochs), data, ours, options.out)])
+                files[method].append(
+                    [train_plain(Run(part, fold, method, seed, options.epochs), data, ours, options.out)]
+                )
             else:
                 seeds = range(1, 1 + MEMBERS) if is_ensemble(method) else [seed]
                 member = "probrt" if method == OUR_ENSEMBLE else "deterministic"
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, OUR_ENSEMBLE])
     parser.add_argument("--folds", type=int, default=folders.FOLDS, choices=range(1, folders.FOLDS + 1))
     parser.add_argument("--seeds", type=int, default=1, metavar="N")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: those of `probrt train`")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--fashion", type=Path, default=folders.FASHION, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
@@ -267,6 +268,7 @@ def main() -> None:
         config, weights, seconds, seed, file = options.plain
         answer_plain(Path(config), int(weights), float(seconds), int(seed), Path(file))
         return
+    options.epochs = options.epochs or (3 if options.quick else None)
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     methods = [method for method in options.methods if not (options.quick and is_ensemble(method))]
