@@ -59,6 +59,21 @@ class OrdinalHead(ClassHead, frozen=True, kw_only=True, tag="ordinal"):
         location, cuts = self._location_and_cuts(channels)
         return tfp.distributions.OrderedLogistic(cutpoints=cuts, loc=location[..., 0])
 
+    def log_prob_per_position(self, channels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        """As of every head. TFP's is the logarithm of a difference, whose gradient is NaN far from the cuts.
+
+        With the cuts a < b around a class, it is a product: sigmoid(x - a) - sigmoid(x - b) = sigmoid(x - a)
+        sigmoid(b - x) (1 - e^(a - b)), where the first class has no a and the last no b.
+        """
+        known = self.is_known(target)
+        location, cuts = self._location_and_cuts(channels)
+        zeros = tf.zeros_like(location)
+        above = tf.concat([zeros, tf.math.log_sigmoid(location - cuts)], -1)
+        below = tf.concat([tf.math.log_sigmoid(cuts - location), zeros], -1)
+        between = tf.concat([zeros, tf.math.log(-tf.math.expm1(-self._distances(channels))), zeros], -1)
+        is_class = tf.one_hot(self.fill_missing(target, known), len(self.labels), dtype=channels.dtype)
+        return tf.where(known, tf.reduce_sum(is_class * (above + below + between), axis=-1), 0.0)
+
     def moments(self, channels: tf.Tensor) -> Moments:
         location, cuts = self._location_and_cuts(channels)
         above = tf.sigmoid(location - cuts)
@@ -72,11 +87,18 @@ class OrdinalHead(ClassHead, frozen=True, kw_only=True, tag="ordinal"):
         return tf.concat([location / value, first / value, steps - cooler], axis=-1)
 
     def _location_and_cuts(self, channels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        location, first, steps = tf.split(channels, [1, 1, len(self.labels) - 2], axis=-1)
-        # Bounded, so that no cut drifts so far that its class becomes unreachable.
-        distances = tf.exp(tf.clip_by_value(steps, -6.9, 6.9))
+        location, first = channels[..., :1], channels[..., 1:2]
+        distances = self._distances(channels)
         cuts, last = [first], first
         for step in range(len(self.labels) - 2):
             last = last + distances[..., step : step + 1]
             cuts.append(last)
         return location, tf.concat(cuts, axis=-1)
+
+    @staticmethod
+    def _distances(channels: tf.Tensor) -> tf.Tensor:
+        """Returns the distances between cuts, [..., classes - 2].
+
+        They are bounded, so that no cut drifts so far that its class becomes unreachable.
+        """
+        return tf.exp(tf.clip_by_value(channels[..., 2:], -6.9, 6.9))

@@ -39,7 +39,11 @@ class MultivariateNormalHead(RealHead, frozen=True, kw_only=True, tag="multivari
             return tfd.MultivariateNormalDiag(location, diagonal)
         if self.covariance == "full":
             return tfd.MultivariateNormalTriL(location, off + tf.linalg.diag(diagonal))
-        return tfd.MultivariateNormalDiagPlusLowRankCovariance(location, tf.square(diagonal), off)
+        # The covariance is the square of a stack: the diagonal matrix above the factor's rows. A QR decomposition of it
+        # needs half the digits of one of the covariance, which is singular in float32 where the diagonal is small.
+        stack = tf.concat([tf.linalg.diag(diagonal), tf.linalg.matrix_transpose(off)], -2)
+        upper = tf.linalg.qr(stack).r
+        return tfd.MultivariateNormalTriL(location, tf.linalg.matrix_transpose(upper))
 
     def moments(self, channels: tf.Tensor) -> Moments:
         location, diagonal, off = self._parts(channels)

@@ -90,8 +90,8 @@ def _read_table(root: Path, name: str) -> Source:
             f"{first}; paths are relative to the table's folder"
         )
     rows = [row.cells for row in table.rows]
-    count = f"{len(rows)} row" + ("" if len(rows) == 1 else "s")
-    return Source(root, f"{name}, {count}", rows, "" if name in TABLES else name, notes=list(table.notes))
+    amount = f"{len(rows)} row" + ("" if len(rows) == 1 else "s")
+    return Source(root, f"{name}, {amount}", rows, "" if name in TABLES else name, notes=list(table.notes))
 
 
 def _pair_masks(files: list[Path]) -> list[Cells]:

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from head_examples import HEADS, channels, every_head
 
@@ -124,6 +125,46 @@ def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
         loss = tf.reduce_sum(head.log_prob(given, missing))
     assert np.isfinite(tape.gradient(loss, given)).all()
     assert len(head.metric(head.moments(given).mean, missing)) == 5
+
+
+@every_head
+@pytest.mark.parametrize("size", [0.0, 17.0, 60.0, 1000.0])
+def test_the_gradient_is_finite_also_far_out(head: heads.AnyHead, size: float) -> None:
+    """One step towards NaN ends a fit; a network that is certain of an answer gives large channels."""
+    given = channels(head)
+    count = len(head.learned)
+    predicted = size * tf.sign(given[..., : head.channels])
+    given = tf.concat([predicted, given[..., head.channels :]], -1) if count else predicted
+    target = head.distribution(channels(head)).sample(seed=(1, 2))
+    target = tf.cast(target, tf.int32 if head.kind == "class" else tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        loss = tf.reduce_sum(head.fit_log_prob(given, target))
+    assert np.isfinite(tape.gradient(loss, given)).all()
+
+
+@pytest.mark.parametrize("name", ["mvn", "mvn_diagonal", "mvn_low_rank"])
+def test_a_joint_normal_likelihood_is_that_of_its_covariance(name: str) -> None:
+    """Against SciPy in float64; 1e-4 for the rounding of decompositions in float32."""
+    head, given = BY_NAME[name], channels(BY_NAME[name])
+    mean, _, extras = head.moments(given)
+    target = mean + tf.random.stateless_normal(mean.shape, [5, 6])
+    pairs = zip(target.numpy(), mean.numpy(), extras["covariance"].numpy(), strict=True)
+    expected = [scipy.stats.multivariate_normal.logpdf(*map(np.float64, pair)) for pair in pairs]
+    np.testing.assert_allclose(head.log_prob(given, target), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("location", [-30.0, -17.0, -3.0, 0.0, 2.0, 17.0, 30.0])
+def test_an_ordinal_likelihood_is_that_of_the_logistic_distribution(location: float) -> None:
+    """Against SciPy's tail probabilities in float64, of whichever tail is the smaller; float32 rounds by 1e-6."""
+    head = BY_NAME["grade"]
+    first, *steps = head.learned
+    cuts = first + np.cumsum([0.0, *np.exp(steps)])
+    edges = np.array([-np.inf, *cuts, np.inf]) - location
+    tail = scipy.stats.logistic.cdf if location > 0 else scipy.stats.logistic.sf
+    expected = np.log(np.abs(np.diff(tail(edges))))
+    given = tf.constant([[location, *head.learned]] * 4, tf.float32)
+    np.testing.assert_allclose(head.log_prob(given, tf.range(4)), expected, rtol=2e-6, atol=1e-6)
 
 
 @every_head
