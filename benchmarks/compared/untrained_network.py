@@ -32,8 +32,10 @@ def export_untrained_network(folder: Path, side: int, widths: Sequence[int], nov
     network = keras.Model(images, split(layers.Conv2D(split.channels, 1, name="final")(features)), name="network")
     model = Model(name, Input(shape=[side, side, 1], colour="none", resize="none", range=(-4.0, 4.0)), (head,), network)
     if novelty:
-        examples = Examples(tuple(map(str, range(400))), make_pictures(400, side), {})
-        model = add_novelty(model, examples, examples, seed=0)
+        training, calibration = (
+            Examples(tuple(map(str, range(count))), make_pictures(count, side), {}) for count in (4000, 400)
+        )
+        model = add_novelty(model, training, calibration, seed=0)  # of 253 prototypes
     store.save_model(model, folder / f"model_{name}", images=make_pictures(64, side), provenance={})
     request = ExportRequest(draws=DRAWS, select=False, formats=("tflite", "onnx"), variants=("mean", "draws"))
     export(folder / f"model_{name}", folder, request)
