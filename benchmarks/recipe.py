@@ -43,8 +43,9 @@ from compared.tables import print_corruptions, print_novelty, print_scores
 RECIPES = Path(__file__).parent / "recipes"
 PARTS = ("mnist", "fashion", "emoji", "corruptions", "novelty")
 DRAWS, MEMBERS = 32, 5
-OUR_ENSEMBLE = "five probrt nets"
-METHODS = ("probrt", OUR_ENSEMBLE, "deterministic", "five deterministic nets", "plain Keras CNN")
+# By the name of an ensemble, what its members are.
+ENSEMBLES = {"five probrt nets": "probrt", "five deterministic nets": "deterministic"}
+METHODS = ("probrt", "deterministic", "plain Keras CNN", *ENSEMBLES)
 # Five networks take five times as long: by default the part that is about them has them.
 SINGLE_METHODS = ("probrt", "deterministic", "plain Keras CNN")
 CORRUPTION_METHODS = ("probrt", "deterministic", "five deterministic nets")
@@ -216,7 +217,7 @@ def train_part(
     """
     trained = "mnist" if part == "corruptions" else part
     data = prepare(trained, options.out, options.fashion)
-    methods = [method for method in methods if seed == 1 or not is_ensemble(method)]
+    methods = [method for method in methods if seed == 1 or method not in ENSEMBLES]
     files: dict[str, list[list[Path]]] = {method: [] for method in methods}
     for fold in list_folds(part, options):
 
@@ -232,15 +233,9 @@ def train_part(
                     [train_plain(Run(trained, fold, method, seed, options.epochs), data, ours, options.out)]
                 )
             else:
-                seeds = range(1, 1 + MEMBERS) if is_ensemble(method) else [seed]
-                member = "probrt" if method == OUR_ENSEMBLE else "deterministic"
-                files[method].append([fit(member, each) for each in seeds])
+                seeds = range(1, 1 + MEMBERS) if method in ENSEMBLES else [seed]
+                files[method].append([fit(ENSEMBLES.get(method, method), member_seed) for member_seed in seeds])
     return files
-
-
-def is_ensemble(method: str) -> bool:
-    """Whether a method has several networks."""
-    return method.startswith("five")
 
 
 def train_plain(run: Run, data: Path, ours: Path, out: Path) -> Path:
@@ -283,7 +278,7 @@ def main() -> None:
             print_novelty(find_models(options))
             continue
         methods = options.methods or (CORRUPTION_METHODS if part == "corruptions" else SINGLE_METHODS)
-        methods = [method for method in methods if not (options.quick and is_ensemble(method))]
+        methods = [method for method in methods if not (options.quick and method in ENSEMBLES)]
         try:
             files = [train_part(part, methods, seed, options) for seed in range(1, 1 + options.seeds)]
         except folders.MissingData as error:

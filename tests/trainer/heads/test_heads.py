@@ -132,9 +132,8 @@ def test_a_missing_target_drops_its_term_only(head: heads.AnyHead) -> None:
 def test_the_gradient_is_finite_also_far_out(head: heads.AnyHead, size: float) -> None:
     """One step towards NaN ends a fit; a network that is certain of an answer gives large channels."""
     given = channels(head)
-    count = len(head.learned)
-    predicted = size * tf.sign(given[..., : head.channels])
-    given = tf.concat([predicted, given[..., head.channels :]], -1) if count else predicted
+    predicted, learned = given[..., : head.channels], given[..., head.channels :]
+    given = tf.concat([size * tf.sign(predicted), learned], -1)
     target = head.distribution(channels(head)).sample(seed=(1, 2))
     target = tf.cast(target, tf.int32 if head.kind == "class" else tf.float32)
     with tf.GradientTape() as tape:
