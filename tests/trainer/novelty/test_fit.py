@@ -149,8 +149,8 @@ def test_prototypes_grow_with_the_root_of_the_images(images: int, prototypes: in
     features, fresh = rng.normal(size=(images, 4)), rng.normal(size=(2000, 4)).astype(np.float32)
     distance = fit_spreads(features.astype(np.float32), seed=0)
     assert len(distance.prototypes) == prototypes
-    one_sample = fit_spreads(features[:10_000].astype(np.float32), seed=0)
-    assert measure(distance, fresh).mean() == pytest.approx(measure(one_sample, fresh).mean(), rel=0.02)
+    distance_at_once = fit_spreads(features[:10_000].astype(np.float32), seed=0)
+    assert measure(distance, fresh).mean() == pytest.approx(measure(distance_at_once, fresh).mean(), rel=0.02)
 
 
 def test_a_score_above_one_grows_as_a_logarithm() -> None:
